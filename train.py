@@ -29,10 +29,10 @@ def main(arguments: list[str]) -> int:
     from jaxnets.cli.flags import parse_flags  # In here Ctrl-C ends the process in one line.
 
     flags = parse_flags(arguments, description=__doc__ or "")
-    if "track" in flags or "profile" in flags:
+    if "track" in flags:
         from jaxnets.tracking.trackers import check
 
-        check(flags.get("track", "none"), flags.get("profile"))
+        check(flags["track"])
 
     # Imported when the flags are known to be right: JAX takes a second.
     from jaxnets.course.exercises.mine import keep_end, own_passes, right_first
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         # and where it has mine, it judges these files first.
         run = stack.enter_context(Run.open(flags, search_first, own_passes))
         observers = observers_of(run)  # a bar and a line an epoch, or the slides' own lines
-        if run.config.track != "none" or run.config.profile is not None:
+        if run.config.track != "none":
             from jaxnets.tracking.watch import trackers_of
 
             observers += stack.enter_context(trackers_of(run))
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
             failed = keep_end(
                 run, error
             )  # A wrong derivation's end is a result, which is reported.
-    if run.config.report and not run.config.dry_run and run.processes.is_first:
+    if run.config.report and run.processes.is_first:
         from jaxnets.viz.report.build import write_into
 
         write_into(run.folder.path)

@@ -421,6 +421,14 @@ def break_rule(monkeypatch):
 
 
 @pytest.fixture
+def checks_every_step(monkeypatch):
+    """Lets gradients=both compare before every step, not before every hundredth."""
+    from jaxnets.gradcheck import oracle
+
+    monkeypatch.setattr(oracle, "CHECK_EVERY", 1)
+
+
+@pytest.fixture
 def quick_steps(monkeypatch):
     """Compiles steps with little of LLVM's work: the same programs, not made fast.
 

@@ -69,7 +69,7 @@ SLOW = pytest.mark.slow
     [
         pytest.param("mlp", {"hidden": (16,)}, id="in one loop"),
         pytest.param("cnn", {"hidden": (16,)}, id="by steps"),
-        ("softmax", {"gradients": "both", "check_every": 1}),
+        ("softmax", {"gradients": "both"}),
         ("mlp", {"devices": 8, "parallel": "pmap"}),
         ("mlp", {"devices": 8, "parallel": "shard_map"}),
     ],
@@ -336,7 +336,7 @@ def test_a_mapped_device_mixes_its_own_share(pictures, kind):
     assert all_finite(state.params)
 
 
-@pytest.mark.usefixtures("uniform_weights")
+@pytest.mark.usefixtures("uniform_weights", "checks_every_step")
 @pytest.mark.parametrize(
     ("model", "loss", "names"),
     [
@@ -349,7 +349,7 @@ def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(pictures, float64, mo
     """Checked before every step, in float64; the tolerance there is 1e-9."""
     config = config_of(
         model, hidden=(16,), augment=names, loss=loss, precision="float64",
-        gradients="both", check_every=1, epochs=1,
+        gradients="both", epochs=1,
     )  # fmt: skip
     both, _ = train_on(pictures, config)
     if model != "cnn":
@@ -373,13 +373,13 @@ def test_smooth_labels_give_pytorchs_loss(share):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-@pytest.mark.usefixtures("uniform_weights")
+@pytest.mark.usefixtures("uniform_weights", "checks_every_step")
 def test_gradients_by_hand_are_autodiffs_on_smooth_labels(pictures, float64):
     common = dict(precision="float64", label_smoothing=0.1, epochs=1)
-    train_on(pictures, config_of("softmax", gradients="both", check_every=1, **common))
+    train_on(pictures, config_of("softmax", gradients="both", **common))
 
 
-@pytest.mark.usefixtures("uniform_weights", "quick_steps")
+@pytest.mark.usefixtures("uniform_weights", "quick_steps", "checks_every_step")
 @pytest.mark.slow
 def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, break_rule):
     """A gradient by hand that is wrong for soft labels alone is found."""
@@ -389,7 +389,7 @@ def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, break_rule
         return right.backward(cache, d_losses) * (1 if cache[1].ndim == 1 else 2)
 
     break_rule(cross_entropy, backward=wrong)
-    common = dict(loss="cross_entropy", gradients="both", check_every=1, epochs=1)
+    common = dict(loss="cross_entropy", gradients="both", epochs=1)
     train_on(pictures, config_of("softmax", **common))
     with pytest.raises(RunFailedError, match="disagree at step 0"):
         train_on(pictures, config_of("softmax", augment="mixup", **common))

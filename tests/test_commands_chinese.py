@@ -86,7 +86,7 @@ def test_searches_and_comparisons_keep_english_files(chinese, run_command, tiny_
     compared = run_command(*compare, "--curve=4,8", "--workdir=c")
     assert_chinese(compared, "测试准确率", "张训练图像", "上的容量：一个隐含层", "第一，测试准确率")
     assert "test accuracy" in read_json(Path("c/compare.json"))["closing"][0]
-    found = run_command("lr_find", "--model=softmax", *flags, "--steps=20")
+    found = run_command("lr_find", "--model=softmax", *flags)
     assert_chinese(found, "学习率为 ", "时损失最低：试试 --learning_rate=")
 
 

@@ -257,11 +257,13 @@ def test_a_cluster_says_which_process_this_is(run_python, tiny_folder, tmp_path,
     assert (outcome.status, outcome.err) == (0, "")
 
 
-def test_where_all_flags_are_given_jax_asks_no_cluster(run_python, tiny_folder, monkeypatch):
+def test_where_all_flags_are_given_jax_asks_no_cluster(
+    run_python, tiny_folder, tmp_path, monkeypatch
+):
     """Asked, Kubernetes gets a warning without its package, and SLURM one GPU a process."""
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    flags = (*FLAGS, "--dry_run", f"--data_dir={tiny_folder}", "--process_id=0")
-    place = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=1")
+    flags = (*FLAGS, "--epochs=1", f"--data_dir={tiny_folder}", f"--workdir={tmp_path / 'run'}")
+    place = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=1", "--process_id=0")
     outcome = run_python("train.py", *flags, *place)
     assert (outcome.status, outcome.err) == (0, "")
 

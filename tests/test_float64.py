@@ -182,6 +182,7 @@ def test_nothing_of_a_step_is_in_float32_but_the_images(model, changes):
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.usefixtures("checks_every_step")
 @pytest.mark.parametrize(
     "first",
     [[BatchNorm()], [Residual([nn.relu]), BatchNorm(), MaxPool(2)]],
@@ -191,7 +192,7 @@ def test_a_batch_norm_before_all_layers_computes_in_float64(tiny, tiny_preset, f
     """It returns the images' dtype; rounded to float32, both gradients differ by 6e-9."""
     chain = Chain([*first, flatten, nn.Dense(tiny.num_classes, name="logits")])
     own = from_object(chain).for_data(tiny.image_shape, tiny.num_classes)
-    changes: dict = dict(gradients="both", check_every=1, epochs=1)
+    changes: dict = dict(gradients="both", epochs=1)
     errors = []
     config = tiny_preset(own, precision="float64", **changes)
     train_on(tiny, config, [watching(on_gradient_check=errors.append)])

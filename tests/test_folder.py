@@ -1,6 +1,5 @@
 """A folder of pictures as a data set: its forms, its mistakes, decoded once."""
 
-import contextlib
 import itertools
 import os
 import shutil
@@ -339,18 +338,6 @@ def test_bad_pictures_are_told_once_and_left_out(parts, capsys, monkeypatch):
         assert note.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
         assert "train/cat/004.png: " in note and note.count("\n") == 1
     assert len(checksums) == 1
-
-
-@pytest.mark.parametrize("name", ["bird/003.png", "cat/004.png"])
-def test_bad_pictures_may_end_the_run(parts, name):
-    path = parts / "train" / name
-    path.write_bytes(path.read_bytes()[:-40])
-    for policy in ("fail", "skip", "fail"):  # The last time, from what is stored.
-        with contextlib.ExitStack() as stack:
-            if policy == "fail":
-                match = f"train/{name}: .*on_bad_image=skip"
-                stack.enter_context(pytest.raises(UserError, match=match))
-            load_folder(parts, on_bad_image=policy)
 
 
 def test_a_set_or_class_of_bad_pictures_alone_is_refused(tmp_path, capsys):

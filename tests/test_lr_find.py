@@ -90,7 +90,7 @@ def test_a_loss_that_only_rises_is_lowest_at_its_begin(tiny_preset):
 
 def test_the_command_prints_a_curve_draws_and_speaks_json(run_command, tiny_folder, tmp_path):
     data = as_flags(data_dir=tiny_folder, validation_size=40, batch_size=32, devices=1)
-    flags = ["--model=softmax", *data, "--steps=30"]
+    flags = ["--model=softmax", *data]
     outcome = run_command("lr-find", *flags, f"--output={tmp_path / 'a.svg'}")
     assert (outcome.status, outcome.err) == (0, "")
     *lines, _, advice = outcome.out.splitlines()
@@ -101,13 +101,13 @@ def test_the_command_prints_a_curve_draws_and_speaks_json(run_command, tiny_fold
     assert advice in picture and "falls fastest: " in picture and picture.count("<polyline") == 2
     assert picture.count('stroke-dasharray="2 3"') == 2  # In the legend and at its rate.
     values = json.loads(run_command("lr_find", *flags, "--json").out)
-    assert len(values["losses"]) == len(values["learning_rates"]) <= 30
+    assert len(values["losses"]) == len(values["learning_rates"]) <= 100
     assert f"{values['steepest']:.2g}" in advice and f"{values['lowest']:.2g}" in advice
 
 
 def test_losses_that_are_never_finite_are_a_wrong_request(tiny_preset, tiny):
     config = tiny_preset("mlp_sequential", hidden=(8,), loss="cross_entropy")
-    with pytest.raises(UserError, match="min_rate: expected one at which the loss stays finite"):
+    with pytest.raises(UserError, match="expected a learning rate at which the loss stays finite"):
         range_test(config, tiny, 1e30, 1e31, 50)
 
 

@@ -122,9 +122,10 @@ def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_tiny, 
     assert re.search(f"Your training ended: .*({end})", page) and 'id="mine-loss"' in page
 
 
+@pytest.mark.usefixtures("checks_every_step")
 @pytest.mark.slow
 def test_both_compares_a_right_pass_with_autodiff_while_it_trains(mine, train_tiny):
-    flags = [f"--mine={mine(DENSE_BACKWARD)}", "--gradients=both", "--check_every=1"]
+    flags = [f"--mine={mine(DENSE_BACKWARD)}", "--gradients=both"]
     outcome = train_tiny("mlp_functional", *flags)
     assert outcome.status == 0 and re.search(r"grad(ient)? error [\d.]+e-0[678]", outcome.out)
 

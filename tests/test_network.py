@@ -370,17 +370,3 @@ def test_a_small_folder_changes_the_recipe_as_in_train_py(tmp_path, run_main):
         where / "config.json"
     )
     assert network.config.optimizer == "adam"
-
-
-def test_a_run_of_weights_alone_begins_another(make, trained, tmp_path):
-    network = make(weights_only=True)
-    network.fit(verbose=0)
-    folder = network.save(tmp_path / "run")
-    loaded = jaxnets.load(folder)
-    assert (
-        sha256(loaded) == sha256(trained[0]) and loaded.evaluate().loss == network.evaluate().loss
-    )
-    with pytest.raises(UserError, match="holds only weights"):
-        loaded.fit()
-    other = make(init_from=str(folder))
-    assert sha256(other) == sha256(trained[0]) and len(other.history) == 0

@@ -86,15 +86,15 @@ def test_a_gradient_of_zero_is_measured_by_the_networks_largest(first, manual, a
         sums: Any = SimpleNamespace(loss_sum=1.0)
         return sums, Both(manual, automatic, [jnp.array(largest)])
 
-    config = preset("mlp", gradients="both", check_every=10)
+    config = preset("mlp", gradients="both")
     check = GradientCheck(
         config, network("float32"), network("float32"), lambda both: gradient_step
     )
     nothing: Any = None
     check.before_step(0, nothing, nothing)
-    check.before_step(5, nothing, nothing)
+    check.before_step(50, nothing, nothing)
     with contextlib.nullcontext() if agree else pytest.raises(RunFailedError, match="'layer'"):
-        check.before_step(10, nothing, nothing)
+        check.before_step(100, nothing, nothing)
 
 
 def network(precision):
@@ -216,7 +216,7 @@ def test_a_wrong_pass_is_found(break_rule, tiny, precision, kind, changes):
 @pytest.mark.usefixtures("quick_steps")
 def test_a_run_ends_where_gradients_in_16_bits_disagree(break_rule, tiny, tiny_preset):
     break_rule(paired_relu, backward=wrong_relu)
-    config = tiny_preset("mlp_functional", gradients="both", precision="mixed", check_every=1)
+    config = tiny_preset("mlp_functional", gradients="both", precision="mixed")
     with pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error [0-9]"):
         train_on(tiny, config)
 
@@ -227,19 +227,19 @@ def test_a_float32_run_ends_at_a_ten_thousandths_error(
     break_rule, tiny, tiny_preset, factor, agree
 ):
     break_rule(nn.Dense, backward=wrong_dense(kernel=factor))
-    config = tiny_preset("mlp_functional", gradients="both", check_every=1)
+    config = tiny_preset("mlp_functional", gradients="both")
     found = pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error 2.0")
     with contextlib.nullcontext() if agree else found:
         train_on(tiny, config)
 
 
-@pytest.mark.usefixtures("quick_steps")
+@pytest.mark.usefixtures("quick_steps", "checks_every_step")
 @pytest.mark.parametrize(("factor", "agree"), [(1, True), (1 + 2e-4, False)])
 def test_a_run_ends_at_wrong_gradients_not_at_rounding(
     break_rule, tiny, tiny_preset, factor, agree
 ):
     config = tiny_preset(
-        "mlp_functional", activation="relu", hidden=(16,), gradients="both", check_every=1, epochs=1
+        "mlp_functional", activation="relu", hidden=(16,), gradients="both", epochs=1
     )
     experiment = Experiment.create(config, tiny)
     hidden = moved_units(break_rule, int(np.prod(tiny.image_shape)), "float32", 740)
@@ -253,7 +253,7 @@ def test_a_run_ends_at_wrong_gradients_not_at_rounding(
     assert len(errors) == (experiment.loader.steps if agree else 1)
 
 
-@pytest.mark.usefixtures("quick_steps")
+@pytest.mark.usefixtures("quick_steps", "checks_every_step")
 @pytest.mark.parametrize(
     "precision",
     [slow("float32"), slow("bfloat16"), slow("mixed")],
@@ -263,9 +263,7 @@ def test_no_alarm_where_everything_is_learned_and_gradients_are_rounding(
 ):
     """Gradients fall to a hundredth, and sums of a bias's cancel."""
     changes: dict = dict(hidden=(32,), optimizer="adam", learning_rate=0.05, epochs=60)
-    config = tiny_preset(
-        "mlp_functional", precision=precision, gradients="both", check_every=1, **changes
-    )
+    config = tiny_preset("mlp_functional", precision=precision, gradients="both", **changes)
     _, history = train_on(tiny, config)
     assert history[-1]["train_loss"] < 1e-3
 
@@ -273,6 +271,6 @@ def test_no_alarm_where_everything_is_learned_and_gradients_are_rounding(
 @pytest.mark.usefixtures("quick_steps")
 def test_a_diverging_run_does_not_say_that_gradients_disagree(tiny, tiny_preset):
     changes: dict = dict(optimizer="sgd", learning_rate=1e4, weight_decay=1.0)
-    config = tiny_preset("mlp_functional", gradients="both", check_every=1, **changes)
+    config = tiny_preset("mlp_functional", gradients="both", **changes)
     with pytest.raises(NonFiniteLossError, match="the loss of step"):
         train_on(tiny, config)

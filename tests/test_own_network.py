@@ -157,7 +157,7 @@ def test_ten_lines_in_a_file_go_all_the_way(in_tmp, digits, run_main, run_comman
 def test_a_network_of_a_file_searches_and_compares(in_tmp, digits, run_command):
     (in_tmp / "my_net.py").write_text(TEN_LINES + '\n\nrecipe = dict(augment="none")\n')
     model = "--model=my_net.py"
-    found = run_command("lr_find", model, *digits[:-1], "--steps=20", "--json")
+    found = run_command("lr_find", model, *digits[:-1], "--json")
     assert found.status == 0 and json.loads(found.out)["model"] == "my_net"
     over = "--over=learning_rate=0.01,0.02"
     found = run_command("search", model, *digits, over, "--seeds=1", "--workdir=s", "--json")

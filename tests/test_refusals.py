@@ -53,8 +53,6 @@ COMMANDS = [
     ("train --optimizer=adam --momentum=0.9", "momentum and nesterov belong to sgd"),
     ("train --momentum=0 --nesterov", "nesterov: expected a momentum above 0"),
     ("train --workdir=w --resume --overwrite", "resume and overwrite exclude each other"),
-    ("train --dry_run --resume", "dry_run exclude each other"),
-    ("train --dry_run --workdir=there", "dry_run exclude each other"),
     (
         "train --early_stopping",
         "early_stopping: expected --early_stopping=N (epochs without a lower validation loss until "
@@ -141,9 +139,6 @@ COMMANDS = [
     ("train {tiny} --model=alexnet --ten_crop", "larger than input_size 64", "12x12"),
     ("train {tiny} --track=tensorbord", 'did you mean "tensorboard"?'),
     ("train {tiny} --track=none,none", "track: expected each name once"),
-    ("train {tiny} --profile=file/folder", "profile: expected a folder that can be written"),
-    ("train {tiny} --profile=~nobody-here/x", "profile: expected a"),
-    (f"train {{tiny}} --profile={'x' * 300}", "profile: expected a"),
     *(
         (
             f"train {{tiny}} --checkpoint_every={wrong}",
@@ -269,8 +264,6 @@ COMMANDS = [
     ("trace {run} --image=1 --output=a.gif", ".svg or .png"),
     ("trace {run} --image=1 -o a.gif", ".svg or .png"),
     ("trace {run} --image=1 --output=no/a.svg", "no such folder"),
-    ("lr_find --min_rate=1 --max_rate=0.1", "max_rate: expected more than min_rate 1, got 0.1"),
-    ("lr_find --steps=3", "steps: expected a whole number from 20"),
     ("lr_find --output=a.xyz", "output: expected a figure as .svg or .png, got .xyz"),
     ("lr_find --output=a", "output: expected a figure as .svg or .png, got a"),
     ("lr_find --output=no/a.svg", "output: no such folder: no"),
@@ -303,7 +296,7 @@ COMMANDS = [
     ("abtest log.csv --split=inf/1", "split: expected two percentages"),
     ("abtest log.csv --split=nan/1", "split: expected two percentages"),
     ("abtest log.csv --alpha=0", "alpha: expected a number from 1e-06 to 0.5, got 0.0"),
-    ("abtest log.csv --dataset=mnist", "expected two runs with them, got a log"),
+    ("abtest log.csv --dataset=mnist", "expected two runs with it, got a log"),
     ("abtest log.csv --output=a.xyz", "output: expected a figure as .svg or .png, got .xyz"),
     ("abtest no", "expected a log or a run folder: No such"),
     ("abtest empty", "expected a log or a run folder"),

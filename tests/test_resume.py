@@ -108,7 +108,7 @@ def test_a_schedule_that_is_stretched_is_told_with_both_rates(train_tiny, tmp_pa
 
 def test_a_config_without_one_of_its_fields_is_refused(finished_run, run_main, tmp_path):
     config = read_json(finished_run.folder / "config.json")
-    known = {"track", "profile", "report"}  # They change nothing.
+    known = {"track", "report"}  # They change nothing.
     # Without these, no run had what they say.
     known |= {"layers", "mine", "even_if_wrong", "scaling"}
     for name in Config.__dataclass_fields__.keys() - known:

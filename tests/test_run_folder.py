@@ -432,3 +432,11 @@ def test_a_run_writes_its_report_a_new_run_removes_it(train_tiny, tmp_path):
     assert "report.html: " in train_tiny("softmax", "--report").out.splitlines()[-1]
     assert "<title>" in report.read_text()
     assert train_tiny("softmax", "--overwrite").status == 0 and not report.exists()
+
+
+@pytest.mark.parametrize(("keep", "is_noted"), [(4, False), (1999, True)])
+def test_a_large_folder_is_announced_before_it_is_filled(keep, is_noted, train_tiny):
+    outcome = train_tiny("cnn", f"--keep={keep}")
+    # 36,227 parameters and as many momenta of four bytes, 2,000 times.
+    line = "note: the run folder takes up to 580 MB, 0 MB a checkpoint; --keep=1"
+    assert outcome.out.splitlines()[1].startswith(line) == is_noted

@@ -1,7 +1,6 @@
-"""Runs that only try: --limit, --dry_run, and the note about a run that has learned nothing."""
+"""Runs that only try: --limit, and the note about a run that has learned nothing."""
 
 import dataclasses
-import tempfile
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from conftest import CLASSES, read_json
 
 from jaxnets.config.resolve import preset
 from jaxnets.metrics import Metrics
-from jaxnets.runs.request import load_data
 from jaxnets.runs.terminal import ending
 
 
@@ -50,44 +48,6 @@ def test_a_limited_run_says_so_and_resumes_so(train_tiny, run_main, tmp_path):
     again = "--resume", f"--workdir={tmp_path / 'run'}", "--epochs=3"
     run_main(*again, "--limit=40").assert_refused("limit was 30, got 40")
     assert run_main(*again).status == 0
-
-
-def test_a_dry_run_takes_two_batches_and_keeps_nothing(run_main, tiny_flags, tmp_path, monkeypatch):
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(kept))
-    monkeypatch.chdir(tmp_path)
-    flags = [flag for flag in tiny_flags if not flag.startswith(("--workdir", "--epochs"))]
-    outcome = run_main("--model=mlp_functional", *flags, "--dry_run")
-    assert (outcome.status, outcome.err) == (0, "")
-    assert "64 train, 40 validation, 50 test images" in outcome.out
-    assert outcome.out.count("\nepoch ") == 1
-    assert outcome.out.endswith("\ndry run: nothing was kept\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"] and not list(kept.iterdir())
-
-
-@pytest.mark.slow
-def test_an_interrupted_dry_run_keeps_nothing_either(
-    run_main, tiny_flags, tmp_path, monkeypatch, interrupt_after
-):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    interrupt_after(1)
-    flags = [flag for flag in tiny_flags if not flag.startswith("--workdir")]
-    outcome = run_main("--model=cnn", *flags, "--dry_run")
-    assert outcome == (130, outcome.out, "error: interrupted; dry run: nothing was kept\n")
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_one_epoch_of_a_dry_run_augments_its_images():
-    assert preset("cnn_bn").clean_epochs > preset("cnn_bn", dry_run=True).clean_epochs == 0
-
-
-def test_a_dry_runs_set_is_limited_where_none_is_given(tiny_preset):
-    sizes = [
-        len(load_data(tiny_preset("softmax", dry_run=True, **changes)).train)
-        for changes in ({}, {"limit": 10}, {"batch_size": 48}, {"batch_size": None})
-    ]
-    assert sizes == [64, 10, 96, 160]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import read_json, slow
+from conftest import read_json
 from PIL import Image
 
 from jaxnets.config.adapt import STEPS, OwnData, for_small_set
@@ -67,8 +67,8 @@ def test_what_the_user_has_set_stays(given, unchanged):
     assert new and not new.keys() & unchanged
 
 
-@pytest.mark.parametrize("given", [dict(limit=100), dict(dry_run=True)])
-def test_a_part_of_the_set_gets_the_networks_recipe(given):
+def test_a_part_of_the_set_gets_the_networks_recipe():
+    given = dict(limit=100)
     assert changes(**given) == ({}, "")
     # Of 100 pictures 81 may be there to train on.
     assert changes(**given, count=81) == ({"batch_size": 81}, "")
@@ -158,10 +158,9 @@ def test_a_run_says_keeps_and_resumes_it(pictures, run_main, tmp_path, interrupt
     assert result["steps"] == 350 and result["test_accuracy"] == 1
 
 
-@pytest.mark.parametrize("flag", [slow("--dry_run"), "--limit=50"])
-def test_fewer_pictures_than_a_batch_are_tried_too(flag, pictures, run_main, tmp_path):
-    place = [] if flag == "--dry_run" else [f"--workdir={tmp_path / 'run'}"]
-    outcome = run_main(f"--dataset={pictures}", "--model=softmax", "--devices=1", flag, *place)
+def test_fewer_pictures_than_a_batch_are_tried_too(pictures, run_main, tmp_path):
+    flags = "--model=softmax", "--devices=1", "--limit=50", f"--workdir={tmp_path / 'run'}"
+    outcome = run_main(f"--dataset={pictures}", *flags)
     assert (outcome.status, outcome.err) == (0, "")
 
 

@@ -105,12 +105,11 @@ def commands(tiny_folder, here):
     data = ["--data_dir=data", "--validation_size=40", "--batch_size=32", "--epochs=2"]
     lecture = ["--latent_dims=100,200", "--replay_seeds=3", "--search_epochs=2", "--epochs=2"]
     return {
-        "train": [*["train", "--model=softmax", "--gradients=both", "--check_every=1"], *data]
+        "train": [*["train", "--model=softmax", "--gradients=both"], *data]
         + ["--workdir=runs/softmax-20260101-000000"],
         "early": ["train", "--model=softmax", "--learning_rate=20", "--early_stopping=1"]
         + [*data[:-1], "--workdir=early", "--epochs=9", "--optimizer=adam", "--limit=90"],
-        "dry run": ["train", "--model=mlp", *data, "--dry_run", "--learning_rate=1e-9"],
-        "lr_find": ["lr_find", "--model=mlp_functional", *data, "--steps=20"],
+        "lr_find": ["lr_find", "--model=mlp_functional", *data],
         "resume": ["train", "--resume", "--workdir=runs/softmax-20260101-000000", "--epochs=3"],
         "abtest": ["abtest", *["runs/softmax-20260101-000000"] * 2],
         "predict": ["predict", "runs/softmax-20260101-000000", "a.png", "--show"],

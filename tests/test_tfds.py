@@ -347,8 +347,6 @@ def test_a_picture_that_cannot_be_decoded_is_left_out(tmp_path, load, capsys):
         checksums.add(data.checksum)
         assert len(numbers_of(data.train)) == 39
         assert "1 bad picture is skipped: zoo, record " in capsys.readouterr().err
-        with pytest.raises(UserError, match=r"zoo, record \d+: not a picture"):
-            load(on_bad_image="fail")
     assert len(checksums) == 1
 
 

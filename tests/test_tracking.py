@@ -1,6 +1,5 @@
-"""What follows a run: trackers, JAX's profiler, and the line of its losses."""
+"""What follows a run: trackers, and the line of its losses."""
 
-import gzip
 import importlib.machinery
 import importlib.util
 import io
@@ -13,10 +12,9 @@ import types
 import warnings
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from conftest import as_flags, read_json, records, slow
+from conftest import read_json, records
 
 from jaxnets.runs.terminal import ASCII, BLOCKS, loss_line
 from jaxnets.tracking import pictures
@@ -139,15 +137,8 @@ def test_a_tracker_without_its_package_is_refused_at_once(name, train_tiny, monk
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_is_neither_tracked_nor_profiled(trackio, run_main, tiny_folder, tmp_path):
-    flags = as_flags(data_dir=tiny_folder, validation_size=40, devices=1, batch_size=32)
-    profile = f"--profile={tmp_path / 'profile'}"
-    outcome = run_main("--model=softmax", *flags, "--dry_run", "--track=trackio", profile)
-    assert outcome.status == 0 and not trackio.calls and not (tmp_path / "profile").exists()
-
-
 def test_of_several_processes_only_the_first_tracks(trackio, tiny_preset, tmp_path):
-    config = tiny_preset("softmax", track="trackio", profile=str(tmp_path / "profile"))
+    config = tiny_preset("softmax", track="trackio")
     run: Any = types.SimpleNamespace(config=config, processes=types.SimpleNamespace(is_first=False))
     with trackers_of(run) as trackers:
         assert not trackers and not trackio.calls
@@ -163,21 +154,18 @@ def test_a_run_of_before_these_flags_can_be_resumed(train_tiny, run_main, tmp_pa
     train_tiny("softmax")
     path = tmp_path / "run" / "config.json"
     values = read_json(path)
-    path.write_text(json.dumps({n: x for n, x in values.items() if n not in ("track", "profile")}))
+    path.write_text(json.dumps({n: x for n, x in values.items() if n != "track"}))
     assert run_main("--resume", f"--workdir={path.parent}", "--epochs=3").status == 0
     assert len(records(path.parent)) == 3
 
 
-def test_a_strange_run_names_neither_folder_nor_tracked_run(
-    trackio, train_tiny, run_main, tmp_path
-):
+def test_a_strange_run_names_no_tracked_run(trackio, train_tiny, run_main, tmp_path):
     train_tiny("softmax", "--track=trackio")
-    path, elsewhere = tmp_path / "run" / "config.json", tmp_path / "elsewhere"
-    path.write_text(json.dumps(read_json(path) | {"profile": str(elsewhere)}))
-    (path.parent / "tracking" / "runs.json").write_text('{"trackio": "../../x\\u001b[2J"}')
+    folder = tmp_path / "run"
+    (folder / "tracking" / "runs.json").write_text('{"trackio": "../../x\\u001b[2J"}')
     trackio.calls.clear()
-    assert run_main("--resume", f"--workdir={path.parent}", "--epochs=3").status == 0
-    assert trackio.calls[0][2]["name"] == "run" and not elsewhere.exists()
+    assert run_main("--resume", f"--workdir={folder}", "--epochs=3").status == 0
+    assert trackio.calls[0][2]["name"] == "run"
 
 
 def test_what_has_no_number_is_not_sent(tiny_preset):
@@ -207,41 +195,6 @@ def test_samples_show_images_and_names_of_markup_or_length():
     picture = pictures.sample_picture(images, names, [f"{name} 0.50" for name in names])
     tile = pictures.TILE
     assert (picture[20:60, 20:60] == 128).all() and (picture[20:60, tile + 30 : 200] == 200).all()
-
-
-@pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(
-    "flags, epochs",  # The epochs that are done when the profile ends.
-    [
-        (["softmax"], 1),  # In the second compiled loop.
-        (["softmax", "--epochs=1"], 0),  # In the only one.
-        # Step by step it has ten in all: at the run's end.
-        (["softmax", "--gradients=both"], 2),
-        slow(["cnn"], 2),
-        # After eleven of twenty steps, in the third epoch.
-        (["softmax", "--gradients=both", "--epochs=4"], 2),
-        slow(["cnn", "--epochs=4"], 2),
-    ],
-)
-def test_some_steps_are_profiled_once(flags, epochs, train_tiny, monkeypatch, tmp_path):
-    asked = []
-    monkeypatch.setattr(jax.profiler, "start_trace", asked.append)
-    monkeypatch.setattr(
-        jax.profiler, "stop_trace", lambda: asked.append(len(records(tmp_path / "run")))
-    )
-    outcome = train_tiny(*flags, f"--profile={tmp_path / 'profile'}")
-    assert outcome.status == 0 and asked == [str(tmp_path / "profile"), epochs]
-    assert f"profile: tensorboard --logdir={tmp_path / 'profile'}" in outcome.out
-
-
-def test_a_profiler_that_fails_does_not_end_the_run(train_tiny, monkeypatch, tmp_path):
-    def fail(folder):
-        raise RuntimeError("Only one profile may be run at a time.")
-
-    monkeypatch.setattr(jax.profiler, "start_trace", fail)
-    outcome = train_tiny("softmax", f"--profile={tmp_path / 'profile'}")
-    assert outcome.status == 0 and "profile:" not in outcome.out
-    assert outcome.err == "warning: no profile: Only one profile may be run at a time.\n"
 
 
 def stream(encoding):
@@ -366,14 +319,3 @@ def test_wandb_writes_files_and_connects_nowhere(run_python, tiny_flags, tmp_pat
         assert json.dumps(loss).encode() in content
     assert b"weights/conv1/kernel" in content
     assert len(list(tmp_path.rglob("media/images/test/samples*.png"))) == 2
-
-
-@pytest.mark.slow
-def test_jax_writes_a_profile_that_can_be_opened(run_python, tiny_flags, tmp_path):
-    folder = tmp_path / "profile"
-    outcome = run_python("train.py", "--model=cnn", *tiny_flags, f"--profile={folder}")
-    assert outcome.status == 0, outcome
-    (trace,) = folder.rglob("*.trace.json.gz")
-    assert len(json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]) > 100
-    (xplane,) = folder.rglob("*.xplane.pb")
-    assert xplane.stat().st_size > 1000

@@ -42,8 +42,6 @@ from jaxnets.language import LANGUAGES, _, asked_for, said, speaking
 from jaxnets.tune.compare.request import Request, resolved
 from jaxnets.tune.workers import Workers
 
-RATES = (1e-12, 1e4)  # The smallest and the largest learning rate.
-
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
@@ -352,17 +350,10 @@ class Search(Workers, Settings):  # In the help the last one's flags come first.
 class LrFind(Options):
     """Find a learning rate: try growing ones, a step each."""
 
-    min_rate: float = option(1e-6, "the first step's learning rate", RATES)
-    max_rate: float = option(10.0, "the last step's learning rate", RATES)
-    steps: int = option(100, "number of steps", (20, 10_000))
     output: str | None = option(None, FIGURE, metavar="FILE")
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
-        if not self.min_rate < self.max_rate:
-            raise UserError(
-                f"max_rate: expected more than min_rate {self.min_rate:g}, got {self.max_rate:g}"
-            )
         preset(**given)  # It raises if the flags are wrong, before JAX is imported.
 
         from jaxnets.drawing.svg import figure_path
@@ -370,7 +361,7 @@ class LrFind(Options):
 
         if self.output:
             figure_path(self.output)
-        config, found = lr_find.find(given, self.min_rate, self.max_rate, self.steps)
+        config, found = lr_find.find(given)
         if self.output:
             lr_find.plot(found, config).save(self.output)
         values = lr_find.to_values(found, config)

@@ -285,9 +285,6 @@ class Abtest(_OfRuns):
         metavar="NAME|FOLDER",
         unset="the runs' own",
     )
-    data_dir: str | None = option(
-        None, "of two runs: folder with the data set's files", metavar="FOLDER"
-    )
     output: str | None = option(None, f"of a log: {FIGURE}", metavar="FILE")
     json: bool = option(False, JSON)
 
@@ -306,8 +303,8 @@ class Abtest(_OfRuns):
         (log,) = self.given
         if _holds_run(log):
             raise UserError(f"expected a log, or two runs: abtest {log} RUN_B")
-        if self.dataset or self.data_dir:
-            raise UserError("dataset and data_dir: expected two runs with them, got a log")
+        if self.dataset:
+            raise UserError("dataset: expected two runs with it, got a log")
 
         from jaxnets.deploy.abtest import presentation, trial
         from jaxnets.deploy.abtest.log import read_users
@@ -333,7 +330,7 @@ class Abtest(_OfRuns):
 
         from jaxnets.deploy.abtest import pairs
 
-        found = pairs.compare_runs(run_a, run_b, self.dataset, self.data_dir)
+        found = pairs.compare_runs(run_a, run_b, self.dataset)
         return pairs.to_values(found, plan), pairs.to_text(found, plan)
 
 

@@ -59,7 +59,7 @@ def for_small_set(config: Config, given: Collection[str], data: OwnData) -> tupl
     """
     count = data.number
     size = min(config.batch_size or count, count)
-    if config.limit or config.dry_run:
+    if config.limit:
         if config.batch_size is not None and "batch_size" not in given:
             config = dataclasses.replace(config, batch_size=size)
         return config, ""

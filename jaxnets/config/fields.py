@@ -108,7 +108,6 @@ class Config(Options):
         (4, 2048),
         unset="their own if small and equal, else 8/7 of input_size, else 64",
     )
-    on_bad_image: str = option("skip", "report a broken picture, or end the run", ("skip", "fail"))
     augment: str = option(
         "none",
         "changes: shift, crop, flip, pca, mixup, affine, affine_wide, strokes",
@@ -188,10 +187,6 @@ class Config(Options):
         "train with wrong passes: those in mine, after a training with the right ones for "
         "comparison, and those of layers of your own",
     )
-    check_every: int = option(100, "steps between two checks of gradients=both", (1, 10**9))
-    gradient_tolerance: float | None = option(
-        None, "relative error that ends a run with gradients=both", FRACTION, unset="by precision"
-    )
     seed: int = option(0, "seed of weights, image order, augmentation and dropout", (0, 2**31 - 1))
 
     # The machine.
@@ -228,9 +223,6 @@ class Config(Options):
         "where to show the run: tensorboard, trackio, wandb, mlflow (docs/tracking.md)",
         metavar="NAME,...",
     )
-    profile: str | None = option(
-        None, "folder for JAX's profile of some steps (docs/tracking.md)", metavar="FOLDER"
-    )
     report: bool = option(False, "write the run's report.html into its folder at the end")
     workdir: str | None = option(
         None, "folder to keep the run in", metavar="FOLDER", unset="runs/<model>-<date>-<time>"
@@ -239,14 +231,10 @@ class Config(Options):
     resume: bool = option(
         False, "continue the run in workdir; without workdir, the model's newest unfinished run"
     )
-    dry_run: bool = option(False, "try two batches of everything, and keep nothing")
     checkpoint_every: str = option(
         "10seconds", "interval between checkpoints: 500steps, 2epochs, 5minutes", metavar="INTERVAL"
     )
     keep: int = option(2, "newest checkpoints to keep; the best after an epoch stays too", COUNT)
-    weights_only: bool = option(
-        False, "keep only the weights of the finished run, without the optimizer's state"
-    )
     target_accuracy: float | None = option(None, "least test accuracy, else status 1", FRACTION)
 
     def _facts(self) -> dict[str, Any]:
@@ -316,9 +304,8 @@ class Config(Options):
             yield f"momentum and nesterov belong to sgd, got optimizer {self.optimizer}"
         if self.nesterov and not self.momentum:
             yield "nesterov: expected a momentum above 0, got 0"
-        for name, other in (("overwrite", "resume"), ("dry_run", "resume"), ("dry_run", "workdir")):
-            if getattr(self, name) and getattr(self, other):
-                yield f"{other} and {name} exclude each other, got both"
+        if self.overwrite and self.resume:
+            yield "resume and overwrite exclude each other, got both"
 
         if self.cpu_devices is not None and self.platform not in (None, "cpu"):
             yield f"cpu_devices: expected platform cpu, got {self.platform}"

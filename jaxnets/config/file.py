@@ -18,7 +18,7 @@ from jaxnets.errors import UserError, did_you_mean, first_line
 MAX_BYTES = 1 << 20
 WAIT = 1.0  # Seconds within which a named pipe's writer must come.
 # Fields of config.json that belong to the run that wrote it: where it was kept, and how it began.
-OF_THE_RUN = ("workdir", "overwrite", "resume", "dry_run", *SINGLE_PROCESS)
+OF_THE_RUN = ("workdir", "overwrite", "resume", *SINGLE_PROCESS)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, OWN, PRESE
 from jaxnets.errors import UserError, unknown
 
 # These belong to the process, not to the run.
-OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
+OF_THE_PROCESS = ("workdir", "resume", "overwrite")
 
 # Observers change nothing in a run: a config.json written before these fields existed is read, too.
-FOLLOWS = ("track", "profile", "report")
+FOLLOWS = ("track", "report")
 # Fields that a run of an earlier version lacks; their defaults are what it did.
 LATER = (*FOLLOWS, "layers", "scaling", "mine", "even_if_wrong")
 
@@ -27,7 +27,7 @@ RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS,
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
     *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
-    *("early_stopping", "stop_at_target", "weights_only"),
+    *("early_stopping", "stop_at_target"),
     "mine",  # Its digest is compared.
     *FOLLOWS,
     *SINGLE_PROCESS,
@@ -155,7 +155,7 @@ def preset(model: str | OwnNetwork = DEFAULT_MODEL, **changes: object) -> Config
     - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
     - hidden: no search over latent_dims.
     - mine: gradients="manual" and kernels="plain".
-    - limit: batches of at most so many images. dry_run: one epoch.
+    - limit: batches of at most so many images.
     - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
 
     Args:
@@ -208,8 +208,6 @@ def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
             brought["learning_rate"] = KERAS_RATES.get(optimizer)
     if given.get("mine"):
         brought |= dict(gradients="manual", kernels="plain")
-    if given.get("dry_run"):
-        brought |= dict(epochs=1, search_epochs=1, clean_epochs=0)
     size, limit = recipe["batch_size"], given.get("limit")
     if size and isinstance(limit, int):
         brought["batch_size"] = max(1, min(size, limit))
@@ -253,8 +251,7 @@ def _continued(given: Mapping[str, Any], run: StoredRun, own_recipe: Recipe) -> 
         changed.append(f"epochs was {epochs}, got {given['epochs']} (it may only grow)")
     if changed:
         raise UserError(f"resume: expected the settings of {run.path}: {'; '.join(changed)}")
-    # A profile is of one process; an untrusted config.json must not name a folder to write to.
-    own = {"overwrite": False, "profile": None, "workdir": run.path}
+    own = {"overwrite": False, "workdir": run.path}
     own |= {n: x for n, x in own_recipe.items() if n in CUSTOM_FIELDS and name_of(x) == began[n]}
     changes = {name: given[name] for name in RESUME_MAY_CHANGE if name in given}
     config = dataclasses.replace(run.config, **{**own, **changes})

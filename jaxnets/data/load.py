@@ -15,7 +15,6 @@ def load_dataset(
     *,
     decode_size: int | None = None,
     input_size: int | None = None,
-    on_bad_image: str = "skip",
     as_bytes: bool = False,
 ) -> Dataset:
     """Loads a data set by its name and splits it as the lecture does.
@@ -34,7 +33,6 @@ def load_dataset(
         tenth of them. A set's own validation split is used instead, whole, unless it is 0.
       decode_size: Pixels a side of decoded pictures, as in `load_folder`.
       input_size: The network's input size, as in `load_folder`.
-      on_bad_image: "skip" or "fail", as in `load_folder`.
       as_bytes: Whether MNIST's pixels stay bytes, as the step and the network take them, too.
 
     Returns:
@@ -54,9 +52,7 @@ def load_dataset(
     from jaxnets.data import published, tfds
     from jaxnets.data.pictures.folder import load_folder
 
-    form: dict[str, Any] = dict(
-        decode_size=decode_size, input_size=input_size, on_bad_image=on_bad_image
-    )
+    form: dict[str, Any] = dict(decode_size=decode_size, input_size=input_size)
     is_path = os.sep in name or "/" in name
     is_folder = os.path.isdir(os.path.expanduser(name))
     if name in published.SETS:

@@ -94,7 +94,6 @@ def load(
     *,
     decode_size: int | None,
     input_size: int | None,
-    on_bad_image: str,
 ) -> Dataset:
     """Loads a prepared data set; `load_dataset` describes the arguments.
 
@@ -111,7 +110,7 @@ def load(
     splits = np.repeat(list(sources), [len(source) for source in sources.values()])
     firsts = {split: np.argmax(splits == split) for split in sources}
     labels = np.zeros(len(splits), np.int32)
-    bad = store.BadPictures(on_bad_image, name=lambda row: f"{name}, record {row}")
+    bad = store.BadPictures(lambda row: f"{name}, record {row}")
 
     def read(row: int) -> bytes:
         split = splits[row]

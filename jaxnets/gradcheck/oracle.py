@@ -33,6 +33,7 @@ from jaxnets.training.observer import Observer
 from jaxnets.training.step import GradientStep, TrainState, autodiff_loss_and_grad
 from jaxnets.trees import Params
 
+CHECK_EVERY = 100  # Steps between two checks.
 # The relative error at which a run ends.
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
 # How many units in the last place of the largest output a layer's output by hand may be away from
@@ -165,7 +166,7 @@ class GradientCheck(Observer):
         """Takes the run's config and networks as `both_loss_and_grads` does.
 
         Args:
-          config: Its precision, loss, check_every and gradient_tolerance.
+          config: Its precision and loss.
           model: A chain of layers.
           trained: The same as the pass by hand takes it.
           gradient_step: loss_and_grad -> (state, batch) -> what that returns, of the next step.
@@ -175,14 +176,13 @@ class GradientCheck(Observer):
         wide = "float64" if config.precision == "float64" else "float32"
         both = both_loss_and_grads(model, trained, config.loss, wide, find_rule)
         self._both = gradient_step(both)
-        tolerance = config.gradient_tolerance
-        self._tolerance = GRADIENT_TOLERANCE[config.precision] if tolerance is None else tolerance
-        self._every, self._observers = config.check_every, observers
+        self._tolerance = GRADIENT_TOLERANCE[config.precision]
+        self._observers = observers
         self._precision = config.precision
         self._floor = 0.0  # The largest so far: when all is learned, gradients are rounding.
 
     def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
-        if step % self._every:
+        if step % CHECK_EVERY:
             return
         metrics, (manual, automatic, terms) = jax.device_get(self._both(state, batch))
         if not np.isfinite(metrics.loss_sum):

@@ -52,7 +52,7 @@ from jaxnets.notebook.collect import collected
 from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
 from jaxnets.predict.trained import to_input
 from jaxnets.runs.request import load_data, read_config, request
-from jaxnets.runs.resume import check_optimizer, load_checkpoint
+from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.run import Run, write_config
 from jaxnets.runs.run_folder import CONFIG, MINE_SHA256, RunFolder
 from jaxnets.runs.terminal import Progress, stop_on_interrupt
@@ -72,7 +72,6 @@ INSTEAD = {
     "workdir": "net.save(DIR) writes the run folder",
     "overwrite": "net.save(DIR, overwrite=True) replaces a run",
     "resume": "jaxnets.load(DIR) continues a run",
-    "dry_run": "nothing is kept before net.save(DIR)",
     "latent_dims": "only train.py searches first; hidden=200 trains one size",
     "layers": "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units",
 }
@@ -373,8 +372,6 @@ class Network(Described):
 
     def _plan(self, epochs: int | None) -> None:
         """Sets the config's epochs to what they will be after the next training."""
-        if self._folder is not None:
-            check_optimizer(self._folder)
         if epochs is not None:
             dataclasses.replace(self.config, epochs=epochs)  # Raises UserError if it is no number.
         done = int(self.state.step) // self.experiment.loader.steps

@@ -48,17 +48,15 @@ class Request(NamedTuple):
 def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
     """The config's data set, limited as it asks."""
     keep_freed_memory()  # Before threads read pictures.
-    two_batches = 2 * (config.batch_size or 128) if config.dry_run else None
     data = load_dataset(
         config.dataset,
         config.data_dir,
         config.validation_size,
         decode_size=config.decode_size,
         input_size=config.input_size,
-        on_bad_image=config.on_bad_image,
         as_bytes=as_bytes,
     )
-    return data.limited(config.limit or two_batches)
+    return data.limited(config.limit)
 
 
 def request(

@@ -42,24 +42,10 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
             raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
     warn_of_other_surroundings(began, surroundings(experiment.parallel.devices))
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
-    check_optimizer(folder)
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
         folder.mark_unfinished()
     return replace(stored, **same) != config
-
-
-def check_optimizer(folder: RunFolder) -> None:
-    """Raises UserError if a run has kept only its weights."""
-    if _holds_only_weights(folder):
-        raise UserError(
-            f"resume: expected the optimizer's state, {folder.path} holds only weights "
-            "(weights_only); init_from=RUN trains a new run from them"
-        )
-
-
-def _holds_only_weights(folder: RunFolder) -> bool:
-    return folder.finished and read_config(folder).weights_only
 
 
 def load_checkpoint(
@@ -67,12 +53,8 @@ def load_checkpoint(
 ) -> Checkpoint:
     """A run's last checkpoint, or the fresh state if none was saved.
 
-    The optimizer is new if only weights were kept. Of several processes the first one reads.
+    Of several processes the first one reads.
     """
-    if _holds_only_weights(folder):
-        step, params = folder.read_params(state.params)
-        state = state.replace(step=np.int32(step), params=params)
-        return Checkpoint(experiment.parallel.replicate(state))
     processes = processes or Processes()
     like = tree_of(Checkpoint(state), experiment.data.num_classes)
     tree = folder.restore(like) if processes.is_first else None

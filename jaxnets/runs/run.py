@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
@@ -159,10 +158,9 @@ class Run(Observer):
         line += "".join(f"\n{note}" for note in self.notes)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state.opt_state)))
         total = (config.keep + 1) * size  # The best one, too.
-        if total > LARGE_FOLDER and not config.dry_run:
+        if total > LARGE_FOLDER:
             text = _(
-                "note: the run folder takes up to {} MB, {} MB a checkpoint; --keep=1 keeps fewer, "
-                "--weights_only in the end only the weights",
+                "note: the run folder takes up to {} MB, {} MB a checkpoint; --keep=1 keeps fewer",
                 f"{total / 1e6:,.0f}",
                 f"{size / 1e6:,.0f}",
             )
@@ -263,10 +261,8 @@ class Run(Observer):
         return test
 
     def write_result(self, test: Metrics | None) -> None:
-        """Writes result.json, after which the run is finished, and drops what is not to be kept."""
+        """Writes result.json, after which the run is finished."""
         self.folder.finish(self._result(test))
-        if self.config.weights_only:
-            self.folder.keep_weights_only(self.checkpoint.state.params)
 
     def _result(self, test: Metrics | None) -> dict[str, Any]:
         """The content of result.json; without test images the test's values are None."""
@@ -359,8 +355,7 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
         folder = RunFolder.open(str(config.workdir))
         folder.lock()
     else:
-        workdir = tempfile.mkdtemp(prefix="jaxnets-") if config.dry_run else config.workdir
-        folder = RunFolder.create(workdir, config.model, overwrite=config.overwrite)
+        folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
     try:
         must_write = True
         if config.resume:
@@ -370,7 +365,7 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     except BaseException:
         folder.close()  # Releases its lock: the request is refused.
         raise
-    folder.keep, folder.is_temporary = config.keep, config.dry_run
+    folder.keep = config.keep
     if config.is_distributed:
         processes.broadcast_json("folder", folder.snapshot)
     return folder

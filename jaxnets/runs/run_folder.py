@@ -53,7 +53,6 @@ class RunFolder:
         """A folder that `create` made or `open` found."""
         self.path = path
         self.keep = 1  # The last checkpoints, beside the best.
-        self.is_temporary = False  # Whether `close` removes the folder.
         self._pending: Future[None] | None = None  # The save in progress.
         self._saved_step: int | None = None
         self._lock: int | None = None  # The folder, opened and locked.
@@ -158,15 +157,6 @@ class RunFolder:
         self.wait()
         self.write(RESULT, result)
 
-    def keep_weights_only(self, params: Params) -> None:
-        """Leaves a finished run one checkpoint, which holds nothing but its parameters."""
-        self.check_in_place()
-        *old, last = self.steps
-        path = checkpoints.path_of(self.path / CHECKPOINTS, last)
-        checkpoints.write(path, checkpoints.copied({"params": params}))
-        for step in old:
-            checkpoints.path_of(self.path / CHECKPOINTS, step).unlink()
-
     def read(self, name: str) -> dict[str, Any]:
         """Reads config.json, search.json or mine.json; a missing file is empty."""
         return files.read_json(self.path / name) if (self.path / name).exists() else {}
@@ -257,8 +247,6 @@ class RunFolder:
         try:
             self.wait()
         finally:
-            if self.is_temporary:
-                shutil.rmtree(self.path, ignore_errors=True)
             lock, self._lock = self._lock, None
             if lock is not None:
                 os.close(lock)
@@ -322,9 +310,6 @@ class ReplicaRunFolder(RunFolder):
         """The first process saves."""
 
     def keep_files(self, kept: Iterable[Path]) -> None:
-        """The first process does."""
-
-    def keep_weights_only(self, params: Params) -> None:
         """The first process does."""
 
 

@@ -47,7 +47,6 @@ SILENCE = 45.0
 # A log has a line for each of so many epochs; of more it has lines so many seconds apart.
 FEW_EPOCHS, APART = 20, 1.0
 PATIENCE = 1.0  # Seconds after which a command says what it is doing.
-NOTHING_KEPT = N_("dry run: nothing was kept")
 STOPPED, AT_ONCE = N_("interrupted; {}"), N_("stopped at once; {}")
 
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
@@ -89,8 +88,6 @@ def ending(
     line = f"{text}\n"
     if sys.stdout.isatty():
         line = loss_line(records, columns()) + line
-    if config.dry_run:
-        return line + _(NOTHING_KEPT)
     report, predict = (
         printable(shlex.join([*program(name), where])) for name in ("report", "predict")
     )
@@ -349,13 +346,13 @@ def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> G
     words = [*program("train"), "--resume", f"--workdir={short_path(str(folder))}"]
     words += [f"--model={file}"] if file else []
     words += [f"--mine={','.join(config.mine)}"] if config.mine else []
-    hint = NOTHING_KEPT if config.dry_run else RESUME.format(shlex.join(words))
+    hint = RESUME.format(shlex.join(words))
     at_once = AT_ONCE.format(hint)
     try:
         with on_interrupt(at_once):
             yield
     except Interrupted as stopped:
-        saved = () if config.dry_run else getattr(stopped, "__notes__", ())
+        saved = getattr(stopped, "__notes__", ())
         message = STOPPED.format("; ".join([*saved, hint]))
         raise StoppedError(message, stopped.signal) from None
     except KeyboardInterrupt:

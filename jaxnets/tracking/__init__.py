@@ -1,1 +1,1 @@
-"""Optional observers of a run: trackers (--track) and JAX's profiler (--profile)."""
+"""Optional observers of a run: trackers (--track)."""

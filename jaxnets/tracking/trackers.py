@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxnets.display import short_path
-from jaxnets.errors import UserError, not_installed
+from jaxnets.errors import not_installed
 
 PROJECT = "jaxnets"  # The runs' project, in trackers that have projects.
 
@@ -176,23 +176,14 @@ TRACKERS = {
 }
 
 
-def check(track: str, profile: str | None) -> None:
-    """Says before JAX is imported and the data are loaded whether --track and --profile can work.
+def check(track: str) -> None:
+    """Says before JAX is imported and the data are loaded whether --track can work.
 
     Raises:
-      UserError: A tracker's package is missing, or a profile cannot be written.
+      UserError: A tracker's package is missing.
     """
     for name in TRACKERS.keys() & set(track.split(",")):
         package = TRACKERS[name][1]
         spec = importlib.util.find_spec(package)
         if spec is None or spec.origin is None:  # A folder of data, such as wandb/, has no origin.
             raise not_installed(package, name)
-    if profile is not None:
-        try:
-            path = Path(profile).expanduser().absolute()
-            there = next(parent for parent in (path, *path.parents) if parent.exists())
-            can_be_written = there.is_dir() and os.access(there, os.W_OK)
-        except (OSError, RuntimeError):  # A name that is too long; ~ of no user.
-            can_be_written = False
-        if not can_be_written:
-            raise UserError(f"profile: expected a folder that can be written, got {profile}")

@@ -1,4 +1,4 @@
-"""Follows a run: its numbers and pictures go to trackers, some of its steps to a profile.
+"""Follows a run: its numbers and pictures go to trackers.
 
 A tracker that fails while the run trains is disabled, and stderr says so: the run goes on.
 """
@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import Field
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,7 +28,6 @@ from jaxnets.predict.predict import create_predictor
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import TRACKING
 from jaxnets.tracking.pictures import confusion_picture, sample_picture
-from jaxnets.tracking.profile import Profile
 from jaxnets.tracking.trackers import TRACKERS, Tracker, check
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import TrainState
@@ -49,15 +47,13 @@ def trackers_of(run: Run) -> Iterator[list[Observer]]:
       UserError: A package is missing, or a tracker cannot begin.
     """
     config, observers = run.config, []
-    if config.dry_run or not run.processes.is_first:  # A dry run keeps nothing.
+    if not run.processes.is_first:
         yield observers
         return
-    check(config.track, config.profile)  # A resumed run's config may ask for what is not here.
+    check(config.track)  # A resumed run's config may ask for what is not here.
     with contextlib.ExitStack() as stack:
         if config.track != "none":
             observers.append(stack.enter_context(contextlib.closing(Tracking(run))))
-        if config.profile is not None:
-            observers.append(Profile(run.experiment, Path(config.profile).expanduser()))
         yield observers
 
 

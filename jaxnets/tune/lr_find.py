@@ -30,6 +30,7 @@ from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import Checkpoint
 
+LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100  # The learning rates of the command, and its steps.
 SMOOTHING = 0.9  # The share of the earlier mean in the mean after a step.
 EXPLODED = 4.0  # The test ends at so many times the lowest loss.
 HALF = 5  # Half of the steps over which a slope is taken.
@@ -72,14 +73,12 @@ class RangeTest:
         return self.rates[start + int(slopes.argmin())]
 
 
-def find(
-    given: dict[str, Any], lowest: float, highest: float, steps: int
-) -> tuple[Config, RangeTest]:
+def find(given: dict[str, Any]) -> tuple[Config, RangeTest]:
     """The config that the flags ask for and its `range_test`; notes of the config go to stderr."""
     config, data, notes = request(given)
     for note in notes:
         show(note, sys.stderr)
-    return config, range_test(config, data, lowest, highest, steps)
+    return config, range_test(config, data, LOWEST, HIGHEST, STEPS)
 
 
 def range_test(
@@ -123,7 +122,7 @@ def range_test(
     losses = watch.losses
     if len(losses) <= FIRST + 1:
         raise UserError(
-            f"min_rate: expected one at which the loss stays finite for {FIRST + 2} steps, got "
+            f"expected a learning rate at which the loss stays finite for {FIRST + 2} steps, got "
             f"{lowest:g}"
         )
     return RangeTest(rates[: len(losses)], tuple(losses))

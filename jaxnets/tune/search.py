@@ -222,7 +222,7 @@ def search_all(
     """
     workdir, resume = given.pop("workdir", None), given.pop("resume", False)
     first = given.pop("seed", 0)
-    for name in ("overwrite", "target_accuracy", "early_stopping", "stop_at_target", "dry_run"):
+    for name in ("overwrite", "target_accuracy", "early_stopping", "stop_at_target"):
         value = given.pop(name, None)  # None or False, if a run's config.json names it.
         if not (value is None or value is False) or name in over:
             raise UserError(f"{name}: search has none")

@@ -33,30 +33,23 @@ def data_of(
     return data
 
 
-def data_named(
-    run: str, trained: TrainedNetwork, dataset: str | None, data_dir: str | None = None
-) -> Dataset:
+def data_named(run: str, trained: TrainedNetwork, dataset: str | None) -> Dataset:
     """Loads a data set in the form on which a network was trained; all of its test pictures.
 
     Args:
       run: The run's name, for messages.
       trained: The network.
-      dataset: The name or the folder of a data set, as in `load_dataset`.
-      data_dir: The folder of its files; with neither it is the run's own set.
+      dataset: The name or the folder of a data set, as in `load_dataset`; None for the run's own.
 
     Raises:
       UserError: There is none, or the network does not fit its pictures or their classes.
     """
-    config, size = trained.config, None
-    if dataset is None and data_dir is None:
-        dataset, data_dir, size = config.dataset, config.data_dir, config.validation_size
+    config = trained.config
+    own = config.dataset, config.data_dir, config.validation_size
     data = load_dataset(
-        dataset or "mnist",
-        data_dir,
-        size,
+        *(own if dataset is None else (dataset,)),
         decode_size=trained.image_shape[0],
         input_size=config.input_size,
-        on_bad_image=config.on_bad_image,
     )
     if data.image_shape != trained.image_shape:
         raise UserError(

@@ -54,11 +54,11 @@ def load_folder(
     validation_size: int | None = None,
     decode_size: int | None = None,
     input_size: int | None = None,
-    on_bad_image: str = "skip",
 ) -> Dataset:
     """Loads a folder of pictures.
 
-    It is decoded once and kept in the user's cache folder.
+    It is decoded once and kept in the user's cache folder. Pictures that cannot be decoded are
+    reported and left out.
 
     Args:
       folder: DIR.
@@ -68,8 +68,6 @@ def load_folder(
         cut out. None: the pictures' own size, if all are squares of one size up to 96 pixels;
         else 8/7 of input_size (256 for 224, as Krizhevsky et al. 2012, section 2); else 64.
       input_size: The network's input size, if it has one.
-      on_bad_image: "skip" reports and leaves out pictures that cannot be decoded; "fail" refuses
-        the data set at the first one.
 
     Returns:
       The data set, its images [N, S, S, C] uint8, read when they are asked for; C is 1 if every
@@ -83,7 +81,7 @@ def load_folder(
     root = root.resolve()
     unread: Counter[str] = Counter()
     paths, labels, parts, classes, given = _list(root, unread, validation_size != 0)
-    bad = store.BadPictures(on_bad_image, name=lambda row: os.fsdecode(bytes(paths[row])))
+    bad = store.BadPictures(lambda row: os.fsdecode(bytes(paths[row])))
 
     def decode(stream: IO[bytes]) -> store.Facts:
         found = np.zeros(len(paths), FOUND)

@@ -36,18 +36,15 @@ ABSENT = (OSError, ValueError, KeyError, TypeError)  # Of a cache without the pi
 
 
 class BadPictures:
-    """Collects bad pictures, which are reported and skipped, or ends the run at the first one."""
+    """Collects bad pictures, which are reported and skipped."""
 
-    def __init__(self, policy: str, name: Callable[[int], str]):
-        """Policy: "skip" or "fail"; `name` gives a row's name."""
-        self._fail, self._name = policy == "fail", name
+    def __init__(self, name: Callable[[int], str]):
+        """Takes what gives a row's name."""
+        self._name = name
         self.reasons: dict[int, str] = {}
 
     def add(self, row: int, reason: str) -> None:
-        """Notes a bad picture, once; raises UserError if the policy is "fail"."""
-        if self._fail:
-            line = self._line(row, reason)
-            raise UserError(f"{line} (on_bad_image=skip leaves bad pictures out)")
+        """Notes a bad picture, once."""
         self.reasons[row] = reason
 
     def good(self, count: int) -> np.ndarray:

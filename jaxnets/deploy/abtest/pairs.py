@@ -80,16 +80,13 @@ class Pairs:
         return classical.sample_size(plan.effect, plan.alpha, plan.power, variance, disagreements)
 
 
-def compare_runs(
-    run_a: str, run_b: str, dataset: str | None = None, data_dir: str | None = None
-) -> Pairs:
+def compare_runs(run_a: str, run_b: str, dataset: str | None = None) -> Pairs:
     """Counts on which test pictures both networks, one alone, or neither is right.
 
     Args:
       run_a: The folder of a finished or an interrupted run.
       run_b: The other one's.
       dataset: The name or the folder of a data set, as in `load_dataset`; None for the runs' own.
-      data_dir: The folder of its files.
 
     Raises:
       UserError: A folder holds no run, the runs have different data sets, or a network does not fit
@@ -98,7 +95,7 @@ def compare_runs(
     names, right, sets = (run_a, run_b), [], []
     for name in names:
         network = load_network(name)
-        data = data_named(name, network, dataset, data_dir)
+        data = data_named(name, network, dataset)
         sets.append(data)
         if sets[0].checksum != data.checksum:
             raise UserError(

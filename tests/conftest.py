@@ -100,7 +100,7 @@ def pytest_configure(config):
     from jaxnets.machine import platform
 
     # Programs that run once need not be fast: 212 of the tests take 14 % less CPU (jax 0.10.2).
-    # The gate's whole suite sets `XLA_FLAGS=` and so tests programs as users run them.
+    # With `XLA_FLAGS=` they are compiled as for users; steps are (tests with `quick_steps` apart).
     quick = (f"--{name}={value}".lower() for name, value in QUICK_COMPILATION.items())
     os.environ.setdefault("XLA_FLAGS", " ".join(quick))
     platform.set_up_jax(cpu_devices=8)

@@ -48,6 +48,7 @@ def test_the_docstring_of_every_public_function_names_its_arguments():
             assert re.search(rf"\n  (\*\*)?{argument.name}: ", text), (name, argument)
 
 
+@pytest.mark.slow
 def test_importing_it_imports_no_library_and_a_network_not_the_reports():
     code = "import sys, jaxnets; dir(jaxnets); print('jax' in sys.modules, 'numpy' in sys.modules)"
     code += "; jaxnets.Network; print('scipy.stats' in sys.modules)"

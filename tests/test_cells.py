@@ -90,6 +90,7 @@ def test_a_program_counts_when_all_of_its_cells_are_there(tmp_path):
     assert cells.read(tmp_path) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 def test_a_run_that_fails_is_named_and_the_others_go_on(
     run_command, tiny_flags, tmp_path, monkeypatch

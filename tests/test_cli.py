@@ -209,6 +209,7 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
     )
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_gets_no_traceback(start_python, tiny_flags, tmp_path):
     process = start_python("train.py", "--model=softmax", *tiny_flags)
     process.stdout.close()
@@ -436,6 +437,7 @@ def test_stderr_that_is_full_changes_no_status(run_python):
         assert run_python("-c", code, stderr=full).status == 2
 
 
+@pytest.mark.slow
 def test_stdout_that_is_full_is_status_1_and_one_line(run_python, tiny_flags):
     if not os.path.exists("/dev/full") or sys.platform != "linux":
         pytest.skip("/dev/full is Linux' own")

@@ -30,6 +30,7 @@ def assert_chinese(outcome, *expected):
     assert not ENGLISH.search("\n".join(lines)), ENGLISH.search("\n".join(lines))
 
 
+@pytest.mark.slow
 def test_a_run_and_what_is_made_of_it_speak_chinese(chinese, run_main, run_command, tiny_folder):
     flags = as_flags(data_dir=tiny_folder, validation_size=40, batch_size=32, devices=1)
     trained = run_main("--model=softmax", "--epochs=1", "--workdir=runs/a", *flags)

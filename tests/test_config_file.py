@@ -63,6 +63,7 @@ def test_what_a_run_writes_is_read_back(model, run_main, tmp_path):
     assert config_from_json(read_json(path)) == config
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_by_its_folder_bit_by_bit(train_tiny, run_main, tmp_path):
     assert train_tiny("mlp_functional", "--hidden=8", "--seed=3").status == 0
     first, second = tmp_path / "run", tmp_path / "again"

@@ -67,12 +67,14 @@ def test_without_a_home_folder_compiled_programs_are_not_kept(monkeypatch):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [slow("tpu"), "nonsense"])
 def test_platforms_that_jax_cannot_start_are_named_in_a_line(run_python, name):
     outcome = run_python("-m", "jaxnets", "devices", env={**os.environ, "JAX_PLATFORMS": name})
     outcome.assert_refused("platform: JAX finds no device: ", name)
 
 
+@pytest.mark.slow
 def test_without_an_accelerator_the_refusal_says_what_to_install(run_python):
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     outcome = run_python("-m", "jaxnets", "devices", "--platform=tpu", env=environment)

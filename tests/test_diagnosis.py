@@ -65,6 +65,7 @@ def test_a_nameless_layer_is_named_by_the_one_before():
 
 # The step after 7 shows in its loss, with or without validation images; after 9 the run ends.
 # A convolution's is below.
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     ("use_scan", "step", "validation"),

@@ -98,7 +98,8 @@ def small_network(layers):
     return network_checks.Network(preset(own.for_data(IMAGE, 10)), IMAGE)
 
 
-@pytest.mark.parametrize("name", ["dense", *map(slow, ["conv", *MORE_NORMS])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*NORM_BEHIND_BIAS, *MORE_NORMS])
 def test_a_bias_without_a_gradient_before_a_norm_agrees(name):
     network = small_network({**NORM_BEHIND_BIAS, **MORE_NORMS}[name])
     row = network_checks.check_network(name, network)
@@ -113,7 +114,7 @@ def with_a_wrong_element(kernel):
     return kernel.at[(0,) * kernel.ndim].add(1e-9 * jnp.abs(kernel).max())
 
 
-@pytest.mark.parametrize("name", NORM_BEHIND_BIAS)
+@pytest.mark.parametrize("name", ["dense", slow("conv")])
 @pytest.mark.parametrize("wrong", [scaled, with_a_wrong_element])
 def test_an_error_of_a_billionth_before_a_norm_is_found(break_rule, name, wrong):
     kind = {"dense": nn.Dense, "conv": nn.Conv}[name]
@@ -256,6 +257,7 @@ def test_a_failure_names_the_drawn_setting(monkeypatch, run_command):
     assert refused.status == 2 and "draws and seed" in refused.err
 
 
+@pytest.mark.slow
 def test_table_and_status_say_what_agrees_and_what_does_not(run_command):
     outcome = run_command("gradcheck", "--model=softmax")
     assert outcome.status == 0 and outcome.err == ""
@@ -269,6 +271,7 @@ def test_table_and_status_say_what_agrees_and_what_does_not(run_command):
     assert outcome.status == 1 and "FAILED" in outcome.out and "0 of 1 agree" in outcome.out
 
 
+@pytest.mark.slow
 def test_json_says_why_a_mutant_fails(run_command):
     outcome = run_command("gradcheck", "--mutant=ones_row_without_gradient", "--json")
     found = json.loads(outcome.out)

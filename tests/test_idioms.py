@@ -35,6 +35,7 @@ def batches(x, y, size=25):
         yield x[start : start + size], y[start : start + size]
 
 
+@pytest.mark.slow
 def test_batches_of_a_generator_train_as_their_arrays(arrays, fitted):
     network = Network("softmax", learning_rate=0.5)
     network.fit(batches(*arrays), validation_data=batches(*arrays), verbose=0, **QUICK)

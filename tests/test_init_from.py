@@ -61,6 +61,7 @@ def test_the_last_layer_is_drawn_anew_for_other_classes(
     )
 
 
+@pytest.mark.slow
 def test_a_tuned_run_is_resumed_from_the_same_weights_only(
     first, tune, run_main, interrupt_after, tmp_path
 ):

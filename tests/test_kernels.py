@@ -65,7 +65,7 @@ def in_settings(kernel, numbers):
     [
         *(slow(k, None, id=f"{k.name} in all settings") for k in KERNELS if k.name in FIRST),
         *(
-            pytest.param(in_settings(k, FIRST[k.name]) if k.name in FIRST else k, 3, id=k.name)
+            pytest.param(in_settings(k, FIRST[k.name]) if k.name in FIRST else k, 1, id=k.name)
             for k in KERNELS
         ),
     ],

@@ -110,6 +110,7 @@ def test_gradcheck_says_whether_all_agree(tiny, monkeypatch, capsys, slope):
     assert ("FAILED" in said) == (slope == 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "import jaxnets.gradcheck.errors"])
 def test_gradcheck_is_called_and_imported_in_any_order(first):
     code = f"""
@@ -125,6 +126,7 @@ jaxnets.gradcheck("cnn")
     assert "expected a jaxnets.Network, as Network(" in found.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_page_and_report_show_the_arrays_of_a_notebook(tiny, tmp_path, capsys):
     x, y = tiny.train.images, tiny.train.labels
     network = Network("softmax", (x, y), epochs=1, batch_size=32, devices=1)

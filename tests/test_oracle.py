@@ -268,6 +268,7 @@ def test_no_alarm_where_everything_is_learned_and_gradients_are_rounding(
     assert history[-1]["train_loss"] < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 def test_a_diverging_run_does_not_say_that_gradients_disagree(tiny, tiny_preset):
     changes: dict = dict(optimizer="sgd", learning_rate=1e4, weight_decay=1.0)

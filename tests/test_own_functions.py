@@ -73,6 +73,7 @@ def test_an_optimizers_own_rate_is_not_in_the_history(make):
     assert "loss" in history._repr_html_()
 
 
+@pytest.mark.slow
 def test_an_own_augmentation_changes_each_image_by_its_own_key(make, tiny):
     seen = make(augment=my_darker).experiment
     batch = next(iter(seen.loader.batches(0, 1, slice(None))))
@@ -85,6 +86,7 @@ def test_an_own_augmentation_changes_each_image_by_its_own_key(make, tiny):
     assert np.isfinite(trained(make(augment=my_darker)).history["loss"]).all()
 
 
+@pytest.mark.slow
 def test_a_saved_run_names_its_functions_and_predicts_without_them(
     tiny_preset, run_main, tiny, tmp_path
 ):

@@ -174,6 +174,7 @@ def test_a_network_of_a_file_searches_and_compares(in_tmp, digits, run_command):
     assert [row["model"] for row in rows] == ["softmax", "my_net.py"]
 
 
+@pytest.mark.slow
 def test_own_layers_train_by_hand_as_by_autodiff(in_tmp, digits, run_main):
     (in_tmp / "swish.py").write_text(OWN_LAYER)
     digest = {}
@@ -221,6 +222,7 @@ def test_a_run_folder_runs_no_code_that_is_not_named(
     assert resumed.status == 0, resumed.err
 
 
+@pytest.mark.slow
 def test_a_resumed_network_of_a_file_ends_the_same(
     in_tmp, digits, run_main, run_command, interrupt_after
 ):
@@ -403,6 +405,7 @@ def test_a_name_of_the_lecture_is_not_ones_own(in_tmp, train_tiny):
     train_tiny("cnn.py").assert_refused("cnn.py: expected a name of its own, got that of a network")
 
 
+@pytest.mark.slow
 def test_a_config_file_brings_a_network_and_runs_no_code(in_tmp, digits, run_main, run_command):
     (in_tmp / "my_net.py").write_text(TEN_LINES)
     assert run_main("--model=my_net.py", *digits, "--workdir=run").status == 0
@@ -663,6 +666,7 @@ def test_check_layer_takes_ours():
         assert check_layer(layer, [(4, 5)]).ok
 
 
+@pytest.mark.slow
 def test_a_layer_of_a_notebook_is_named_again(tiny, tmp_path, doubled_rule, monkeypatch):
     chain = Chain([flatten, Doubled(), nn.Dense(3)])
     network = Network(chain, tiny, epochs=1, batch_size=32, devices=1, gradients="both")

@@ -167,6 +167,7 @@ def test_a_transposed_gradient_is_called_so():
     assert check_layer(Product(), [(4, 3)]).causes[0] == 'd_params["w"]: it is transposed'
 
 
+@pytest.mark.slow
 def test_a_first_layer_may_return_its_dx_all_the_same(tiny):
     register_rule(Biased, LayerRule(biased_forward, biased_backward, inputs=("params", "x")))
     assert check_layer(Biased(), [(4, 3)]).ok
@@ -204,6 +205,7 @@ def test_a_wrong_rule_trains_only_on_request(wrong, cause, tiny, capsys):
     assert Network(chain, tiny, **flags | {"gradients": "auto"}).experiment  # It needs no rule.
 
 
+@pytest.mark.slow
 def test_the_commands_name_the_cause(tmp_path, monkeypatch, train_tiny, run_command):
     monkeypatch.chdir(tmp_path)
     wrong = FILE.replace("dy.sum(0)}", "dy.mean(0)}").replace("a * dy\n", "a + dy\n")

@@ -250,6 +250,7 @@ def bomb(kind, side=50_000):
     return content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP", "JPEG", "GIF"])
 def test_a_decompression_bomb_is_refused_before_it_takes_memory(tmp_path, peak_of, kind):
     path = tmp_path / "bomb"
@@ -340,6 +341,7 @@ def test_a_file_may_have_a_gibibyte(save):
         read_header(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "mode"),
     [("PNG", mode) for mode in ("I;16", "LA", "RGBA", "P")]

@@ -84,6 +84,7 @@ def test_a_drop_is_a_tenth_in_every_rule(name, arguments):
 SLOW = dict(schedule="plateau", learning_rate=0.5, patience=1, epochs=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "gradients"),
     [

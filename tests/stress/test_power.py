@@ -45,6 +45,7 @@ def test_a_power_cut_at_any_moment_loses_nothing_saved(runs, events):
     assert outcomes(runs, events, 200) == {"refused, nothing saved", "resumed", "finished"}
 
 
+@pytest.mark.slow
 def test_what_it_leaves_is_trained_to_the_same_bits(runs, events):
     states = [state for state in runs.states(events, 4, random.Random(0)) if state[0].get("saved")]
     assert runs.check(*states[len(states) // 2], train_on=True) == "trained to its end"

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
 
     flags = parse_flags(arguments, description=__doc__ or "")
     if "track" in flags:
-        from jaxnets.tracking.trackers import check
+        from jaxnets.tracking.check import check
 
         check(flags["track"])
 
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
         run = stack.enter_context(Run.open(flags, search_first, own_passes))
         observers = observers_of(run)  # a bar and a line an epoch, or the slides' own lines
         if run.config.track != "none":
-            from jaxnets.tracking.watch import trackers_of
+            from jaxnets.tracking.trackers import trackers_of
 
             observers += stack.enter_context(trackers_of(run))
         print(run.headline, flush=True)

@@ -52,7 +52,7 @@ ROOMS = {
     "deploy": "config data display drawing errors files language machine models predict "
     "proportions runs training version viz",
     "compile": "config data display errors experiment language machine runs training trees",
-    "tracking": "config display errors experiment files metrics predict runs training",
+    "tracking": "config display errors experiment files metrics runs training",
     "course": "backprop config data display errors experiment files gradcheck language losses "
     "machine metrics models runs system training tune",
     "notebook": "backprop config course data display errors experiment facts gradcheck machine "

@@ -5,7 +5,6 @@ import importlib.util
 import io
 import json
 import math
-import os
 import sqlite3
 import sys
 import types
@@ -16,56 +15,68 @@ import numpy as np
 import pytest
 from conftest import read_json, records
 
+from jaxnets.config import fields
 from jaxnets.runs.terminal import ASCII, BLOCKS, loss_line
-from jaxnets.tracking import pictures
-from jaxnets.tracking.watch import hyperparameters, scalars_of, trackers_of
+from jaxnets.tracking.check import PACKAGES
+from jaxnets.tracking.trackers import TRACKERS, trackers_of
+from jaxnets.tracking.values import hyperparameters, scalars_of
 
 
 @pytest.fixture
-def trackio(monkeypatch):
-    """A package of trackio's names that keeps every call in `calls`; `broken` calls raise."""
-    fake: Any = types.ModuleType("trackio")
-    fake.__spec__ = importlib.machinery.ModuleSpec("trackio", None, origin="fake")
+def wandb(monkeypatch):
+    """A package of wandb's names that keeps every call in `calls`; `broken` calls raise."""
+    fake: Any = types.ModuleType("wandb")
+    fake.__spec__ = importlib.machinery.ModuleSpec("wandb", None, origin="fake")
     calls, broken = [], set()
 
-    def call(name):
-        def called(*arguments, **options):
-            print("what a tracker prints")
-            calls.append((name, arguments, options))
-            if name in broken:
-                raise OSError(28, "No space left on device")
-            return types.SimpleNamespace(name=options.get("name"))
+    def called(name, values):
+        print("what a tracker prints")
+        calls.append((name, values))
+        if name in broken:
+            raise OSError(28, "No space left on device")
 
-        return called
+    class FakeRun:
+        id, dir = "key7", "wandb/offline-run/files"
 
-    for name in ("init", "log", "finish"):
-        setattr(fake, name, call(name))
-    fake.Histogram = fake.Image = lambda array: array
+        def define_metric(self, name, step_metric=None):
+            """Steps are numbers like others."""
+
+        def log(self, values):
+            called("log", values)
+
+        def finish(self, exit_code):
+            called("finish", exit_code)
+
+    def init(**values):
+        called("init", values)
+        return FakeRun()
+
+    fake.init, fake.Histogram, fake.Settings = init, np.array, dict
     fake.calls, fake.broken = calls, broken
-    monkeypatch.setitem(sys.modules, "trackio", fake)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
     return fake
 
 
 def logged(calls, kind):
     """What was logged of one kind: {name: [(step, value), ...]}."""
     found = {}
-    for name, (*values,), options in calls:
-        for key, value in values[0].items() if name == "log" else ():
+    for name, values in calls:
+        for key, value in values.items() if name == "log" else ():
             if isinstance(value, kind):
-                found.setdefault(key, []).append((options["step"], value))
+                found.setdefault(key, []).append((values["step"], value))
     return found
 
 
-def test_a_tracker_gets_config_epochs_test_and_pictures(trackio, train_tiny, tmp_path):
-    outcome = train_tiny("softmax", "--track=trackio")
+def test_a_tracker_gets_config_epochs_and_test(wandb, train_tiny, tmp_path):
+    outcome = train_tiny("softmax", "--track=wandb")
     assert outcome.status == 0 and outcome.err == ""
     assert "what a tracker prints" not in outcome.out
-    assert "tracked by trackio: trackio show --project=jaxnets\n" in outcome.out
-    (_, _, began), *rest, last = trackio.calls
-    assert (began["name"], began["resume"]) == ("run", "never") and last[0] == "finish"
+    assert "tracked by wandb: wandb sync wandb/offline-run\n" in outcome.out
+    (_, began), *rest, last = wandb.calls
+    assert (began["name"], began["id"]) == ("run", None) and last == ("finish", 0)
     assert began["config"]["learning_rate"] == 0.5 and began["config"]["hidden"] == "none"
     assert not {"workdir", "coordinator", "track"} & set(began["config"])
-    assert {name for name, *_ in rest} == {"log"}
+    assert {name for name, _ in rest} == {"log"}
 
     written = records(tmp_path / "run")
     numbers = logged(rest, float)
@@ -77,55 +88,50 @@ def test_a_tracker_gets_config_epochs_test_and_pictures(trackio, train_tiny, tmp
     steps = [record["step"] for record in written]
     assert [step for step, _ in arrays["weights/logits/kernel"]] == steps
     assert not np.array_equal(*(array for _, array in arrays["weights/logits/kernel"]))
-    for name in ("test/confusion_matrix", "test/samples"):
-        ((step, picture),) = arrays[name]
-        assert step == steps[-1] and picture.dtype == np.uint8 and picture.std() > 10
 
 
-def test_a_resumed_run_continues_the_same_tracked_run(trackio, train_tiny, run_main, tmp_path):
-    train_tiny("softmax", "--track=trackio")
-    trackio.calls.clear()
+def test_a_resumed_run_continues_the_same_tracked_run(wandb, train_tiny, run_main, tmp_path):
+    train_tiny("softmax", "--track=wandb")
+    wandb.calls.clear()
     workdir = f"--workdir={tmp_path / 'run'}"
     assert run_main("--resume", workdir, "--epochs=3").status == 0
-    (_, _, began), *rest = trackio.calls
-    assert (began["name"], began["resume"]) == ("run", "allow")
+    (_, began), *rest = wandb.calls
+    assert (began["id"], began["resume"]) == ("key7", "allow")
     assert logged(rest, float)["epoch"] == [(15, 3.0)]  # No epoch is sent twice.
 
-    trackio.calls.clear()
+    wandb.calls.clear()
     assert run_main("--resume", workdir, "--epochs=4", "--track=none").status == 0
-    assert not trackio.calls
+    assert not wandb.calls
 
 
-def test_a_run_tracked_since_its_resume_sends_earlier_epochs(
-    trackio, train_tiny, run_main, tmp_path
-):
+def test_a_run_tracked_since_its_resume_sends_earlier_epochs(wandb, train_tiny, run_main, tmp_path):
     train_tiny("softmax")
-    run_main("--resume", f"--workdir={tmp_path / 'run'}", "--epochs=3", "--track=trackio")
-    (_, _, began), *rest = trackio.calls
-    assert began["resume"] == "never"
+    run_main("--resume", f"--workdir={tmp_path / 'run'}", "--epochs=3", "--track=wandb")
+    (_, began), *rest = wandb.calls
+    assert began["id"] is None
     assert logged(rest, float)["epoch"] == [(5, 1.0), (10, 2.0), (15, 3.0)]
 
 
-def test_an_interrupted_run_closes_its_trackers(trackio, train_tiny, interrupt_after, tmp_path):
+def test_an_interrupted_run_closes_its_trackers(wandb, train_tiny, interrupt_after, tmp_path):
     interrupt_after(4)
-    train_tiny("cnn", "--track=trackio").assert_interrupted(tmp_path / "run")
-    assert trackio.calls[-1][0] == "finish"
+    train_tiny("cnn", "--track=wandb").assert_interrupted(tmp_path / "run")
+    assert wandb.calls[-1] == ("finish", 1)
 
 
-def test_a_tracker_that_fails_does_not_end_the_run(trackio, train_tiny, tmp_path):
-    trackio.broken.add("log")
-    outcome = train_tiny("softmax", "--track=trackio")
+def test_a_tracker_that_fails_does_not_end_the_run(wandb, train_tiny, tmp_path):
+    wandb.broken.add("log")
+    outcome = train_tiny("softmax", "--track=wandb")
     assert (outcome.status, len(records(tmp_path / "run"))) == (0, 2)
-    expected = "warning: trackio gets nothing more of this run: No space left on device\n"
+    expected = "warning: wandb gets nothing more of this run: No space left on device\n"
     assert outcome.err == expected and "tracked by" not in outcome.out
 
 
-def test_a_tracker_that_cannot_begin_is_one_line(trackio, train_tiny):
-    trackio.broken.add("init")
-    train_tiny("softmax", "--track=trackio").assert_refused("track: trackio: No space left")
+def test_a_tracker_that_cannot_begin_is_one_line(wandb, train_tiny):
+    wandb.broken.add("init")
+    train_tiny("softmax", "--track=wandb").assert_refused("track: wandb: No space left")
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb", "mlflow"])
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_a_tracker_without_its_package_is_refused_at_once(name, train_tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     extra = f"pip install 'jaxnets[{name}]'"
@@ -137,15 +143,15 @@ def test_a_tracker_without_its_package_is_refused_at_once(name, train_tiny, monk
     assert not (tmp_path / "run").exists()
 
 
-def test_of_several_processes_only_the_first_tracks(trackio, tiny_preset, tmp_path):
-    config = tiny_preset("softmax", track="trackio")
+def test_of_several_processes_only_the_first_tracks(wandb, tiny_preset, tmp_path):
+    config = tiny_preset("softmax", track="wandb")
     run: Any = types.SimpleNamespace(config=config, processes=types.SimpleNamespace(is_first=False))
     with trackers_of(run) as trackers:
-        assert not trackers and not trackio.calls
+        assert not trackers and not wandb.calls
 
 
-def test_overwrite_replaces_a_tracked_run(trackio, train_tiny, tmp_path):
-    train_tiny("softmax", "--track=trackio", "--epochs=1")
+def test_overwrite_replaces_a_tracked_run(wandb, train_tiny, tmp_path):
+    train_tiny("softmax", "--track=wandb", "--epochs=1")
     assert train_tiny("softmax", "--overwrite", "--epochs=1").status == 0
     assert not (tmp_path / "run" / "tracking").exists()
 
@@ -159,13 +165,17 @@ def test_a_run_of_before_these_flags_can_be_resumed(train_tiny, run_main, tmp_pa
     assert len(records(path.parent)) == 3
 
 
-def test_a_strange_run_names_no_tracked_run(trackio, train_tiny, run_main, tmp_path):
-    train_tiny("softmax", "--track=trackio")
+def test_a_strange_run_names_no_tracked_run(wandb, train_tiny, run_main, tmp_path):
+    train_tiny("softmax", "--track=wandb")
     folder = tmp_path / "run"
-    (folder / "tracking" / "runs.json").write_text('{"trackio": "../../x\\u001b[2J"}')
-    trackio.calls.clear()
+    (folder / "tracking" / "runs.json").write_text('{"wandb": "../../x\\u001b[2J"}')
+    wandb.calls.clear()
     assert run_main("--resume", f"--workdir={folder}", "--epochs=3").status == 0
-    assert trackio.calls[0][2]["name"] == "run"
+    assert wandb.calls[0][1]["id"] is None
+
+
+def test_every_tracker_of_the_flag_is_there():
+    assert PACKAGES.keys() == TRACKERS.keys() == set(fields.TRACKERS) - {"none"}
 
 
 def test_what_has_no_number_is_not_sent(tiny_preset):
@@ -173,28 +183,6 @@ def test_what_has_no_number_is_not_sent(tiny_preset):
     assert scalars_of(record) == {"epoch": 1.0}
     sent = hyperparameters(tiny_preset("mlp", hidden=(64, 32)))
     assert sent["hidden"] == "64,32" and sent["momentum"] == 0.0
-
-
-@pytest.mark.parametrize("classes", [3, 100])
-def test_a_confusion_matrix_is_blue_where_right_and_orange_elsewhere(classes):
-    confusion = 5 * np.eye(classes, dtype=np.int64)
-    names = [f"class {number}" for number in range(classes)]
-    right = pictures.confusion_picture(confusion, names).astype(int)
-    confusion[0, classes - 1] = 5
-    wrong = pictures.confusion_picture(confusion, names).astype(int)
-    red, blue = right[..., 0], right[..., 2]
-    assert (blue - red > 50).sum() > 100 and (red - blue > 50).sum() == 0
-    changed = (right != wrong).any(axis=2)
-    rows, columns = np.nonzero(changed & (wrong[..., 0] - wrong[..., 2] > 50))
-    assert len(rows) and rows.mean() < right.shape[0] / 2 < columns.mean()
-
-
-def test_samples_show_images_and_names_of_markup_or_length():
-    images = [np.full((4, 4, 1), 0.5, np.float32), np.full((4, 4, 3), 200, np.uint8)]
-    names = ["<b>" * 20, "鸟\x1b[2J"]
-    picture = pictures.sample_picture(images, names, [f"{name} 0.50" for name in names])
-    tile = pictures.TILE
-    assert (picture[20:60, 20:60] == 128).all() and (picture[20:60, tile + 30 : 200] == 200).all()
 
 
 def stream(encoding):
@@ -237,85 +225,61 @@ def test_a_terminal_shows_the_losses_and_a_pipe_does_not(train_tiny, monkeypatch
 # The tools themselves read back what they were given; each where it is installed.
 
 
-def track(run_python, name, tiny_flags, tmp_path, **environment):
+def track(train_tiny, run_main, name, folder):
     """Trains, tracked by one tool, and resumes for another epoch."""
-    options = {"env": os.environ | environment}
-    outcome = run_python("train.py", "--model=cnn", *tiny_flags, f"--track={name}", **options)
+    outcome = train_tiny("softmax", f"--track={name}")
     assert outcome.status == 0, outcome
-    resume = ["--resume", f"--workdir={tmp_path / 'run'}", "--epochs=3"]
-    resumed = run_python("train.py", *resume, **options)
+    resumed = run_main("--resume", f"--workdir={folder}", "--epochs=3")
     assert resumed.status == 0, resumed
     assert f"tracked by {name}: " in resumed.out
-    return [(record["step"], record["validation_loss"]) for record in records(tmp_path / "run")]
+    return [(record["step"], record["validation_loss"]) for record in records(folder)]
 
 
 @pytest.mark.oracle
 @pytest.mark.slow
-def test_tensorboard_reads_the_events(run_python, tiny_flags, tmp_path):
+def test_tensorboard_reads_the_events(train_tiny, run_main, tmp_path):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Theirs, while they are imported.
         module = "tensorboard.backend.event_processing.event_accumulator"
         reader = pytest.importorskip(module, reason="TensorBoard is not installed")
-    expected = track(run_python, "tensorboard", tiny_flags, tmp_path)
+    expected = track(train_tiny, run_main, "tensorboard", tmp_path / "run")
     everything = {"scalars": 0, "histograms": 0}
     events = reader.EventAccumulator(str(tmp_path / "run" / "tracking"), everything)
     events.Reload()
     found = [(event.step, event.value) for event in events.Scalars("validation/loss")]
     assert found == [(step, pytest.approx(loss)) for step, loss in expected]
-    assert [event.step for event in events.Histograms("weights/conv1/kernel")] == [5, 10, 15]
-    assert events.Histograms("weights/conv1/kernel")[0].histogram_value.num == 3 * 3 * 32
-    pictures = [event.step for event in events.Images("test/confusion_matrix")]
-    assert pictures[-1] == 15 and events.Images("test/samples")[-1].width > 100
+    assert [event.step for event in events.Histograms("weights/logits/kernel")] == [5, 10, 15]
+    assert events.Histograms("weights/logits/kernel")[0].histogram_value.num == 12 * 12 * 3
+    assert [event.step for event in events.Scalars("test/accuracy")][-1] == 15
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
 @pytest.mark.oracle
 @pytest.mark.slow
-def test_trackio_has_the_run_in_its_database(run_python, tiny_flags, tmp_path):
-    pytest.importorskip("trackio", reason="trackio is not installed")
-    folder = tmp_path / "trackio"
-    expected = track(run_python, "trackio", tiny_flags, tmp_path, TRACKIO_DIR=str(folder))
-    with sqlite3.connect(folder / "jaxnets.db") as database:
-        rows = database.execute("SELECT run_name, step, metrics FROM metrics").fetchall()
-    assert {name for name, *_ in rows} == {"run"}
-    values = [(step, json.loads(metrics)) for _, step, metrics in rows]
-    found = [(step, x["validation/loss"]) for step, x in values if "validation/loss" in x]
-    assert found == expected
-    names = {name for _, metrics in values for name in metrics}
-    assert {
-        "weights/conv1/kernel",
-        "test/confusion_matrix",
-        "test/samples",
-        "test/accuracy",
-    } <= names
-
-
-@pytest.mark.oracle
-@pytest.mark.slow
-def test_mlflow_has_the_run_in_its_store(run_python, tiny_flags, tmp_path):
+@pytest.mark.filterwarnings("ignore")  # Of SQLAlchemy, about MLflow.
+def test_mlflow_has_the_run_in_its_store(train_tiny, run_main, monkeypatch, tmp_path):
     pytest.importorskip("mlflow", reason="mlflow is not installed")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    environment = {"MLFLOW_TRACKING_URI": uri, "_MLFLOW_SERVER_ARTIFACT_ROOT": str(tmp_path)}
-    expected = track(run_python, "mlflow", tiny_flags, tmp_path, **environment)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(tmp_path))
+    expected = track(train_tiny, run_main, "mlflow", tmp_path / "run")
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         query = "SELECT step, value FROM metrics WHERE key = 'validation/loss' ORDER BY step"
         assert database.execute(query).fetchall() == expected
         assert database.execute("SELECT name, status FROM runs").fetchall() == [("run", "FINISHED")]
         params = dict(database.execute("SELECT key, value FROM params").fetchall())
     assert params["batch_size"] == "32"
-    assert len(list(tmp_path.rglob("confusion_matrix.png"))) == 1
 
 
 @pytest.mark.oracle
 @pytest.mark.slow
-def test_wandb_writes_files_and_connects_nowhere(run_python, tiny_flags, tmp_path):
-    pytest.importorskip("wandb", reason="wandb is not installed")
-    expected = track(run_python, "wandb", tiny_flags, tmp_path, WANDB_DIR=str(tmp_path))
+def test_wandb_writes_files_and_connects_nowhere(train_tiny, run_main, monkeypatch, tmp_path):
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    expected = track(train_tiny, run_main, "wandb", tmp_path / "run")
+    wandb.teardown()  # It waits for the process that writes the files.
     runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 2 and len({run.name.rpartition("-")[2] for run in runs}) == 1
     content = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
     for _, loss in expected:
         assert json.dumps(loss).encode() in content
-    assert b"weights/conv1/kernel" in content
-    assert len(list(tmp_path.rglob("media/images/test/samples*.png"))) == 2

@@ -16,7 +16,7 @@ from jaxnets.language import N_
 NO_VALIDATION = N_("{}, but no images are held back (validation_size=N)")
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "pca", "mixup")
 AUGMENTATIONS += ("affine", "affine_wide", "strokes")  # training/augment.py, data/batches.py
-TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
+TRACKERS = ("none", "tensorboard", "wandb", "mlflow")  # Those of --track (tracking/).
 
 OWN_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)  # Of a network of the user's own.
 
@@ -220,7 +220,7 @@ class Config(Options):
     )
     track: str = option(
         "none",
-        "where to show the run: tensorboard, trackio, wandb, mlflow (docs/tracking.md)",
+        "where to show the run: tensorboard, wandb, mlflow (docs/tracking.md)",
         metavar="NAME,...",
     )
     report: bool = option(False, "write the run's report.html into its folder at the end")

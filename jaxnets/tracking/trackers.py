@@ -1,47 +1,133 @@
-"""The trackers of --track, a class each. Each imports its package, an extra, where it is opened."""
+"""The trackers of --track, an observer each. Each imports its package, an extra, where it opens."""
 
-import importlib.util
+import contextlib
+import io
+import json
 import os
+import re
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from jaxnets.display import short_path
-from jaxnets.errors import not_installed
+from jaxnets.display import one_line, short_path, show
+from jaxnets.errors import UserError, first_line
+from jaxnets.files import mkdir, read_json, write_text
+from jaxnets.metrics import Metrics
+from jaxnets.runs.run import Run
+from jaxnets.runs.run_folder import TRACKING
+from jaxnets.tracking.check import check
+from jaxnets.tracking.values import hyperparameters, parameters_by_path, scalars_of
+from jaxnets.training.observer import Observer, Record
+from jaxnets.training.step import TrainState
 
 PROJECT = "jaxnets"  # The runs' project, in trackers that have projects.
+KEYS = "runs.json"  # In TRACKING: each tracker's key, which continues the same tracked run.
+KEY = re.compile(r"[\w.-]{1,128}")
 
 
-class Tracker(Protocol):
-    """A tracker of runs, with a call for each kind of value. Steps count from the run's start.
+class Tracker(Observer):
+    """Sends a tool what is known after an epoch and after the test.
 
-    `Tracker(name, folder, config, key, step)` opens a new run of this name, or with a key the one
-    that had it, which has come to this step; the folder is the run's own for trackers.
+    A tool that fails while the run trains gets nothing more, and stderr says so: the run goes on.
     """
 
-    key: str  # The tracker's own name of the run, by which it continues the run.
-    how_to_see: str  # The command that shows it.
+    name: str  # As in --track.
+    how_to_see: str  # The command that shows the run; `open` sets it.
 
-    def scalars(self, values: dict[str, float], step: int) -> None: ...
-    def histograms(self, arrays: dict[str, np.ndarray], step: int) -> None: ...
-    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """Shows pixels [H, W, 3] uint8."""
+    def __init__(self, run: Run):
+        """Opens the run of a tool.
 
-    def close(self, finished: bool) -> None: ...
+        Raises:
+          UserError: The tool cannot begin.
+        """
+        self._run, self._finished, self._failed = run, False, False
+        folder, step = run.folder.path / TRACKING, int(run.checkpoint.state.step)
+        mkdir(folder)
+        keys = read_json(folder / KEYS) if (folder / KEYS).exists() else {}
+        key = keys.get(self.name)
+        if not (isinstance(key, str) and KEY.fullmatch(key)):  # It may be untrusted.
+            key = None
+        config = hyperparameters(run.config)
+        try:
+            with _silenced():
+                keys[self.name] = self.open(run.folder.path.name, folder, config, key, step)
+        except Exception as error:
+            raise UserError(f"track: {self.name}: {first_line(error)}") from error
+        write_text(folder / KEYS, json.dumps(keys, indent=2) + "\n")
+        if key is None:  # A resumed run may not have been tracked before.
+            for record in run.folder.records():
+                self._send(self.scalars, scalars_of(record), record["step"])
+
+    def open(
+        self, name: str, folder: Path, config: dict[str, Any], key: str | None, step: int
+    ) -> str:
+        """Begins a run in the tool, or continues one; returns the tool's own key of it.
+
+        Args:
+          name: The run's name.
+          folder: The run's own folder for trackers.
+          config: Its hyperparameters.
+          key: The key of the run to continue; None begins a new one.
+          step: The step from which it is continued. Steps count from the run's start.
+        """
+        raise NotImplementedError
+
+    def scalars(self, values: dict[str, float], step: int) -> None:
+        """Logs numbers by name."""
+        raise NotImplementedError
+
+    def histograms(self, arrays: dict[str, np.ndarray], step: int) -> None:
+        """Logs the distribution of each array."""
+        raise NotImplementedError
+
+    def end(self, finished: bool) -> None:
+        """Ends the run in the tool, and says whether it was finished."""
+        raise NotImplementedError
+
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
+        """Sends an epoch's numbers, and the parameters after it."""
+        self._send(self.scalars, scalars_of(record), record["step"])
+        self._send(self.histograms, parameters_by_path(state.params), record["step"])
+
+    def on_finish(self, test: Metrics) -> None:
+        """Sends the test's numbers."""
+        self._finished = True
+        values = {"test/loss": test.loss, "test/accuracy": test.accuracy}
+        self._send(self.scalars, values, int(self._run.checkpoint.state.step))
+        if not self._failed:
+            show(f"tracked by {self.name}: {self.how_to_see}")
+
+    def close(self) -> None:
+        """Tells the tool that the run has ended."""
+        self._send(self.end, self._finished)
+
+    def _send(self, method: Callable[..., None], *values: Any) -> None:
+        if self._failed:
+            return
+        try:
+            with _silenced():
+                method(*values)
+        except Exception as error:
+            self._failed = True
+            text = f"warning: {self.name} gets nothing more of this run: {first_line(error)}"
+            show(one_line(text), sys.stderr)
 
 
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files in the run's own folder, without TensorFlow.
 
     A resumed run hides what it trains again.
     """
 
-    def __init__(self, name: str, folder: Path, config: dict[str, Any], key: str | None, step: int):
+    name = "tensorboard"
+
+    def open(self, name, folder, config, key, step):
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
-        self.key = "."  # The folder is all that continues a run.
         self.how_to_see = f"tensorboard --logdir={short_path(str(folder.parent.parent))}"
         purge_step = None if key is None else step + 1
         self._writer: Any = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
@@ -51,139 +137,109 @@ class TensorBoard:
             experiment, start, _ = hparams(config, compared)
             for summary in (experiment, start):
                 self._writer.file_writer.add_summary(summary)
+        return "."  # The folder is all that continues a run.
 
-    def scalars(self, values: dict[str, float], step: int) -> None:
+    def scalars(self, values, step):
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def histograms(self, arrays: dict[str, np.ndarray], step: int) -> None:
+    def histograms(self, arrays, step):
         for name, array in arrays.items():
             self._writer.add_histogram(name, array.ravel(), step)
 
-    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        self._writer.add_image(name, pixels, step, dataformats="HWC")
-
-    def close(self, finished: bool) -> None:
+    def end(self, finished):
         self._writer.close()
 
 
-class Trackio:
-    """A database in this user's cache, which its dashboard shows; nothing leaves the machine.
-
-    TRACKIO_DIR chooses another folder; TRACKIO_SPACE_ID and TRACKIO_SERVER_URL send the runs there.
-    """
-
-    def __init__(self, name: str, folder: Path, config: dict[str, Any], key: str | None, step: int):
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # Before huggingface_hub's import.
-        import trackio  # pyright: ignore[reportMissingImports] (an extra)
-
-        self._trackio: Any = trackio
-        run = trackio.init(
-            project=PROJECT, name=key or name, config=config, embed=False,
-            resume="never" if key is None else "allow",
-        )  # fmt: skip
-        self.key, self.how_to_see = run.name, f"trackio show --project={PROJECT}"
-
-    def scalars(self, values: dict[str, float], step: int) -> None:
-        self._trackio.log(values, step=step)
-
-    def histograms(self, arrays: dict[str, np.ndarray], step: int) -> None:
-        values = {name: self._trackio.Histogram(x) for name, x in arrays.items()}
-        self._trackio.log(values, step=step)
-
-    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        self._trackio.log({name: self._trackio.Image(pixels)}, step=step)
-
-    def close(self, finished: bool) -> None:
-        self._trackio.finish()
-
-
-class Wandb:
+class Wandb(Tracker):
     """Weights & Biases: files in ./wandb, which `wandb sync` sends.
 
     WANDB_MODE=online sends at once.
     """
 
-    def __init__(self, name: str, folder: Path, config: dict[str, Any], key: str | None, step: int):
+    name = "wandb"
+
+    def open(self, name, folder, config, key, step):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # Else its faults are sent home.
         import wandb  # pyright: ignore[reportMissingImports] (an extra)
 
-        self._wandb: Any = wandb
+        self._histogram: Any = wandb.Histogram
         mode: Any = os.environ.get("WANDB_MODE", "offline")
-        self._run: Any = wandb.init(
+        self._wandb_run: Any = wandb.init(
             project=PROJECT, name=name, id=key, config=config, mode=mode,
             resume=None if key is None else "allow",
             settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
         # Its own steps may not go back, as those of a resumed run do: ours are numbers like others.
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
-        self.key = str(self._run.id)
-        files = Path(self._run.dir).parent
-        self.how_to_see = f"wandb sync {files}" if mode == "offline" else str(self._run.url)
+        self._wandb_run.define_metric("step")
+        self._wandb_run.define_metric("*", step_metric="step")
+        files = Path(self._wandb_run.dir).parent
+        self.how_to_see = f"wandb sync {files}" if mode == "offline" else str(self._wandb_run.url)
+        return str(self._wandb_run.id)
 
-    def scalars(self, values: dict[str, float], step: int) -> None:
-        self._run.log({**values, "step": step})
+    def scalars(self, values, step):
+        self._wandb_run.log({**values, "step": step})
 
-    def histograms(self, arrays: dict[str, np.ndarray], step: int) -> None:
-        values = {name: self._wandb.Histogram(x.ravel().tolist()) for name, x in arrays.items()}
-        self._run.log({**values, "step": step})
+    def histograms(self, arrays, step):
+        values = {name: self._histogram(x.ravel().tolist()) for name, x in arrays.items()}
+        self._wandb_run.log({**values, "step": step})
 
-    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        self._run.log({name: self._wandb.Image(pixels), "step": step})
-
-    def close(self, finished: bool) -> None:
-        self._run.finish(exit_code=0 if finished else 1)
+    def end(self, finished):
+        self._wandb_run.finish(exit_code=0 if finished else 1)
 
 
-class MLflow:
+class MLflow(Tracker):
     """Its database in the working folder, or the server that MLFLOW_TRACKING_URI names."""
 
-    def __init__(self, name: str, folder: Path, config: dict[str, Any], key: str | None, step: int):
+    name = "mlflow"
+
+    def open(self, name, folder, config, key, step):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Else its use is sent home.
         import mlflow  # pyright: ignore[reportMissingImports] (an extra)
 
         self._mlflow: Any = mlflow
         mlflow.set_experiment(PROJECT)
         run = mlflow.start_run(run_id=key, run_name=name if key is None else None)
-        self.key, self.how_to_see = run.info.run_id, "mlflow ui"
+        self.how_to_see = "mlflow ui"
         if key is None:
             mlflow.log_params(config)
+        return run.info.run_id
 
-    def scalars(self, values: dict[str, float], step: int) -> None:
+    def scalars(self, values, step):
         self._mlflow.log_metrics(values, step=step)
 
-    def histograms(self, arrays: dict[str, np.ndarray], step: int) -> None:
+    def histograms(self, arrays, step):
         """MLflow has no histograms: it gets each array's mean and standard deviation."""
         statistics = {f"{name}/mean": float(x.mean()) for name, x in arrays.items()}
         statistics |= {f"{name}/std": float(x.std()) for name, x in arrays.items()}
         self._mlflow.log_metrics(statistics, step=step)
 
-    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        self._mlflow.log_image(pixels, f"{name}.png")
-
-    def close(self, finished: bool) -> None:
+    def end(self, finished):
         self._mlflow.end_run("FINISHED" if finished else "KILLED")
 
 
-# Each tracker, and its package; its extra has the tracker's name.
-TRACKERS = {
-    "tensorboard": (TensorBoard, "tensorboardX"),
-    "trackio": (Trackio, "trackio"),
-    "wandb": (Wandb, "wandb"),
-    "mlflow": (MLflow, "mlflow"),
-}
+TRACKERS = {kind.name: kind for kind in (TensorBoard, Wandb, MLflow)}
 
 
-def check(track: str) -> None:
-    """Says before JAX is imported and the data are loaded whether --track can work.
+@contextlib.contextmanager
+def trackers_of(run: Run) -> Iterator[list[Observer]]:
+    """The observers that a run's config asks for; of several processes only the first has any.
 
     Raises:
-      UserError: A tracker's package is missing.
+      UserError: A package is missing, or a tracker cannot begin.
     """
-    for name in TRACKERS.keys() & set(track.split(",")):
-        package = TRACKERS[name][1]
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:  # A folder of data, such as wandb/, has no origin.
-            raise not_installed(package, name)
+    config, observers = run.config, []
+    if not run.processes.is_first:
+        yield observers
+        return
+    check(config.track)  # A resumed run's config may ask for what is not here.
+    with contextlib.ExitStack() as stack:
+        for name in config.track.split(",") if config.track != "none" else ():
+            observers.append(stack.enter_context(contextlib.closing(TRACKERS[name](run))))
+        yield observers
+
+
+def _silenced() -> contextlib.AbstractContextManager:
+    """Drops what a tracker prints to stdout: the run says itself how to see it."""
+    return contextlib.redirect_stdout(io.StringIO())

@@ -1,0 +1,20 @@
+"""Whether --track can work. Nothing here imports JAX or a tracker."""
+
+import importlib.util
+
+from jaxnets.errors import not_installed
+
+# Each tracker's package; its extra has the tracker's name.
+PACKAGES = dict(tensorboard="tensorboardX", wandb="wandb", mlflow="mlflow")
+
+
+def check(track: str) -> None:
+    """Says before JAX is imported and the data are loaded whether --track can work.
+
+    Raises:
+      UserError: A tracker's package is missing.
+    """
+    for name in PACKAGES.keys() & set(track.split(",")):
+        spec = importlib.util.find_spec(PACKAGES[name])
+        if spec is None or spec.origin is None:  # A folder of data, such as wandb/, has no origin.
+            raise not_installed(PACKAGES[name], name)

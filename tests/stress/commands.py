@@ -145,14 +145,11 @@ ENVIRONMENTS: list[dict[str, str]] = [
 
 
 def start(line: list[str], work: Path, changes: dict[str, str | None], **harm: Any) -> Ended:
-    """Runs a command in a folder under harm, with changes of the environment.
-
-    What takes too long gets Ctrl-C.
-    """
+    """Runs a command in a folder under harm, with changes of the environment."""
     words = [ROOT / "train.py"] if line[0] == "train" else ["-m", "jaxnets", line[0]]
     changed = {**os.environ, "PYTHONPATH": str(ROOT), **changes}
     env = {name: value for name, value in changed.items() if value is not None}
-    return python(*words, *line[1:], cwd=work, env=env, interrupt_after=PATIENCE, **harm)
+    return python(*words, *line[1:], cwd=work, env=env, **harm)
 
 
 def process_samples(folder: Path) -> dict[str, Any]:
@@ -203,7 +200,7 @@ def process_case(sample: dict[str, Any], folder: Path, rng: Rng) -> tuple[float,
         if rng.randint(0, 9) == 0:
             harm["nobody"], env = True, dict.fromkeys(env)
         before = sorted(outside.iterdir())
-        status, out, err, seconds, mb = start(line, work, env, **harm)
+        status, out, err, seconds, mb = start(line, work, env, interrupt_after=PATIENCE, **harm)
     said = f"{line!r:.600} {kind} {harm} {env} status {status}, {seconds:.0f} s, {mb:.0f} MB\n"
     said += f"{out[-500:]}\n{err[-3000:]}"
     assert sorted(outside.iterdir()) == before, said

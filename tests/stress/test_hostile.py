@@ -32,7 +32,7 @@ import damage
 import numpy as np
 import pytest
 import surfaces
-from conftest import HANGS, ROOT, slow
+from conftest import HANGS, ROOT, slow, stress
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -102,7 +102,7 @@ def resident_mb(field: str) -> float:
     return int(found[1]) / 1024 if found else 0
 
 
-@pytest.fixture(params=SURFACES)
+@pytest.fixture(params=[stress(name) if name == "process" else name for name in SURFACES])
 def attack(request, tmp_path, monkeypatch):
     """A surface, and a function that meets one of its cases; what `damage` forbids is an error."""
     for name, place in (("HOME", tmp_path), ("XDG_CACHE_HOME", tmp_path / "cache")):

@@ -26,6 +26,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -38,6 +39,11 @@ import jaxnets
 from jaxnets.training.observer import Observer
 
 os.environ["LANGUAGE"] = "en"  # --help speaks the reader's language.
+
+# The same examples in every run; `--hypothesis-profile=wide` draws others, and more.
+hypothesis.settings.register_profile("gate", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("wide", max_examples=1_000, deadline=None)
+hypothesis.settings.load_profile("gate")
 
 ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.

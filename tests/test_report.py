@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_close, quick_jit, random_params, read_json
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -548,7 +548,6 @@ def test_curves_of_strange_numbers_are_drawn():
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4))
-@settings(deadline=None)
 @pytest.mark.parametrize("log", [None, False])
 def test_curves_of_any_finite_numbers_are_drawn(log, values):
     series = [charts.Series("a", [1, 2, 3, 4][: len(values)], values, 0)]

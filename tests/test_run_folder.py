@@ -25,7 +25,7 @@ from conftest import (
     slow,
     write_idx_folder,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -228,7 +228,6 @@ RECORDS = st.fixed_dictionaries(
 
 
 @given(st.lists(RECORDS, max_size=3))
-@settings(deadline=None)
 def test_whatever_a_run_writes_is_read_back_bit_by_bit(written):
     with tempfile.TemporaryDirectory() as path:
         folder = RunFolder(Path(path))

@@ -51,14 +51,13 @@ ROOMS = {
     "regression_metrics runs system training",
     "deploy": "config data display drawing errors files language machine models predict "
     "proportions runs training version viz",
-    "compile": "config data display errors experiment language machine runs training trees",
     "tracking": "config display errors experiment files metrics runs training",
     "course": "backprop config data display errors experiment files gradcheck language losses "
     "machine metrics models runs system training tune",
     "notebook": "backprop config course data display errors experiment facts gradcheck machine "
     "metrics models predict runs training trees viz",
     # The entrances.
-    "cli": "compile config course deploy display drawing errors experiment gradcheck language "
+    "cli": "config course deploy display drawing errors experiment gradcheck language "
     "machine models runs system training tune version viz",
     "__main__": "cli errors",
     "": "backprop config course data experiment facts gradcheck models notebook predict training "

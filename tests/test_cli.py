@@ -146,7 +146,7 @@ def test_every_command_shows_its_flags_and_those_of_train(run_command, capsys, c
     assert ("--json print JSON" in text) == (command != "completion")  # It prints a program.
     text = shown_help(run_command, capsys, command, "--help-all")
     assert ("--momentum" in text) == (
-        command in ("summary", "search", "lr_find", "trace", "compile", "devices")
+        command in ("summary", "search", "lr_find", "trace", "devices")
     )
 
 

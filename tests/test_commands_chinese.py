@@ -69,8 +69,6 @@ def test_what_an_experiment_shows_is_said_in_chinese(chinese, run_command, monke
     )
     assert_chinese(found, "\nB 优于 A，好 ", "（95 %，随时查看都有效）", "\n不能得出的结论：\n- ")
     assert "个用户之后有结果" in Path("log.svg").read_text("utf-8")
-    compiled = run_command("compile", "--model=softmax", "--for=cpu:1", "--batch_size=8")
-    assert_chinese(compiled, "softmax 用于 cpu:1：1 x cpu；jit，每步 8 张图像", "读写的字节")
     ours = run_command("abtest", "log.csv", "--json")
     monkeypatch.setenv("LANGUAGE", "en")
     assert run_command("abtest", "log.csv", "--json") == ours and ours.out.isascii()

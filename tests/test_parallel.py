@@ -23,6 +23,7 @@ from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import MODELS
 from jaxnets.training import parallel as parallel_module
+from jaxnets.training import scan
 from jaxnets.training import step as step_module
 from jaxnets.training.parallel import Parallel
 
@@ -100,6 +101,16 @@ def test_steps_on_several_devices_are_those_on_one(
     assert furthest(params, on_one_device(name, **changes)) <= 1e-6
     assert seen == 5 * 160
     assert COLLECTIVE.findall(program.as_text()) == ["all-reduce"] * (devices > 1 or kind != "jit")
+
+
+def test_an_epochs_loop_adds_up_once_a_step(tiny, tiny_preset):
+    experiment = Experiment.create(tiny_preset("mlp", devices=4, **SMALL), tiny)
+    loader, parallel = experiment.loader, experiment.parallel
+    epoch: Any = scan.compile_scan(experiment.train_step(), parallel)
+    arrays = parallel.replicate((loader.split.images, loader.split.labels))
+    rows = scan.rows_at_once(scan.rows_of_epoch(loader, 0), loader, parallel, 0)
+    program = epoch.lower(experiment.init_state(), *arrays, parallel.split(rows, axis=1)).compile()
+    assert COLLECTIVE.findall(program.as_text()) == ["all-reduce"]
 
 
 # Batch norms, which add up sums of their own, are left to test_batch_norm.py.

@@ -407,27 +407,6 @@ class Compare(Workers, Request):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Compile(Options):
-    """Compile a training for a TPU or GPUs that are not there."""
-
-    for_: str | None = option(
-        None,
-        "machine to compile for: v5e:2x2 and v6e:2x2 are TPUs, h100:2 GPUs, cpu:8 a CPU's "
-        "simulated devices (docs/compile.md)",
-        metavar="MACHINE",
-        unset="none",
-    )
-    json: bool = option(False, JSON)
-
-    def run(self, **given: Any) -> int:
-        from jaxnets.compile import command
-
-        found = command.compile_for(self.for_ or "", given)
-        print_answer(command.to_values(found), command.to_text(found), self.json)
-        return DONE if found.fits else RUN_FAILED
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Devices(Options):
     """Show the devices that JAX finds, and which of them would train."""
 
@@ -487,7 +466,6 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "export": (Export,),
     "abtest": (Abtest,),
     "serve": (Serve,),
-    "compile": (Compile, Config, ConfigFile),
     "devices": (Devices, Config, ConfigFile),
     "completion": (Completion,),
 }

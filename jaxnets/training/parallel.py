@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jax.typing import DTypeLike
 
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import Devices, compiler_options_for_step
@@ -119,22 +118,6 @@ class Parallel:
             return jax.device_put(tree, spread)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), tree)
 
-    def replicated_shapes(self, tree: Tree) -> Tree:
-        """The shapes of what `replicate` returns, for devices that are not there."""
-        return jax.tree.map(lambda x: _placed(x.shape, x.dtype, self._everywhere), tree)
-
-    def split_shapes(self, tree: Tree, axis: int = 0) -> Tree:
-        """The shapes of what `split` returns of NumPy arrays, for devices that are not there."""
-        if self.kind == "pmap" or len(self.devices) == 1:
-            return self.split(tree, axis)  # They are NumPy's still.
-        processes = len(self.devices) // len(self._here)
-
-        def whole(x: np.ndarray) -> jax.ShapeDtypeStruct:
-            shape = (*x.shape[:axis], processes * x.shape[axis], *x.shape[axis + 1 :])
-            return _placed(shape, x.dtype, self._spread(axis))
-
-        return jax.tree.map(whole, tree)
-
     @property
     def _everywhere(self) -> NamedSharding:
         return NamedSharding(self._mesh, jax.P())
@@ -152,9 +135,3 @@ def _shares(x: np.ndarray, count: int, axis: int) -> np.ndarray:
     """[..., B, ...] → [count, ..., B / count, ...]: a view, no copy."""
     shape = (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
     return np.moveaxis(x.reshape(shape), axis, 0)
-
-
-def _placed(
-    shape: tuple[int, ...], dtype: DTypeLike, sharding: NamedSharding
-) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

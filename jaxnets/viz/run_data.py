@@ -44,10 +44,13 @@ def data_named(run: str, trained: TrainedNetwork, dataset: str | None) -> Datase
     Raises:
       UserError: There is none, or the network does not fit its pictures or their classes.
     """
-    config = trained.config
-    own = config.dataset, config.data_dir, config.validation_size
+    config, data_dir, size = trained.config, None, None
+    if dataset is None:
+        dataset, data_dir, size = config.dataset, config.data_dir, config.validation_size
     data = load_dataset(
-        *(own if dataset is None else (dataset,)),
+        dataset,
+        data_dir,
+        size,
         decode_size=trained.image_shape[0],
         input_size=config.input_size,
     )

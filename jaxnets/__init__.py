@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from jaxnets.notebook.classifier import Classifier as Classifier
     from jaxnets.notebook.network import Network, load
     from jaxnets.predict.predict import load_predictor
-    from jaxnets.training.history import History, plot
+    from jaxnets.training.history import History
+    from jaxnets.viz.plot import plot
 
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
@@ -73,7 +74,7 @@ _HOMES = dict(
     load="notebook.network",
     load_dataset="data.load",
     load_predictor="predict.predict",
-    plot="training.history",
+    plot="viz.plot",
     preset="config.resolve",
 )
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.drawing.charts import matrix
 from jaxnets.facts import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
 from jaxnets.regression_metrics import RegressionMetrics, Sum
@@ -66,13 +65,6 @@ class Metrics(Described):
 
     def _facts(self) -> dict[str, Any]:
         return {"loss": self.loss, **self.scores, "examples": int(self.count)}
-
-    def _repr_html_(self) -> str:
-        counts, alt = np.asarray(self.confusion), f"{self.correct} of {self.count} are right."
-        names = [str(number) for number in range(len(counts))]
-        labels = {"row_label": "label", "column_label": "prediction"}
-        drawn = matrix("confusion", "confusion matrix", alt, counts, names, **labels)
-        return super()._repr_html_() + drawn.standalone()
 
     @property
     def loss(self) -> float:

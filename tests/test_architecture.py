@@ -24,19 +24,18 @@ ROOMS = {
     "display": "language",
     "errors": "display language",
     "files": "display errors",
-    "drawing": "display errors files",
     "system": "errors",
     # The core.
     "config": "errors facts language",
     "data": "display errors facts files language system",
     "losses": "errors",
     "regression_metrics": "facts",
-    "metrics": "drawing facts losses regression_metrics",
+    "metrics": "facts losses regression_metrics",
     "models": "config display errors facts language trees",
     "backprop": "data errors losses metrics models trees",
     "kernels": "backprop models trees",
     "machine": "display errors language system version",
-    "training": "config data display drawing errors facts language losses machine metrics trees",
+    "training": "config data display errors facts language losses machine metrics trees",
     "gradcheck": "backprop config data display errors kernels language losses machine metrics "
     "models system training trees",
     "experiment": "backprop config data errors facts gradcheck kernels losses machine metrics "
@@ -44,9 +43,10 @@ ROOMS = {
     "runs": "backprop config data display errors experiment files language machine metrics "
     "models system training trees",
     # The wings: the core knows none of them.
+    "drawing": "display errors files",
     "predict": "backprop config data errors facts machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
-    "language losses machine models predict proportions runs system training trees",
+    "language losses machine metrics models predict proportions runs system training trees",
     "tune": "config data display drawing errors experiment files language machine metrics models "
     "regression_metrics runs system training",
     "deploy": "config data display drawing errors files language machine models predict "
@@ -61,7 +61,7 @@ ROOMS = {
     "machine models runs system training tune version viz",
     "__main__": "cli errors",
     "": "backprop config course data experiment facts gradcheck models notebook predict training "
-    "version",
+    "version viz",
     "train.py": "cli course errors runs tracking viz",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}

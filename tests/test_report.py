@@ -29,7 +29,8 @@ from jaxnets.losses import LOSSES
 from jaxnets.models.precision import with_precision
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.terminal import loss_line
-from jaxnets.training.history import History, plot
+from jaxnets.training.history import History
+from jaxnets.viz.plot import plot
 from jaxnets.viz.report import build, document, evaluation, figures, ledger, passes
 from jaxnets.viz.report.run_facts import read_run
 

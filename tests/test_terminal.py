@@ -112,7 +112,7 @@ def commands(tiny_folder, here):
         "lr_find": ["lr_find", "--model=mlp_functional", *data],
         "resume": ["train", "--resume", "--workdir=runs/softmax-20260101-000000", "--epochs=3"],
         "abtest": ["abtest", *["runs/softmax-20260101-000000"] * 2],
-        "predict": ["predict", "runs/softmax-20260101-000000", "a.png", "--show"],
+        "predict": ["predict", "runs/softmax-20260101-000000", "a.png"],
         "runs": ["runs"],
         "evaluate": ["evaluate", "runs/softmax-20260101-000000"],
         "summary": ["summary", "--model=softmax"],

@@ -86,12 +86,9 @@ class Predict(_OfRun):
         "names have one character, and reports a picture of several",
         ("auto", "digit", "digits", "picture"),
     )
-    show: bool = option(False, "draw what the network saw")
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        if self.show and self.json:
-            raise UserError("show and json exclude each other, got both")
         if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
             raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
         self.check_exist(self.run_folder)
@@ -104,7 +101,6 @@ class Predict(_OfRun):
             top=self.top,
             prepare_as=self.prepare,
             as_json=self.json,
-            show=self.show,
         )
         return DONE if all_good else WRONG_REQUEST
 

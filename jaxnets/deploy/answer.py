@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
 from jaxnets.data.pictures.folder import kind_of, note_unread
-from jaxnets.display import NOT_FINISHED, has_colours, line, printable, width_of
-from jaxnets.display import show as show_lines
+from jaxnets.display import NOT_FINISHED, line, printable, show, width_of
 from jaxnets.errors import ERROR, UserError
 from jaxnets.language import _, said
 from jaxnets.predict.predict import BATCH, best_classes, load_predictor
@@ -21,9 +19,6 @@ from jaxnets.predict.predict import BATCH, best_classes, load_predictor
 STDIN = "-"
 LEVELS = 2  # Of folders within a folder: its classes, or parts such as train with their classes.
 MAX_STDIN = 1 << 26  # Bytes, kept in memory beside the decoded picture.
-RAMP = " .:-=+*#%@"  # From black to white.
-BLOCKS = " \u2584\u2580\u2588"  # Nothing, the lower half, the upper half, both.
-WIDEST = 64  # Columns of a drawing; wider images are reduced.
 
 Best = list[dict[str, Any]]  # The most probable classes: {"label": ..., "probability": ...}.
 
@@ -35,7 +30,6 @@ def answer(
     top: int = 5,
     prepare_as: str = "auto",
     as_json: bool = False,
-    show: bool = False,
 ) -> bool:
     """Prints predictions for files, folders of pictures and "-" for stdin.
 
@@ -56,13 +50,12 @@ def answer(
         rows = iter(predictor.probabilities(images))
         for name, lines in batch:
             found = [[best_classes(next(rows), labels, top) for _image in line] for line in lines]
-            seen = [[predictor.seen(image) if show else None for image in line] for line in lines]
             if as_json:
                 answers.append({"image": name, **_to_values(found, each)})
             elif each:
-                _print_each(name, found, seen)
+                _print_each(name, found)
             else:
-                _print(name, found[0][0], width, seen[0][0])
+                _print(name, found[0][0], width)
         batch.clear()
 
     for name, path in _files(names):
@@ -147,13 +140,11 @@ def _read(path: Path, side: int) -> Image.Image:
         raise BadPictureError("not enough memory to decode it") from None
 
 
-def _print(name: str, best: Best, width: int, seen: np.ndarray | None) -> None:
-    """Prints a table on a terminal, else lines of name, label and probability; draws `seen`."""
+def _print(name: str, best: Best, width: int) -> None:
+    """Prints a table on a terminal, else lines of name, label and probability."""
     is_terminal = sys.stdout.isatty()
     if is_terminal:
         print(printable(name))
-    if seen is not None:
-        _draw(seen)
     for prediction in best:
         label, probability = printable(prediction["label"]), prediction["probability"]
         if is_terminal:
@@ -162,58 +153,23 @@ def _print(name: str, best: Best, width: int, seen: np.ndarray | None) -> None:
             print(f"{printable(name)}\t{label}\t{probability:.6f}")
 
 
-def _print_each(name: str, found: list[list[Best]], seen: list[list[np.ndarray | None]]) -> None:
+def _print_each(name: str, found: list[list[Best]]) -> None:
     """Prints each line of characters with their probabilities, on a terminal each one's classes."""
     is_terminal = sys.stdout.isatty()
     if is_terminal:
         print(printable(name))
-    for line_found, images in zip(found, seen, strict=True):
+    for line_found in found:
         text = printable(_text(line_found))
         if is_terminal:
             print(f"    {text}")
-        for best, image in zip(line_found, images, strict=True):
-            if image is not None:
-                _draw(image)
-            if is_terminal:
+            for best in line_found:
                 cells = [f"{printable(one['label'])} {one['probability']:.4f}" for one in best]
-                show_lines("    " + "   ".join(cells))
+                show("    " + "   ".join(cells))
         if not is_terminal:
             sure = [f"{best[0]['probability']:.6f}" for best in line_found]
             print("\t".join([printable(name), text, *sure]))
 
 
-def _draw(image: np.ndarray) -> None:
-    blocks = (sys.stdout.encoding or "").lower().startswith("utf")
-    print(draw(image, blocks=blocks, colour=has_colours(sys.stdout)))
-
-
 def _report(line: str) -> None:
     sys.stdout.flush()
     print(printable(line), file=sys.stderr)
-
-
-def draw(image: np.ndarray, *, blocks: bool, colour: bool) -> str:
-    """The image [H, W, 1 or 3] uint8 in characters, each for two pixels, one above the other.
-
-    These are half blocks, coloured by escape sequences of 24 bits, or ten plain characters.
-    """
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    if picture.width > WIDEST:
-        height = max(1, round(picture.height * WIDEST / picture.width))
-        picture = picture.resize((WIDEST, height), Image.Resampling.BOX)
-    picture = picture.crop((0, 0, picture.width, picture.height + picture.height % 2))
-    if blocks and colour:
-        pixels = np.asarray(picture.convert("RGB"))
-        block = "\x1b[38;2;{};{};{};48;2;{};{};{}m\u2580".format
-        lines = [
-            "".join(block(*upper, *lower) for upper, lower in zip(*rows, strict=True)) + "\x1b[0m"
-            for rows in zip(pixels[::2], pixels[1::2], strict=True)
-        ]
-    elif blocks:
-        upper, lower = (np.asarray(picture.convert("L"))[row::2] > 127 for row in (0, 1))
-        lines = ["".join(BLOCKS[code] for code in row) for row in 2 * upper + lower]
-    else:
-        grey = np.asarray(picture.convert("L"), np.float32)
-        codes = (grey[::2] + grey[1::2]) / 2 * len(RAMP) / 256
-        lines = ["".join(RAMP[code] for code in row) for row in codes.astype(int)]
-    return "\n".join(line.rstrip(" ") for line in lines)

@@ -25,7 +25,6 @@ from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
 from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
-from jaxnets.training.crops import center_crop
 from jaxnets.training.step import TrainState, to_float
 
 Picture = Any  # A path, a file's bytes, a picture of Pillow, or an array [H, W] or [H, W, C].
@@ -118,10 +117,6 @@ class Predictor(Described):
         if self.prepare_as != "digits":
             return [[self.prepare(picture)]]
         return [[image[..., None] for image in line] for line in to_digits(picture)]
-
-    def seen(self, image: np.ndarray) -> np.ndarray:
-        """Returns the part of a prepared image that the network sees, [h, w, C]."""
-        return center_crop(image, self.config.input_size)
 
     def probabilities(
         self, images: Sequence[np.ndarray] | np.ndarray, batch_size: int = BATCH

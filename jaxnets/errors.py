@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from jaxnets.display import one_line, short_path, show
-from jaxnets.language import LANGUAGES, N_, _, asked_for, said, speaking
+from jaxnets.language import LANGUAGES, N_, Text, _, asked_for, said, speaking
 
 Kind = TypeVar("Kind")
 
@@ -23,41 +23,41 @@ INSTALL = N_("install jaxnets with python3 -m venv .venv && .venv/bin/pip instal
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 
 
-class UserError(ValueError):
-    """A request that cannot be met; its message says what was expected and what came."""
+class UserError(Text, ValueError):
+    """A request that cannot be met: what was expected and what came, as a text and its values."""
 
 
-class RunFailedError(Exception):
+class RunFailedError(Text, Exception):
     """A run that cannot finish: its loss is not finite, its gradients disagree."""
 
 
-class StoppedError(Exception):
+class StoppedError(Text, Exception):
     """A run that a signal stopped; its message says what was saved and how to resume."""
 
-    def __init__(self, message: str, signal: int, *, at_once: bool = False):
-        super().__init__(message)
+    def __init__(self, message: Text, signal: int, *, at_once: bool = False):
+        super().__init__(*message.args)
         self.signal, self.at_once = signal, at_once
 
 
-def message_and_status(error: BaseException) -> tuple[str, int] | None:
+def message_and_status(error: BaseException) -> tuple[Text, int] | None:
     """An error's message and exit status; None if the error is a bug."""
     if isinstance(error, UserError):
-        return str(error), WRONG_REQUEST
+        return error, WRONG_REQUEST
     if isinstance(error, RunFailedError):
-        return str(error), RUN_FAILED
+        return error, RUN_FAILED
     if isinstance(error, StoppedError):
-        return str(error), BY_SIGNAL + error.signal
+        return error, BY_SIGNAL + error.signal
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, BY_SIGNAL + signal.SIGINT
+        return Text(INTERRUPTED), BY_SIGNAL + signal.SIGINT
     if isinstance(error, MemoryError):
-        return NO_MEMORY, RUN_FAILED
+        return Text(NO_MEMORY), RUN_FAILED
     if str(error).startswith(OUT_OF_MEMORY):
-        return f"{NO_MEMORY}{str(error).removeprefix(OUT_OF_MEMORY)}", RUN_FAILED
+        return Text("{}{}", Text(NO_MEMORY), str(error).removeprefix(OUT_OF_MEMORY)), RUN_FAILED
     if isinstance(error, ModuleNotFoundError) and _is_not_installed(error.name or ""):
-        return NO_MODULE.format(error.name, _how_to_install()), WRONG_REQUEST
+        return Text(NO_MODULE, error.name, _how_to_install()), WRONG_REQUEST
     if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", RUN_FAILED
+        reason = Text(str(error.strerror or error))
+        return Text("{}: {}", error.filename, reason) if error.filename else reason, RUN_FAILED
     return None
 
 
@@ -65,19 +65,19 @@ def _is_not_installed(module: str) -> bool:
     return module.partition(".")[0] not in {"jaxnets", *sys.stdlib_module_names}
 
 
-def _how_to_install() -> str:
+def _how_to_install() -> Text:
     """The advice to start another Python, which has jaxnets' packages, or to install them."""
     for folder in dict.fromkeys((os.path.dirname(sys.argv[0]), "")):
         for name in ("bin/python", "Scripts/python.exe"):
             python = os.path.join(folder, ".venv", *name.split("/"))
             if os.path.exists(python) and os.path.abspath(python) != sys.executable:
-                return START_WITH.format(short_path(python))
-    return INSTALL
+                return Text(START_WITH, short_path(python))
+    return Text(INSTALL)
 
 
-def show_error(message: str) -> None:
+def show_error(message: Text) -> None:
     """Prints an error's line on stderr, in the language of `speaking`."""
-    show(f"{_(ERROR)} {said(one_line(message))}", sys.stderr, red=_(ERROR))
+    show(f"{_(ERROR)} {one_line(said(message))}", sys.stderr, red=_(ERROR))
 
 
 class _Stderr(io.FileIO):
@@ -89,7 +89,7 @@ class _Stderr(io.FileIO):
         return len(content)
 
 
-_interrupt_message = INTERRUPTED
+_interrupt_message = Text(INTERRUPTED)
 
 
 def _end(*given: object) -> None:
@@ -106,7 +106,7 @@ def _end(*given: object) -> None:
 
 
 @contextlib.contextmanager
-def on_interrupt(message: str) -> Generator[None]:
+def on_interrupt(message: Text) -> Generator[None]:
     """Changes what the process says if Ctrl-C ends it in this block."""
     global _interrupt_message
     before, _interrupt_message = _interrupt_message, message
@@ -195,18 +195,18 @@ def expect(value: object, kind: type[Kind], example: str) -> Kind:
     """Returns a value; raises UserError unless it is of a kind, which the example is."""
     if isinstance(value, kind):
         return value
-    raise UserError(f"expected a {kind.__name__} as {example}, got a {type(value).__name__}")
+    raise UserError("expected a {} as {}, got a {}", kind.__name__, example, type(value).__name__)
 
 
-def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> UserError:
+def unknown(kind: str, value: str, known: Iterable[str], hint: Text | str = "") -> UserError:
     """Returns the error for a name that does not exist, with a hint or the nearest one that does.
 
     >>> print(unknown("model", "cmn", ["mlp", "cnn"]))
     unknown model "cmn"; did you mean "cnn"? (known: mlp, cnn)
     """
     known = list(known)
-    hint = hint or did_you_mean(value, known, quote='"')
-    return UserError(f'unknown {kind} "{value}"{hint} (known: {", ".join(known)})')
+    hint = hint or did_you_mean(value, known, quoted=True)
+    return UserError('unknown {} "{}"{} (known: {})', kind, value, hint, ", ".join(known))
 
 
 def not_installed(package: str, extra: str) -> UserError:
@@ -215,14 +215,15 @@ def not_installed(package: str, extra: str) -> UserError:
     >>> print(not_installed("onnx", "export"))
     onnx is not installed; install the extra: pip install 'jaxnets[export]'
     """
-    hint = f"install the extra: pip install 'jaxnets[{extra}]'"
-    return UserError(f"{package} is not installed; {hint}")
+    hint = Text("install the extra: pip install 'jaxnets[{}]'", extra)
+    return UserError("{} is not installed; {}", package, hint)
 
 
-def did_you_mean(value: str, known: Iterable[str], quote: str = "") -> str:
+def did_you_mean(value: str, known: Iterable[str], *, quoted: bool = False) -> Text | str:
     """The question for the nearest name that exists, or nothing if none is near."""
-    near = nearest(value, known)
-    return f"; did you mean {quote}{near}{quote}?" if near else ""
+    if (near := nearest(value, known)) is None:
+        return ""
+    return Text('; did you mean "{}"?', near) if quoted else Text("; did you mean {}?", near)
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:

@@ -32,6 +32,7 @@ from jaxnets.facts import Described
 from jaxnets.gradcheck import oracle
 from jaxnets.gradcheck.layer_check import check_forwards, check_own_rules
 from jaxnets.kernels import accelerate
+from jaxnets.language import Text
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
 from jaxnets.metrics import Sums, metric_of
@@ -110,9 +111,9 @@ class Experiment(Described):
         """
         _check_data(config, data)
         if config.mine and not own.sha256:
-            again = "mine=FILE of train.py, or jaxnets.load(DIR, mine=...)"
+            again = Text("mine=FILE of train.py, or jaxnets.load(DIR, mine=...)")
             names = ", ".join(name.removeprefix(CUSTOM) for name in config.mine)
-            raise UserError(f"mine: expected {names} again: {again}")
+            raise UserError("mine: expected {} again: {}", names, again)
         devices = devices or find_devices(config)
         model, size = create_model(config, data.num_classes), config.batch_size or len(data.train)
         if data.is_table:
@@ -184,7 +185,9 @@ class Experiment(Described):
         except ZeroDivisionError:  # How some versions of Flax initialize a kernel for nothing.
             shapes = None
         if shapes is None or any(x.size == 0 for x in jax.tree.leaves(shapes.params)):
-            raise UserError(f"{self.config.model}: images of {self.data.image_shape} are too small")
+            raise UserError(
+                "{}: images of {} are too small", self.config.model, self.data.image_shape
+            )
         return shapes
 
     def train(self, observers: Sequence[Observer] = ()) -> tuple[TrainState, History]:
@@ -271,7 +274,7 @@ class Experiment(Described):
         """
         examples = expect(self.data.test if split is None else split, Split, "data.test")
         if not len(examples):
-            raise UserError(f"{self.data.name}: expected images to evaluate, got none")
+            raise UserError("{}: expected images to evaluate, got none", self.data.name)
         params = params.params if isinstance(params, TrainState) else params
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
         eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
@@ -335,7 +338,7 @@ class Experiment(Described):
           UserError: There are no images, or the network has no gradients by hand.
         """
         if by not in ("manual", "auto"):
-            raise UserError(f'by: expected "manual" or "auto", got {by!r:.40}')
+            raise UserError('by: expected "manual" or "auto", got {}', f"{by!r:.40}")
         if not len(split):
             raise UserError("expected images, got none")
         count = len(self.parallel.devices)
@@ -456,17 +459,20 @@ def _check_data(config: Config, data: Dataset) -> None:
         value = getattr(config, name)
         if isinstance(value, str) and value.startswith(CUSTOM):
             own = value.removeprefix(CUSTOM)
-            raise UserError(f"{name}: expected {own} again: jaxnets.load(DIR, {name}={own})")
+            raise UserError("{}: expected {} again: jaxnets.load(DIR, {}={})", name, own, name, own)
     if config.watcher and not len(data.validation):
-        raise UserError(NO_VALIDATION.format(config.watcher))
+        raise UserError(NO_VALIDATION, Text(config.watcher))
     if (config.loss == "squared_error") != data.is_regression:
         expected = "squared_error" if data.is_regression else "cross_entropy, mse or half_mse"
-        raise UserError(f"loss: expected {expected} for {data.name}, got {config.loss}")
+        raise UserError("loss: expected {} for {}, got {}", expected, data.name, config.loss)
     if config.ten_crop and max(data.image_shape[:2]) <= (config.input_size or 0):
         height, width = data.image_shape[:2]
         raise UserError(
-            f"ten_crop: expected images larger than input_size {config.input_size}, those of "
-            f"{data.name} are {height}x{width}"
+            "ten_crop: expected images larger than input_size {}, those of {} are {}x{}",
+            config.input_size,
+            data.name,
+            height,
+            width,
         )
 
 
@@ -475,8 +481,10 @@ def _check_takes_rows(config: Config, model: Chain, size: int) -> None:
     is_convolved = has_layer(model, nn.Conv)
     if is_convolved or set(config.augmentations) - {"mixup", "custom"}:
         raise UserError(
-            f"{config.model if is_convolved else 'augment'}: expected images, whose pixels are "
-            f"bytes or floats from 0 to 1, got rows of {size} numbers"
+            "{}: expected images, whose pixels are bytes or floats from 0 to 1, got rows of "
+            "{} numbers",
+            config.model if is_convolved else "augment",
+            size,
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxnets.display import one_line
 from jaxnets.errors import UserError
+from jaxnets.language import Text
 
 MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
 MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.
@@ -113,9 +114,9 @@ def output_path(output: str, flag: str = "output") -> Path:
     """The path of a file that may be written; UserError before any work is done."""
     path = Path(output).expanduser()
     if path.exists() and not path.is_file():
-        raise UserError(f"{flag}: expected a file, {output} is none")
+        raise UserError("{}: expected a file, {} is none", flag, output)
     if not path.parent.is_dir():
-        raise UserError(f"{flag}: no such folder: {path.parent}")
+        raise UserError("{}: no such folder: {}", flag, path.parent)
     return path
 
 
@@ -152,8 +153,9 @@ def lock(folder: Path, *, shared: bool = False) -> int | None:
             os.close(descriptor)
             if isinstance(error, BlockingIOError):
                 raise UserError(
-                    f"workdir: another process is training in {folder}; wait for its end or "
-                    "take another folder"
+                    "workdir: another process is training in {}; wait for its end or take "
+                    "another folder",
+                    folder,
                 ) from None
             reason = f"cannot be locked ({error.strerror})"
     line = f"warning: {reason}: nothing keeps a second process out of {folder}"
@@ -185,15 +187,17 @@ def check_only_files(folder: Path) -> None:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         if entry.name.endswith(ENDINGS):
-                            raise UserError(f"{entry.path}: expected a file, found a folder")
+                            raise UserError("{}: expected a file, found a folder", entry.path)
                         folders.append(entry.path)
                     elif not entry.is_file(follow_symlinks=False):
-                        what = "a link" if entry.is_symlink() else "something else"
-                        raise UserError(f"{entry.path}: expected a file or a folder, found {what}")
+                        what = Text("a link") if entry.is_symlink() else Text("something else")
+                        raise UserError(
+                            "{}: expected a file or a folder, found {}", entry.path, what
+                        )
         except FileNotFoundError:  # The entries of a run that is being trained come and go.
             continue
         except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+            raise UserError("{}: cannot be read: {}", path, error.strerror) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -203,9 +207,9 @@ def read_json(path: Path) -> dict[str, Any]:
             raise ValueError(f"expected at most {MAX_JSON_BYTES:,} bytes, found {size:,}")
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
+        raise UserError("{}: cannot be read: {}", path, error) from error
     if not isinstance(values, dict):
-        raise UserError(f"{path}: expected an object of JSON, found a {type(values).__name__}")
+        raise UserError("{}: expected an object of JSON, found a {}", path, type(values).__name__)
     return values
 
 
@@ -232,11 +236,11 @@ def read_records(path: Path) -> list[dict[str, Any]]:
                     raise ValueError(f"expected an epoch's record in line {len(records) + 1}")
                 records.append(record)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError("{}: cannot be read: {}", path, error.strerror) from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged: {error}") from error
+        raise UserError("{}: damaged: {}", path, error) from error
     if len(line) == MAX_LINE_BYTES and b"\0" not in line:  # A crash leaves a shorter one, or zeros.
-        raise UserError(f"{path}: damaged: line {len(records) + 1} is too long")
+        raise UserError("{}: damaged: line {} is too long", path, len(records) + 1)
     return records
 
 

@@ -5,7 +5,6 @@
 """
 
 import contextlib
-import functools
 import json
 import locale
 import os
@@ -14,12 +13,11 @@ import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextvars import ContextVar, Token
 from pathlib import Path
+from typing import Any
 
 LANGUAGES = ("en", "zh")
 # In this order, as gettext reads them.
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
-VALUE = re.compile(r"\{\d*\}")  # What stands for a value in a text.
-FEWEST = 5  # Letters of a text that tell a message from others; a word alone may be a flag's.
 ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
 
 _texts: ContextVar[Mapping[str, str] | None] = ContextVar("texts", default=None)
@@ -27,8 +25,9 @@ _texts: ContextVar[Mapping[str, str] | None] = ContextVar("texts", default=None)
 
 def _(text: str, *values: object) -> str:
     """A text in the language of `speaking`, with the values in its {}; else as it is."""
-    said = (_texts.get() or {}).get(text, text)
-    return said.format(*values) if values else said
+    ours = (_texts.get() or {}).get(text, text)
+    shown = (said(value) if isinstance(value, Text) else value for value in values)
+    return ours.format(*shown) if values else ours
 
 
 def N_(text: str) -> str:
@@ -60,46 +59,25 @@ def speak(texts: Mapping[str, str] | None) -> Token[Mapping[str, str] | None]:
     return _texts.set(texts)
 
 
-def said(message: str) -> str:
-    """A message that the code made in English, in the language of `speaking`.
+class Text:
+    """A text with a {} for each of its values: English as str(), in any language by `said`.
 
-    An error stays English until it is shown, as it may be raised in a thread, or kept in a file.
-    The catalogue has its text with {} for each value. The longest text that fits counts; then the
-    same for the values, for each clause of what fits none, and for what follows a name and a colon.
+    An error has one, as it may be raised in another thread or kept in a file before it is shown.
     """
-    texts = _texts.get()
-    if not texts:
-        return message
-    return texts.get(message) or _fitted(message, _patterns(tuple(texts.items())))
+
+    args: tuple[Any, ...]
+
+    def __init__(self, text: str, *values: object):
+        self.args = (text, *(one if isinstance(one, Text) else str(one) for one in values))
+
+    def __str__(self) -> str:
+        text, *values = self.args
+        return text.format(*values) if values else text
 
 
-def _fitted(message: str, patterns: "Patterns") -> str:
-    for pattern, text in patterns:
-        if found := pattern.fullmatch(message):
-            return text.format(*(_fitted(value, patterns) for value in found.groups()))
-    for mark, ours in (("; ", "；"), (": ", "：")):
-        pair = message.split(mark, 1)
-        if len(pair) == 2:
-            parts = [_fitted(part, patterns) for part in pair]
-            if mark == "; " or parts != pair:
-                return ours.join(parts)
-    return message
-
-
-Patterns = list[tuple[re.Pattern[str], str]]
-
-
-@functools.cache
-def _patterns(texts: tuple[tuple[str, str], ...]) -> Patterns:
-    """The texts as patterns, those with the most letters of their own first."""
-    found = []
-    for text, ours in texts:
-        parts = VALUE.split(text)
-        letters = sum(map(str.isalpha, "".join(parts)))
-        if letters >= FEWEST and " " in text:
-            pattern = "(.*?)".join(map(re.escape, parts))
-            found.append((letters, re.compile(pattern, re.DOTALL), ours))
-    return [(pattern, ours) for _letters, pattern, ours in sorted(found, key=lambda one: -one[0])]
+def said(text: Text | str) -> str:
+    """A Text in the language of `speaking`, its values that are Texts too; a string as it is."""
+    return _(*text.args) if isinstance(text, Text) else text
 
 
 def asked_for(arguments: Sequence[str]) -> str | None:

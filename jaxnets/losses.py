@@ -99,7 +99,7 @@ class _Losses(dict[str, Loss]):
     """Losses by name; another name, as of a user's own in a run's config.json, is an error."""
 
     def __missing__(self, name: str) -> Loss:
-        raise UserError(f"loss: expected one of {', '.join(self)}, got {name}")
+        raise UserError("loss: expected one of {}, got {}", ", ".join(self), name)
 
 
 # The first three compare labels with the softmax of the logits; the last one is for regression.
@@ -117,8 +117,9 @@ def find_loss(loss: str | Loss) -> Loss:
         losses = jnp.asarray(loss(logits, labels))
         if losses.shape != logits.shape[:1]:
             raise UserError(
-                f"loss: expected the loss of each example, of shape {logits.shape[:1]}, got shape "
-                f"{losses.shape}"
+                "loss: expected the loss of each example, of shape {}, got shape {}",
+                logits.shape[:1],
+                losses.shape,
             )
         return losses
 

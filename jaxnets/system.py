@@ -53,6 +53,8 @@ def check_memory(more: int = 0) -> None:
     for name, limit, least in memory_limits():
         if limit < least + more:
             raise RunFailedError(
-                f"not enough memory: expected about {(least + more) >> 20:,} MB, "
-                f"got a limit of {limit >> 20:,} MB ({name})"
+                "not enough memory: expected about {} MB, got a limit of {} MB ({})",
+                f"{least + more >> 20:,}",
+                f"{limit >> 20:,}",
+                name,
             )

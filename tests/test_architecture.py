@@ -38,8 +38,8 @@ ROOMS = {
     "training": "config data display errors facts language losses machine metrics trees",
     "gradcheck": "backprop config data display errors kernels language losses machine metrics "
     "models system training trees",
-    "experiment": "backprop config data errors facts gradcheck kernels losses machine metrics "
-    "models training",
+    "experiment": "backprop config data errors facts gradcheck kernels language losses machine "
+    "metrics models training",
     "runs": "backprop config data display errors experiment files language machine metrics "
     "models system training trees",
     # The wings: the core knows none of them.
@@ -54,8 +54,8 @@ ROOMS = {
     "tracking": "config display errors experiment files metrics runs training",
     "course": "backprop config data display errors experiment files gradcheck language losses "
     "machine metrics models runs system training tune",
-    "notebook": "backprop config course data display errors experiment facts gradcheck machine "
-    "metrics models predict runs training trees viz",
+    "notebook": "backprop config course data display errors experiment facts gradcheck language "
+    "machine metrics models predict runs training trees viz",
     # The entrances.
     "cli": "config course deploy display drawing errors experiment gradcheck language "
     "machine models runs system training tune version viz",

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from conftest import as_flags, read_json
 
-from jaxnets.display import fold, width_of
-from jaxnets.language import said, speaking
+from jaxnets.display import RESUME, fold, width_of
+from jaxnets.language import Text, said, speaking
+from jaxnets.runs.run import SAVED
+from jaxnets.runs.terminal import STOPPED
 
 EPOCH = re.compile(r"epoch 1/1  loss [\d.]+  accuracy .*s|test loss [\d.]+  accuracy [\d.]+")
 ENGLISH = re.compile(r"(?<![\w./=\-])[a-z]{2,} [a-z]{2,} [a-z]{2,}")  # Three words in a row.
@@ -102,11 +104,9 @@ def test_chinese_columns_are_aligned(chinese, run_command):
 
 def test_the_message_of_an_interrupt_is_chinese_and_its_command_whole():
     command = "python train.py --resume --workdir=/" + 90 * "x"
-    message = f"interrupted; saved after step 320 (epoch 1 of 2); resume with: {command}"
-    assert said(message) == message
+    ends = Text("{}; {}", Text(SAVED, 320, 1, 2), Text(RESUME, command))
+    message = Text(STOPPED, ends)
     with speaking("zh"):
         first, rest = fold(said(message), 80).split("\n")
         assert first == "已中断；已在第 320 步后保存（第 1 轮，共 2 轮）；继续训练："
         assert rest == f"  {command}"
-        assert said("a/1.jpg: not a picture (PNG)") == "a/1.jpg：不是图片（PNG）"
-        assert said("interrupted") == "已中断"

@@ -1,13 +1,19 @@
 """Errors in Chinese where the locale is, for the mistakes that students make most."""
 
+import ast
+import pickle
 import re
+from pathlib import Path
 
+import chinese
 import pytest
 
-from jaxnets.language import said, speaking
+import jaxnets
+from jaxnets.errors import UserError
+from jaxnets.language import Text, said, speaking
 
 MISTAKES = [
-    ("train --epoch=3", "未知的选项 --epoch；是不是想用 --epochs？（用 --help_all 列出全部选项）"),
+    ("train --epoch=3", "未知的选项 --epoch；是不是想写 --epochs？（用 --help_all 列出全部选项）"),
     ("train --model=cn", '未知的 model "cn"；是不是想写 "cnn"？（可用：'),
     ("train --dataset=mnits", '未知的 dataset "mnits"；是不是想写 "mnist"？'),
     ("train cnn", "选项应写成 --name=value ，得到 'cnn'"),
@@ -56,10 +62,24 @@ def test_the_flag_chooses_the_language_of_an_error(run_command, monkeypatch):
     assert run_command("report", "no", "--language=fr").err.startswith('错误: 未知的 language "fr"')
 
 
-def test_what_the_catalogue_lacks_stays_english_by_clauses():
-    message = "hidden: expected a whole number, got 'x'; nobody knows this; did you mean --lr?"
-    assert said(message) == message
+def test_a_text_is_english_until_it_is_said():
+    error = UserError(
+        "{}: expected {}, got {}", "hidden", Text("a whole number"), "a whole number {0}"
+    )
+    assert str(error) == "hidden: expected a whole number, got a whole number {0}"
     with speaking("zh"):
-        found = "hidden：应为 整数，得到 'x'；nobody knows this；是不是想用 --lr？"
-        assert said(message) == found
-        assert said("a name: (.*?) {0}") == "a name: (.*?) {0}"
+        assert str(error) == "hidden: expected a whole number, got a whole number {0}"
+        assert (
+            said(pickle.loads(pickle.dumps(error))) == "hidden：应为 整数，得到 a whole number {0}"
+        )
+        assert said(Text("a text that the catalogue lacks: {}", Text("no ink found"))) == (
+            "a text that the catalogue lacks: 没有笔迹"
+        )
+
+
+def test_every_error_is_given_a_text_with_its_values_apart():
+    for path in Path(jaxnets.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in chinese.SAYING:
+                text, where = node.args[0], f"{path}:{node.lineno}"
+                assert not isinstance(text, ast.JoinedStr | ast.BinOp | ast.IfExp), where

@@ -1,6 +1,5 @@
 """Brings jaxnets/zh.po up to date: `python docs/_ext/chinese.py`; then translate what is empty."""
 
-import ast
 import contextlib
 import io
 import json
@@ -29,7 +28,6 @@ from jaxnets.course.exercises.catalogue import (
     SHEETS,
     TASKS,
 )
-from jaxnets.language import FEWEST
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = ROOT / "jaxnets" / "zh.po"
@@ -43,29 +41,18 @@ msgstr ""
 """
 
 
-# Which argument is the message, and what stands before it.
-SAYING = ("UserError", "RunFailedError", "NonFiniteLossError", "BadPictureError", "report")
-RAISED = {**dict.fromkeys(SAYING, (0, "")), "_refused": (1, "{}: ")}
-# Names of variables for parts of a message, and of functions that yield whole ones.
-PARTS = ("wanted", "hint", "what", "again", "numbers", "kept", "promise", "advice")
-MISTAKES = "_mistakes"
+# What a message's text and its values are given to. The second argument of _refused is the text.
+SAYING = ("Text", "UserError", "RunFailedError", "NonFiniteLossError", "BadPictureError", "report")
+VALUES = re.compile(r"(\{\d*\})*")
 
 
 def texts() -> Iterator[tuple[str, str]]:
     """The files, and every text in them that may be shown in Chinese."""
-    # What `_` or N_ marks; not in an f-string, which Babel reads on Python 3.12 and later alone.
-    for path in sorted((ROOT / "jaxnets").rglob("*.py")):
-        if "from jaxnets.language import" in path.read_text("utf-8"):
-            with contextlib.redirect_stderr(io.StringIO()):  # It notes f-strings among the values.
-                found = list(extract_from_file("python", path))
-            for _line, text, *_rest in found:
-                yield str(path.relative_to(ROOT)), str(text)
+    yield from _given_to({"_": None, "N_": None})
     for path in sorted((ROOT / "jaxnets").rglob("assets/*.json")):  # Of the pages.
         for text in json.loads(path.read_text("utf-8")).values():
             yield str(path.relative_to(ROOT)), text
-    for path in sorted((ROOT / "jaxnets").rglob("*.py")):
-        for text in dict.fromkeys(messages(ast.parse(path.read_text("utf-8")))):
-            yield str(path.relative_to(ROOT)), text
+    yield from _given_to(dict.fromkeys(SAYING) | {"_refused": (2,)})
     yield from (("train.py", part) for part in str(train.__doc__).strip().split("\n\n"))
     commands = [kind for kind, *_others in COMMANDS.values()]
     for kind in [Config, ConfigFile, *commands]:
@@ -77,40 +64,17 @@ def texts() -> Iterator[tuple[str, str]]:
     yield from (("jaxnets/course/exercises", text) for text in of_exercises())
 
 
-def messages(module: ast.Module) -> Iterator[str]:
-    """The texts of a module's errors, which `language.said` says: {} stands for each value."""
-    for node in ast.walk(module):
-        found: list[str] = []
-        if isinstance(node, ast.Call) and (name := getattr(node.func, "id", "")) in RAISED:
-            place, before = RAISED[name]
-            found = [before + text for text in either(node.args[place])]
-        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in PARTS:
-            found = [text.removeprefix("; ") for text in either(node.value)]
-        elif isinstance(node, ast.FunctionDef) and node.name.startswith(MISTAKES):
-            yields = [one.value for one in ast.walk(node) if isinstance(one, ast.Yield)]
-            found = [text for value in yields if value for text in either(value)]
-        elif isinstance(node, ast.JoinedStr) and (text := text_of(node)).startswith("; "):
-            found = [text[2:]]  # A clause that follows a message.
-        yield from (text for text in found if sum(map(str.isalpha, text)) >= FEWEST)
+def _given_to(functions: dict[str, tuple[int, ...] | None]) -> Iterator[tuple[str, str]]:
+    """The files of the package, and the texts that they give to some functions.
 
-
-def either(node: ast.expr) -> list[str]:
-    """The text of a string's expression, or its two."""
-    parts = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
-    return [text_of(part) for part in parts]
-
-
-def text_of(node: ast.expr) -> str:
-    """The text of a string's expression, with one {} for values side by side."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        parts = map(text_of, node.values)
-    elif isinstance(node, ast.BinOp):
-        parts = map(text_of, (node.left, node.right))
-    else:
-        return "{}"
-    return re.sub(r"(\{\})+", "{}", "".join(parts))
+    Not those in f-strings, which Babel reads on Python 3.12 and later alone.
+    """
+    for path in sorted((ROOT / "jaxnets").rglob("*.py")):
+        with contextlib.redirect_stderr(io.StringIO()):  # It notes f-strings among the values.
+            found = list(extract_from_file("python", path, keywords=functions))
+        for _line, text, *_rest in found:
+            if not VALUES.fullmatch(str(text)):  # Values alone are the same in each language.
+                yield str(path.relative_to(ROOT)), str(text)
 
 
 def of_exercises() -> Iterator[str]:

@@ -187,8 +187,8 @@ def _static_of(layer: nn.Conv) -> dict[str, Any]:
     )
     if dilated or layer.mask is not None or np.size(layer.kernel_size) != 2:
         raise UserError(
-            "expected a convolution without dilation or mask, in two dimensions, got "
-            f"{layer.name or 'another'}"
+            "expected a convolution without dilation or mask, in two dimensions, got {}",
+            layer.name or "another",
         )
     return _static(layer.strides, layer.padding, layer.feature_group_count)
 

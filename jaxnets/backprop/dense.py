@@ -37,8 +37,9 @@ def dense_forward(params: Params, x: Inputs) -> tuple[Outputs, tuple[Inputs, Par
     if x.ndim != 2:
         sizes = " x ".join(map(str, x.shape[1:]))
         raise UserError(
-            f"a dense layer takes rows, got {sizes}: put flatten before it, or take nn.Conv(K, "
-            "(1, 1)), which is a dense layer at each place"
+            "a dense layer takes rows, got {}: put flatten before it, or take nn.Conv(K, (1, 1)), "
+            "which is a dense layer at each place",
+            sizes,
         )
     z = x @ params["kernel"]
     if "bias" in params:

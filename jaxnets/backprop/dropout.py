@@ -47,7 +47,7 @@ def _drop_and_scale(kept: jax.Array, v: jax.Array, rate: float) -> jax.Array:
 def _static(layer: nn.Dropout) -> dict[str, float]:
     if layer.broadcast_dims:
         got = layer.broadcast_dims
-        raise UserError(f"Dropout: expected no broadcast_dims for gradients by hand, got {got}")
+        raise UserError("Dropout: expected no broadcast_dims for gradients by hand, got {}", got)
     return {"rate": layer.rate}
 
 

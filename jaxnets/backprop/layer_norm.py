@@ -83,7 +83,7 @@ def _static(layer: nn.LayerNorm) -> dict[str, Any]:
     for name, value in only.items():
         if getattr(layer, name) != value:
             got = getattr(layer, name)
-            raise UserError(f"LayerNorm {layer.name}: expected {name}={value}, got {got}")
+            raise UserError("LayerNorm {}: expected {}={}, got {}", layer.name, name, value, got)
     return {"epsilon": layer.epsilon}
 
 

@@ -33,8 +33,9 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
         return Pair(lambda params, x, *_: (layer(x), ()), lambda *_: ({}, None), has_params=False)
     if rule is None:
         raise UserError(
-            f"gradients: {layer_name(layer)} has no rule and so no gradient by hand; register_rule "
-            "enters one, gradients=auto needs none"
+            "gradients: {} has no rule and so no gradient by hand; register_rule enters one, "
+            "gradients=auto needs none",
+            layer_name(layer),
         )
     static = with_pairs(rule.static(layer), find_rule)
     inner = [value for value in static.values() if isinstance(value, Pair)]

@@ -43,12 +43,12 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
         same = lax.padtype_to_pads(image, window, strides, padding)
         pads = [(int(low), int(high)) for low, high in same]  # JAX 0.7 has NumPy's.
     elif isinstance(padding, str | int):
-        raise UserError(f"padding: expected 'SAME', 'VALID' or pairs of ints, got {padding!r}")
+        raise UserError("padding: expected 'SAME', 'VALID' or pairs of ints, got {}", repr(padding))
     else:
         pads = [(low, high) for low, high in padding]
     padded = tuple(low + size + high for size, (low, high) in zip(image, pads, strict=True))
     if any(k > size for k, size in zip(window, padded, strict=True)):
-        raise UserError(f"a window of {tuple(window)} does not fit in an image of {padded}")
+        raise UserError("a window of {} does not fit in an image of {}", tuple(window), padded)
     return pads
 
 

@@ -38,7 +38,7 @@ from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.config.resolve import OwnNetwork, preset
 from jaxnets.display import print_answer, short_path, table
 from jaxnets.errors import DONE, RUN_FAILED, UserError, did_you_mean, same_name
-from jaxnets.language import LANGUAGES, _, asked_for, said, speaking
+from jaxnets.language import LANGUAGES, Text, _, asked_for, speaking
 from jaxnets.tune.compare.request import Request, resolved
 from jaxnets.tune.workers import Workers
 
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     known = ("train", *COMMANDS)
     name = same_name(given, known)
     if name is None:
-        hint = did_you_mean(given, known, quote='"')
-        raise UserError(f'unknown command "{given}"{hint} (known: {", ".join(known)})')
+        hint = did_you_mean(given, known, quoted=True)
+        raise UserError('unknown command "{}"{} (known: {})', given, hint, ", ".join(known))
     if name == "train":
         return _train(rest)
     command, flags = parse_command(rest, name, COMMANDS[name])
@@ -122,8 +122,10 @@ class Gradcheck(Options):
     def run(self) -> int:
         given = [name for name in ("model", "mutant", "mine") if getattr(self, name)]
         if len(given) > 1:
-            wanted = "one of --model, --mutant and --mine"
-            raise UserError(f"expected {wanted}, got {' and '.join(f'--{name}' for name in given)}")
+            wanted = Text("one of --model, --mutant and --mine")
+            raise UserError(
+                "expected {}, got {}", wanted, " and ".join(f"--{name}" for name in given)
+            )
         own = is_file_of_python(self.model)
         if self.hint and not (self.mine or own):
             raise UserError("hint: expected it with --mine=FILE or --model=FILE.py, got neither")
@@ -182,11 +184,11 @@ class Exercise(Options):
         word, *rest = self.words or ("list",)
         counts = {"list": (0,), "new": (1,), "check": (1,), "answers": (0, 1)}
         if len(rest) not in counts.get(word, ()):
-            wanted = "exercise, exercise new NAME, exercise check FILE or exercise answers"
-            raise UserError(f"expected {wanted}, got exercise {' '.join(self.words)}")
+            wanted = Text("exercise, exercise new NAME, exercise check FILE or exercise answers")
+            raise UserError("expected {}, got exercise {}", wanted, " ".join(self.words))
         for flag in ("output", "student"):
             if getattr(self, flag) and word not in ("new", "answers"):
-                raise UserError(f"{flag}: expected it with exercise new NAME or exercise answers")
+                raise UserError("{}: expected it with exercise new NAME or exercise answers", flag)
 
         from jaxnets.course.exercises import command
 
@@ -253,7 +255,7 @@ class Grade(Options):
         from jaxnets.course.exercises.sandbox import TRUST, Sandbox
 
         if self.json and self.format != "table":
-            raise UserError(f"json and format={self.format} exclude each other, got both")
+            raise UserError("json and format={} exclude each other, got both", self.format)
         limits = Limits(self.seconds, self.memory, 10.0 * self.seconds)
         sandbox = Sandbox(TRUST if self.trust else self.sandbox, self.image)
         with speaking("en" if self.json else self.language):
@@ -329,8 +331,8 @@ class Search(Workers, Settings):  # In the help the last one's flags come first.
         given.setdefault("model", DEFAULT_MODEL)
         over = dict(map(_values, self.over))
         if not over:
-            wanted = "--over=FIELD=A,B,... at least once, as --over=hidden=100,200"
-            raise UserError(f"over: expected {wanted}, got none")
+            wanted = Text("--over=FIELD=A,B,... at least once, as --over=hidden=100,200")
+            raise UserError("over: expected {}, got none", wanted)
 
         from jaxnets.tune import ranking
         from jaxnets.tune.search import search_all
@@ -374,7 +376,7 @@ def _values(text: str) -> tuple[str, list[Any]]:
     name, _, values = text.partition("=")
     name = name.replace("-", "_")
     if not values:
-        raise UserError(f"over: expected FIELD=A,B,..., got {text!r}")
+        raise UserError("over: expected FIELD=A,B,..., got {}", repr(text))
     fields = Config.__dataclass_fields__
     if name not in fields:
         raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])
@@ -387,8 +389,8 @@ def _values(text: str) -> tuple[str, list[Any]]:
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The flag's height, width and channels."""
     if len(shape) != 3 or shape[2] not in (1, 3):
-        wanted = "height, width and 1 or 3 channels, as 28,28,1"
-        raise UserError(f"image_shape: expected {wanted}, got {shape}")
+        wanted = Text("height, width and 1 or 3 channels, as 28,28,1")
+        raise UserError("image_shape: expected {}, got {}", wanted, shape)
     height, width, channels = shape
     return height, width, channels
 
@@ -416,12 +418,12 @@ class Devices(Options):
         config = preset(**given)
 
         from jaxnets.experiment import find_devices
-        from jaxnets.machine.platform import inventory
+        from jaxnets.machine.platform import describe, inventory
         from jaxnets.training.parallel import Parallel
 
         parallel = Parallel(find_devices(config), config.parallel)
         values = inventory(parallel.devices, parallel.kind)
-        used = _("{} by {} ({})", values["used"], values["parallel"], said(values["description"]))
+        used = _("{} by {} ({})", values["used"], values["parallel"], describe(parallel.devices))
         versions = ", ".join(" ".join(pair) for pair in values["versions"].items())
         lines = [
             (_("platform"), values["platform"]),

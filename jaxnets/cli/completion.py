@@ -39,7 +39,7 @@ def answer(arguments: Sequence[str], commands: Mapping[str, tuple[type[Options],
         return "\n".join(words(arguments[1], commands))
     if len(arguments) != 1 or arguments[0] not in SCRIPTS:
         got = " ".join(arguments) or "none"
-        raise UserError(f"completion: expected a shell of {', '.join(SCRIPTS)}, got {got}")
+        raise UserError("completion: expected a shell of {}, got {}", ", ".join(SCRIPTS), got)
     return SCRIPTS[arguments[0]]
 
 

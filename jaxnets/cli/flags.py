@@ -13,7 +13,7 @@ from jaxnets.config.file import ConfigFile, read_flags
 from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, parse
 from jaxnets.display import program
 from jaxnets.errors import UserError, did_you_mean, same_name, unknown
-from jaxnets.language import LANGUAGES, speaking
+from jaxnets.language import LANGUAGES, Text, speaking
 from jaxnets.system import check_memory
 from jaxnets.version import __version__
 
@@ -48,7 +48,7 @@ def parse_command(
 def unknown_flag(name: str, known: Collection[str]) -> UserError:
     """The error for a flag that does not exist; its hint is never a flag that removes a run."""
     hint = did_you_mean(name, [flag for flag in known if "overwrite" not in flag])
-    return UserError(f"unknown flag {name}{hint} (--help_all lists all)")
+    return UserError("unknown flag {}{} (--help_all lists all)", name, hint)
 
 
 def known_language(language: str | None) -> str | None:
@@ -103,13 +103,15 @@ def _read(
         field = flags[name]
         if field.type is bool:
             if equals:
-                raise UserError(f"{field.name}: expected {name} without a value, got {value!r}")
+                raise UserError(
+                    "{}: expected {} without a value, got {}", field.name, name, repr(value)
+                )
             given[field.name] = not name.startswith("--no_")
             continue
         if not equals and (not rest or rest[0].startswith("--")):
             meaning = field.metadata["help"].partition(";")[0]
-            wanted = f"{name}={metavar(field)} ({meaning})"
-            raise UserError(f"{flag_name(field)}: expected {wanted}, got {text}")
+            wanted = Text("{}={} ({})", name, metavar(field), meaning)
+            raise UserError("{}: expected {}, got {}", flag_name(field), wanted, text)
         value = value if equals else rest.pop(0)
         if field.metadata["repeated"]:
             given[field.name] = (*given.get(field.name, ()), value)
@@ -134,7 +136,7 @@ def _read(
         read = read_flags(path, given.get("over", ()))
         if read.get("mine") and "mine" not in given:  # Code is named where it is wanted alone.
             raise UserError(
-                f"mine: expected --mine=FILE,... beside {path}, which runs no code itself"
+                "mine: expected --mine=FILE,... beside {}, which runs no code itself", path
             )
         if named is not None:
             read.pop("layers", None)  # They are another network's.
@@ -161,7 +163,7 @@ def _positionals(
         missing = " ".join(map(metavar, needed[len(words) :]))
         wanted = " ".join([started, *map(metavar, fields)])
         got = f"only {' '.join(words)}" if words else "none"
-        raise UserError(f"expected {missing}, got {got}: {wanted} (--help explains)")
+        raise UserError("expected {}, got {}: {} (--help explains)", missing, got, wanted)
     given: dict[str, Any] = {}
     for field in fields:
         if field.type is str:
@@ -169,7 +171,7 @@ def _positionals(
         else:
             given[field.name], words = tuple(words), []
     if words:
-        raise UserError(f"expected flags as --name=value, got {words[0]!r}")
+        raise UserError("expected flags as --name=value, got {}", repr(words[0]))
     return given
 
 
@@ -177,6 +179,6 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
     value, allowed = parse(field, text), field.metadata["allowed"]
     if field.name == "model" and value not in allowed and not is_file_of_python(value):
         file = f"{value}.py"
-        hint = f"; did you mean --model={file}?" if os.path.exists(file) else ""
+        hint = Text("; did you mean --model={}?", file) if os.path.exists(file) else ""
         raise unknown("model", text, allowed, hint)
     return value

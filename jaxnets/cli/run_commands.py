@@ -12,7 +12,7 @@ from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
 from jaxnets.display import NOT_FINISHED, print_answer, short_path, show
 from jaxnets.errors import DONE, WRONG_REQUEST, UserError, not_installed, show_error
-from jaxnets.language import LANGUAGES, _
+from jaxnets.language import LANGUAGES, Text, _
 
 if TYPE_CHECKING:
     from jaxnets.deploy.abtest.trial import Plan
@@ -58,7 +58,7 @@ class Runs(Options):
 
     def run(self) -> int:
         if len(self.folder) > 1:
-            raise UserError(f"expected one folder, got {' '.join(self.folder)}")
+            raise UserError("expected one folder, got {}", " ".join(self.folder))
 
         from jaxnets.runs import listing
 
@@ -90,7 +90,7 @@ class Predict(_OfRun):
 
     def run(self) -> int:
         if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
-            raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
+            raise UserError("expected the run before the pictures: predict {} IMAGE...", runs[0])
         self.check_exist(self.run_folder)
 
         from jaxnets.deploy.answer import answer
@@ -127,7 +127,7 @@ class Evaluate(_OfRun):
 
     def run(self) -> int:
         if len(self.on) > 1:
-            raise UserError(f"expected one folder or data set, got {' '.join(self.on)}")
+            raise UserError("expected one folder or data set, got {}", " ".join(self.on))
         self.check_exist(self.run_folder)
 
         from jaxnets.drawing.svg import figure_path
@@ -139,7 +139,7 @@ class Evaluate(_OfRun):
         if not found.trained.finished:
             show(_(NOT_FINISHED, found.trained.step), sys.stderr)
         for name, why in found.unreadable:
-            show_error(f"{name}: {why}")
+            show_error(Text("{}: {}", name, why))
         values, text = evaluate.to_values(found), evaluate.to_text(found)
         if self.output and (drawn := evaluate.sheet(found)) is not None:
             drawn.save(self.output)
@@ -218,7 +218,7 @@ class Trace(_OfRuns):
             raise UserError("image: expected --image=FILE, or --image=N for a test image, got none")
         if len(self.run_folder) > 1 or (self.run_folder and given):
             others = [*self.run_folder[1:], *(f"--{name}" for name in given)]
-            raise UserError(f"expected one run, or flags of a fresh network, got {others[0]} too")
+            raise UserError("expected one run, or flags of a fresh network, got {} too", others[0])
         self.check_exist(*self.run_folder)
 
         from jaxnets.viz.trace import to_text, trace
@@ -298,7 +298,7 @@ class Abtest(_OfRuns):
     def _of_log(self, plan: "Plan") -> tuple[dict[str, Any], str]:
         (log,) = self.given
         if _holds_run(log):
-            raise UserError(f"expected a log, or two runs: abtest {log} RUN_B")
+            raise UserError("expected a log, or two runs: abtest {} RUN_B", log)
         if self.dataset:
             raise UserError("dataset: expected two runs with it, got a log")
 
@@ -319,7 +319,7 @@ class Abtest(_OfRuns):
     def _of_runs(self, plan: "Plan") -> tuple[dict[str, Any], str]:
         run_a, run_b, *others = self.given
         if others:
-            raise UserError(f"expected a log, or two runs, got {len(self.given)} names")
+            raise UserError("expected a log, or two runs, got {} names", len(self.given))
         if self.output or self.split != type(self).split:
             raise UserError("output and split: expected a log with them, got two runs")
         self.check_exist(*self.given)
@@ -361,7 +361,7 @@ class Serve(_OfRuns):
         if self.replicas > 1 and self.ray is None:
             raise UserError("replicas: expected --ray=local or --ray=ADDRESS with it")
         if len(self.runs) > 2:
-            raise UserError(f"expected one run or two, got {len(self.runs)}")
+            raise UserError("expected one run or two, got {}", len(self.runs))
         if len(self.runs) == 1 and self.split != type(self).split:
             raise UserError("split: expected two runs with it, got one")
         share_b = _share_b(self.split)
@@ -394,18 +394,18 @@ def _share_b(split: str) -> float:
             return b / (a + b)
     except ValueError:
         pass
-    raise UserError(f"split: expected two percentages as 50/50, got {split!r}")
+    raise UserError("split: expected two percentages as 50/50, got {}", repr(split))
 
 
 def _check_exist(*run_folders: str) -> None:
     """Raises UserError, which names the newest run, if one of the folders is missing."""
     for folder in run_folders:
         if not os.path.exists(folder):
-            hint = "train.py prints its name at the end of a run"
+            hint = Text("train.py prints its name at the end of a run")
             if runs := list(Path("runs").glob("*/config.json")):
-                hint = f"the newest is {max(runs, key=os.path.getmtime).parent}"
+                hint = Text("the newest is {}", max(runs, key=os.path.getmtime).parent)
             found = "a URL" if "://" in folder else folder  # It may hold a password.
-            raise UserError(f"{found}: expected a run folder, found no config.json; {hint}")
+            raise UserError("{}: expected a run folder, found no config.json; {}", found, hint)
 
 
 def _holds_run(folder: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from jaxnets.config.options import Options, is_custom, option
 from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, NAMED, PRESETS
 from jaxnets.errors import UserError, did_you_mean, unknown
-from jaxnets.language import N_
+from jaxnets.language import N_, Text
 
 NO_VALIDATION = N_("{}, but no images are held back (validation_size=N)")
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "pca", "mixup")
@@ -247,28 +247,31 @@ class Config(Options):
         super().__post_init__()
         _ = self.checkpoint_interval  # Raises UserError if it is not an interval.
         if message := next(self._mistakes(), None):
-            raise UserError(message)
+            raise UserError(*message.args)
 
-    def _mistakes(self) -> Iterator[str]:
+    def _mistakes(self) -> Iterator[Text]:
         """Yields an error for each combination of fields that does not fit."""
         model, recipe = self.model, PRESETS.get(self.model, {})
         if self.layers is None and model not in PRESETS:
-            yield str(unknown("model", model, PRESETS))
+            yield unknown("model", model, PRESETS)
         if self.layers is not None and (model in PRESETS or not OWN_NAME.fullmatch(model)):
-            yield f"model: expected letters and digits, and no name of the lecture, got {model!r}"
+            yield Text(
+                "model: expected letters and digits, and no name of the lecture, got {}",
+                repr(model),
+            )
         if self.recipe is not None and model not in (owners := NAMED[self.recipe]):
-            yield f"recipe: {model} has no {self.recipe} (only for {', '.join(owners)})"
+            yield Text("recipe: {} has no {} (only for {})", model, self.recipe, ", ".join(owners))
         for name in MODEL_FIELDS:
             if getattr(self, name) is not None and name not in recipe:
                 owners = [key for key, other in PRESETS.items() if name in other]
-                yield f"{name}: {model} has none (only for {', '.join(owners)})"
+                yield Text("{}: {} has none (only for {})", name, model, ", ".join(owners))
         if model in ("cnn", "mlp_handwritten") and len(self.hidden or ()) != 1:
-            yield f"hidden: {model} has one hidden layer, got {self.hidden}"
+            yield Text("hidden: {} has one hidden layer, got {}", model, self.hidden)
         if model in LARGE_ALEXNETS and (self.input_size or 0) < 63:
-            numbers = f"a whole number from 63 to 1024 for {model}"
-            yield f"input_size: expected {numbers}, got {self.input_size}"
+            numbers = Text("a whole number from 63 to 1024 for {}", model)
+            yield Text("input_size: expected {}, got {}", numbers, self.input_size)
         if self.replay_seeds > 1 and recipe.get("latent_dims") is None:
-            yield f"replay_seeds: {model} has no search to repeat"
+            yield Text("replay_seeds: {} has no search to repeat", model)
 
         for field, known in (("augment", AUGMENTATIONS), ("track", TRACKERS)):
             if is_custom(text := getattr(self, field)):
@@ -276,57 +279,61 @@ class Config(Options):
             names = text.split(",")
             for name in names:
                 if name not in known:
-                    yield str(unknown(field, name, known))
+                    yield unknown(field, name, known)
             if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
-                yield f"{field}: expected each name once, none alone, got {text}"
+                yield Text("{}: expected each name once, none alone, got {}", field, text)
         if self.ten_crop and self.input_size is None:
-            yield f"ten_crop: {model} has no input_size to crop to"
+            yield Text("ten_crop: {} has no input_size to crop to", model)
 
         if (watcher := self.watcher) and (self.validation_size == 0 or self.latent_dims):
-            yield NO_VALIDATION.format(watcher)
+            yield Text(NO_VALIDATION, Text(watcher))
         if self.label_smoothing and self.loss == "squared_error":
-            yield "label_smoothing: squared_error has no labels"
+            yield Text("label_smoothing: squared_error has no labels")
         if is_custom(self.loss) and self.gradients != "auto":
-            yield f"gradients: expected auto, for a loss of your own, got {self.gradients}"
+            yield Text("gradients: expected auto, for a loss of your own, got {}", self.gradients)
         for name, value in (("gradients", "auto"), ("kernels", "fast")):
             if self.mine and getattr(self, name) == value:
-                wanted = "manual or both" if name == "gradients" else "plain"
-                yield f"{name}: expected {wanted} with mine, got {value}"
+                wanted = Text("manual or both") if name == "gradients" else Text("plain")
+                yield Text("{}: expected {} with mine, got {}", name, wanted, value)
         if self.mine and self.replay_seeds > 1:
-            yield f"replay_seeds: expected 1 with mine, got {self.replay_seeds}"
+            yield Text("replay_seeds: expected 1 with mine, got {}", self.replay_seeds)
         if self.even_if_wrong and not self.mine and self.layers is None:
-            yield "even_if_wrong: expected with mine=FILE or layers of your own, got neither"
+            yield Text("even_if_wrong: expected with mine=FILE or layers of your own, got neither")
         if is_custom(self.optimizer) and self.weight_decay:
-            yield "weight_decay: expected none beside an optimizer of your own, which may have one"
+            yield Text(
+                "weight_decay: expected none beside an optimizer of your own, which may have one"
+            )
         if self.stop_at_target and self.target_accuracy is None:
-            yield "stop_at_target: expected with target_accuracy, got none"
+            yield Text("stop_at_target: expected with target_accuracy, got none")
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
-            yield f"momentum and nesterov belong to sgd, got optimizer {self.optimizer}"
+            yield Text("momentum and nesterov belong to sgd, got optimizer {}", self.optimizer)
         if self.nesterov and not self.momentum:
-            yield "nesterov: expected a momentum above 0, got 0"
+            yield Text("nesterov: expected a momentum above 0, got 0")
         if self.overwrite and self.resume:
-            yield "resume and overwrite exclude each other, got both"
+            yield Text("resume and overwrite exclude each other, got both")
 
         if self.cpu_devices is not None and self.platform not in (None, "cpu"):
-            yield f"cpu_devices: expected platform cpu, got {self.platform}"
+            yield Text("cpu_devices: expected platform cpu, got {}", self.platform)
         if self.distributed and self.coordinator is not None:
-            yield "distributed and coordinator exclude each other, got both"
+            yield Text("distributed and coordinator exclude each other, got both")
         missing = [name for name in _PLACE if getattr(self, name) is None]
         if 0 < len(missing) < len(_PLACE):
-            yield f"{', '.join(_PLACE)}: expected all or none, got no {' and no '.join(missing)}"
+            yield Text(
+                "{}: expected all or none, got no {}", ", ".join(_PLACE), " and no ".join(missing)
+            )
         if self.coordinator is not None:
             yield from self._mistakes_with(self.coordinator)
 
-    def _mistakes_with(self, coordinator: str) -> Iterator[str]:
+    def _mistakes_with(self, coordinator: str) -> Iterator[Text]:
         """Yields an error for each field that does not fit the coordinator."""
         if not is_address(coordinator):
-            yield f"coordinator: expected HOST:PORT, got {coordinator!r}"
+            yield Text("coordinator: expected HOST:PORT, got {}", repr(coordinator))
         if self.replay_seeds > 1:
-            yield f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}"
+            yield Text("replay_seeds: expected 1 with coordinator, got {}", self.replay_seeds)
         last, index = (self.num_processes or 0) - 1, self.process_id or 0
         if index > last:
-            numbers = f"a whole number from 0 to {last} for num_processes {last + 1}"
-            yield f"process_id: expected {numbers}, got {index}"
+            numbers = Text("a whole number from 0 to {} for num_processes {}", last, last + 1)
+            yield Text("process_id: expected {}, got {}", numbers, index)
 
     @property
     def is_distributed(self) -> bool:
@@ -355,8 +362,9 @@ class Config(Options):
         found = re.fullmatch(r"([1-9]\d{0,8})(step|epoch|second|minute)s?", self.checkpoint_every)
         if found is None:
             raise UserError(
-                "checkpoint_every: expected a number and a unit as 500steps, 2epochs, 30seconds "
-                f"or 10minutes, got {self.checkpoint_every!r}"
+                "checkpoint_every: expected a number and a unit as 500steps, 2epochs, "
+                "30seconds or 10minutes, got {}",
+                repr(self.checkpoint_every),
             )
         number, unit = int(found[1]), found[2]
         return (60 * number, "seconds") if unit == "minute" else (number, f"{unit}s")
@@ -387,7 +395,7 @@ def unknown_field(name: str, known: Iterable[str]) -> UserError:
     """
     known = list(known)
     if (right := ALIASES.get(name.lower())) in known:
-        hint = f'; did you mean "{right}"?'
+        hint = Text('; did you mean "{}"?', right)
     else:
-        hint = did_you_mean(name, known, quote='"') or " (help(jaxnets.Config) lists them)"
-    return UserError(f'unknown field "{name}"{hint}')
+        hint = did_you_mean(name, known, quoted=True) or " (help(jaxnets.Config) lists them)"
+    return UserError('unknown field "{}"{}', name, hint)

@@ -14,6 +14,7 @@ from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.resolve import preset
 from jaxnets.errors import UserError, did_you_mean, first_line
+from jaxnets.language import Text
 
 MAX_BYTES = 1 << 20
 WAIT = 1.0  # Seconds within which a named pipe's writer must come.
@@ -54,14 +55,18 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
         values = json.loads(text) if is_json else tomllib.loads(text.decode())
     except (OSError, ValueError, RecursionError) as error:
-        wanted = "the config.json of a run" if is_json else "a TOML file"
-        raise UserError(f"config: expected {wanted}, found {file}: {first_line(error)}") from error
+        wanted = Text("the config.json of a run") if is_json else Text("a TOML file")
+        raise UserError(
+            "config: expected {}, found {}: {}", wanted, file, first_line(error)
+        ) from error
     if not isinstance(values, dict):
-        raise UserError(f"config: expected names and values in {file}, found {values!r:.80}")
+        raise UserError(
+            "config: expected names and values in {}, found {}", file, f"{values!r:.80}"
+        )
     try:
         given = _of_run(values) if is_json else _parsed(values)
     except UserError as error:
-        raise UserError(f"config: {file}: {error}") from None
+        raise UserError("config: {}: {}", file, error) from None
     searched = {text.partition("=")[0].replace("-", "_") for text in over}
     return {name: value for name, value in given.items() if name not in searched}
 
@@ -95,7 +100,7 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name not in fields:
             hint = did_you_mean(name, fields)
-            raise UserError(f"unknown flag {key}{hint} (--help_all lists all)")
+            raise UserError("unknown flag {}{} (--help_all lists all)", key, hint)
         if isinstance(value, str):
             value = parse(fields[name], value)
         given[name] = tuple(value) if isinstance(value, list) else value

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxnets.errors import UserError, same_name, unknown
 from jaxnets.facts import Described
-from jaxnets.language import N_
+from jaxnets.language import N_, Text
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
 TYPE_NAMES = {int: N_("a whole number"), float: N_("a number")}
@@ -113,7 +113,9 @@ def parse(field: Field, text: str) -> object:
             return tuple(element(part) for part in text.strip("[()]").split(","))
         return {"true": True, "false": False}[text] if kind is bool else kind(text)
     except (ValueError, KeyError):
-        raise UserError(f"{flag_name(field)}: expected {_expected(field)}, got {text!r}") from None
+        raise UserError(
+            "{}: expected {}, got {}", flag_name(field), _expected(field), repr(text)
+        ) from None
 
 
 def show(field: Field, value: object) -> str:
@@ -139,13 +141,13 @@ def name_of(value: object) -> object:
     return CUSTOM + getattr(value, "__name__", type(value).__name__)
 
 
-def _expected(field: Field) -> str:
+def _expected(field: Field) -> Text:
     """An option's type in words."""
     kind, element, _ = types_of(field)
     if kind is not tuple:
-        return TYPE_NAMES[kind]
+        return Text(TYPE_NAMES[kind])
     example = show(field, field.default) if field.default else "64,64" if element is int else "a,b"
-    return f"{'numbers' if element is int else 'names'} as {example}"
+    return Text("numbers as {}", example) if element is int else Text("names as {}", example)
 
 
 def _check(field: Field, value: object) -> None:
@@ -161,23 +163,23 @@ def _check(field: Field, value: object) -> None:
     values: Any = value if kind is tuple else (value,)
     may_be_empty = field.default == () or none is not None
     if not isinstance(values, tuple) or not (values or may_be_empty):
-        raise UserError(f"{name}: expected {_expected(field)}, got {value!r}")
+        raise UserError("{}: expected {}, got {}", name, _expected(field), repr(value))
     if len(values) > MAX_NUMBERS:
-        raise UserError(f"{name}: expected at most {MAX_NUMBERS} numbers, got {len(values)}")
+        raise UserError("{}: expected at most {} numbers, got {}", name, MAX_NUMBERS, len(values))
     if field.metadata["metavar"] in PATHS and not _is_path(value):
-        raise UserError(f"{name}: expected a path or a name, got {value!r}")
-    wanted = TYPE_NAMES[element]
+        raise UserError("{}: expected a path or a name, got {}", name, repr(value))
+    wanted = Text(TYPE_NAMES[element])
     for part in values:
         fits = isinstance(part, (int, float) if element is float else element)
         if not fits or (isinstance(part, bool) and element is not bool):
-            raise UserError(f"{name}: expected {wanted}, got {part!r}")
+            raise UserError("{}: expected {}, got {}", name, wanted, repr(part))
         if element in (int, float) and not allowed[0] <= part <= allowed[1]:  # NaN is refused, too.
             low, high = allowed
             number = wanted
-            wanted = f"{number} from {low} to {high}"
+            wanted = Text("{} from {} to {}", number, low, high)
             if none:
-                wanted = f"{number} from {low} to {high} or {none}"
-            raise UserError(f"{name}: expected {wanted}, got {part}")
+                wanted = Text("{} from {} to {} or {}", number, low, high, none)
+            raise UserError("{}: expected {}, got {}", name, wanted, part)
 
 
 def _is_path(value: Any) -> bool:

@@ -129,8 +129,10 @@ def resolve(
         config = Config(**{**recipe, **_brought(recipe, given), **given})
         if "patience" in given and config.schedule != "plateau":  # Its default may stand unused.
             raise UserError(
-                f"patience: expected schedule plateau with it, got {config.schedule}; "
-                f"early_stopping={config.patience} ends training"
+                "patience: expected schedule plateau with it, got {}; early_stopping={} ends "
+                "training",
+                config.schedule,
+                config.patience,
             )
     notes = [learning_rate_note(config, recipe)]
     if own_data is not None:
@@ -187,12 +189,12 @@ def config_from_json(values: Mapping[str, Any]) -> Config:
     """The config of a run's config.json; a missing field's default could train something else."""
     names = set(Config.__dataclass_fields__)
     if missing := sorted(names - set(LATER) - values.keys()):
-        raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
+        raise UserError("no {}: another version of jaxnets wrote it", ", ".join(missing))
     found: dict[str, Any] = {name: values[name] for name in values.keys() & names}
     try:
         return Config(**found)
     except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.
-        raise UserError(f"damaged: {error}") from error
+        raise UserError("damaged: {}", error) from error
 
 
 def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
@@ -214,7 +216,7 @@ def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     if "hidden" in given:
         for name in ("latent_dims", "replay_seeds"):
             if given.get(name) is not None:
-                raise UserError(f"hidden and {name} exclude each other, got both")
+                raise UserError("hidden and {} exclude each other, got both", name)
         brought["latent_dims"] = None
     return brought
 
@@ -222,7 +224,7 @@ def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
 def _with_weights(given: Mapping[str, Any], run: StoredRun) -> dict[str, Any]:
     """The fields set, over those of the run whose weights are taken; init_from names their file."""
     if run.weights is None:
-        raise UserError(f"init_from: expected a trained run, found no checkpoint in {run.path}")
+        raise UserError("init_from: expected a trained run, found no checkpoint in {}", run.path)
     theirs: dict[str, Any] = {}
     if given.get("model", run.config.model) == run.config.model:
         theirs |= {n: x for n in WITH_WEIGHTS if (x := getattr(run.config, n)) is not None}
@@ -240,7 +242,7 @@ def _continued(given: Mapping[str, Any], run: StoredRun, own_recipe: Recipe) -> 
     if run.latent_dims is not None:
         began["latent_dims"] = run.latent_dims
     if "layers" in given and given["layers"] != began["layers"]:
-        raise UserError(f"resume: the layers of {given['model']} are not those of {run.path}")
+        raise UserError("resume: the layers of {} are not those of {}", given["model"], run.path)
     changed = [
         f"{name} was {began[name]}, got {ours}"
         for name, ours in given.items()
@@ -250,7 +252,7 @@ def _continued(given: Mapping[str, Any], run: StoredRun, own_recipe: Recipe) -> 
     if given.get("epochs", epochs) < epochs:
         changed.append(f"epochs was {epochs}, got {given['epochs']} (it may only grow)")
     if changed:
-        raise UserError(f"resume: expected the settings of {run.path}: {'; '.join(changed)}")
+        raise UserError("resume: expected the settings of {}: {}", run.path, "; ".join(changed))
     own = {"overwrite": False, "workdir": run.path}
     own |= {n: x for n, x in own_recipe.items() if n in CUSTOM_FIELDS and name_of(x) == began[n]}
     changes = {name: given[name] for name in RESUME_MAY_CHANGE if name in given}
@@ -264,6 +266,8 @@ def refuse_finished(path: str, epochs: int, wanted: int) -> None:
     """Raises UserError unless a finished run of so many epochs is wanted to have more."""
     if wanted <= epochs:
         raise UserError(
-            f"resume: expected an interrupted run, {path} holds a finished one "
-            f"(epochs above {epochs} continue it)"
+            "resume: expected an interrupted run, {} holds a finished one (epochs above {} "
+            "continue it)",
+            path,
+            epochs,
         )

@@ -103,7 +103,7 @@ class ClosingTable(Observer):
             found = {int(size): summary_from_json(values) for size, values in kept.items()}
             config = dataclasses.replace(config, latent_dims=tuple(found))
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
-            raise UserError(f"{folder.path / SEARCH}: damaged: {error}") from error
+            raise UserError("{}: damaged: {}", folder.path / SEARCH, error) from error
         last = folder.records()[-1]
         summary = last["train_loss"], last["train_accuracy"], test.loss, test.accuracy
         seeds = range(config.seed + 1, config.seed + config.replay_seeds)

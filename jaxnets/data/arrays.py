@@ -16,7 +16,7 @@ from jaxnets.data.datasets import (
     validation_count,
 )
 from jaxnets.errors import UserError
-from jaxnets.language import N_
+from jaxnets.language import Text
 
 NAME = "arrays"
 TEST_SHARE = 10  # Where no test is given it is one in so many.
@@ -52,8 +52,8 @@ def from_arrays(
     """
     if not isinstance(pairs, tuple | list) or len(pairs) not in (2, 3):
         raise UserError(
-            "data: expected a name, a folder, a Dataset or (images, labels), "
-            f"got {type(pairs).__name__}"
+            "data: expected a name, a folder, a Dataset or (images, labels), got {}",
+            type(pairs).__name__,
         )
     pairs = pairs if isinstance(pairs[0], tuple) else (pairs,)
     names = ("train", "test") if len(pairs) == 2 else ("train", "validation", "test")
@@ -100,12 +100,14 @@ def to_split(
     if labels.dtype.kind == "U" and labels.ndim == 1:
         if others := sorted({*labels.tolist()} - {*class_names}):
             known = ", ".join(class_names)
-            raise UserError(f"data: expected labels among {known:.200}, got {others[0]!r}")
+            raise UserError(
+                "data: expected labels among {}, got {}", f"{known:.200}", repr(others[0])
+            )
         codes = {name: code for code, name in enumerate(class_names)}
         labels = np.array([codes[name] for name in labels.tolist()], np.int64)
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
-        wanted = f"whole numbers or texts as labels for {len(images)} images"
-        raise UserError(f"data: expected {wanted}, got {labels.dtype} {labels.shape}")
+        wanted = Text("whole numbers or texts as labels for {} images", len(images))
+        raise UserError("data: expected {}, got {} {}", wanted, labels.dtype, labels.shape)
     return Split(images, labels.astype(np.int32))
 
 
@@ -137,21 +139,22 @@ def to_images(images: ArrayLike, form: tuple[int, ...] | None = None) -> np.ndar
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(
-            f"data: expected {WANTED}, got {images.shape}{transpose_hint(images.shape)}"
+            "data: expected {}, got {}{}", WANTED, images.shape, transpose_hint(images.shape)
         )
     return images
 
 
-def transpose_hint(shape: Sequence[int]) -> str:
+def transpose_hint(shape: Sequence[int]) -> Text | str:
     """What to do with images [N, C, H, W]; "" for others.
 
-    >>> transpose_hint((8, 1, 28, 28))
-    '; the channels come last: x.transpose(0, 2, 3, 1), of a tensor x.permute(0, 2, 3, 1)'
+    >>> print(transpose_hint((8, 1, 28, 28)))
+    ; the channels come last: x.transpose(0, 2, 3, 1), of a tensor x.permute(0, 2, 3, 1)
     """
     if len(shape) != 4 or shape[1] not in (1, 3) or shape[3] in (1, 3):
         return ""
-    todo = N_("the channels come last: x.transpose(0, 2, 3, 1), of a tensor x.permute(0, 2, 3, 1)")
-    return f"; {todo}"
+    return Text(
+        "; the channels come last: x.transpose(0, 2, 3, 1), of a tensor x.permute(0, 2, 3, 1)"
+    )
 
 
 def as_rows(rows: ArrayLike, form: tuple[int, ...] | None = None) -> np.ndarray:
@@ -163,9 +166,9 @@ def as_rows(rows: ArrayLike, form: tuple[int, ...] | None = None) -> np.ndarray:
     rows = _as_array(rows)
     if rows.ndim != 2 or (form or rows.shape[1:]) != rows.shape[1:] or not rows.size:
         wanted = "D" if form is None else form[0]
-        raise UserError(f"data: expected rows [N, {wanted}], got {rows.shape}")
+        raise UserError("data: expected rows [N, {}], got {}", wanted, rows.shape)
     if rows.dtype.kind not in "biuf":
-        raise UserError(f"data: expected numbers in rows, got {rows.dtype}")
+        raise UserError("data: expected numbers in rows, got {}", rows.dtype)
     with np.errstate(over="ignore"):
         numbers = rows.astype(np.float32, copy=False)
     if not np.isfinite(numbers).all():
@@ -202,8 +205,9 @@ def as_pixels(array: ArrayLike) -> np.ndarray:
         are_numbers = array.dtype.kind in "biuf" and array.size
         ends = f"from {array.min()} to {array.max()}" if are_numbers else "none"
         raise UserError(
-            "expected pixels as bytes from 0 to 255 or as floats from 0 to 1, "
-            f"got {array.dtype} {ends}"
+            "expected pixels as bytes from 0 to 255 or as floats from 0 to 1, got {} {}",
+            array.dtype,
+            ends,
         )
     return array.astype(np.uint8 if array.dtype.kind in "iu" else np.float32, copy=False)
 
@@ -212,7 +216,7 @@ def _as_array(array: ArrayLike) -> np.ndarray:
     try:
         return np.asarray(array)
     except ValueError as error:  # Rows of several lengths.
-        raise UserError(f"expected pixels in an array, got rows that make none: {error}") from None
+        raise UserError("expected pixels in an array, got rows that make none: {}", error) from None
 
 
 def _are_pixels(array: np.ndarray) -> bool:
@@ -238,9 +242,9 @@ def _labels(labels: ArrayLike) -> np.ndarray:
         if array.dtype.kind in "OT":  # Of pandas: texts, or its own numbers.
             array = np.array(array.tolist())
     except ValueError as error:  # Lists of several lengths.
-        raise UserError(f"data: expected a label for each image, got {error}") from None
+        raise UserError("data: expected a label for each image, got {}", error) from None
     if array.dtype.kind not in "biufU":
-        raise UserError(f"data: expected whole numbers or texts as labels, got {array.dtype}")
+        raise UserError("data: expected whole numbers or texts as labels, got {}", array.dtype)
     if array.ndim == 2:
         array = array[:, 0] if array.shape[1] == 1 else array.argmax(axis=1)
     return array

@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 from jaxnets.errors import UserError, first_line
+from jaxnets.language import Text
 
 MAX_BYTES = 1 << 28  # The most that an archive may unpack to; CIFAR's are 184 million.
 
@@ -65,14 +66,16 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
     except UserError:
         raise
     except OverflowError as error:  # A member may declare 10^26 bytes.
-        raise UserError(f"{path}: damaged archive: expected more than it holds") from error
+        raise UserError("{}: damaged archive: expected more than it holds", path) from error
     except Exception as error:  # Damaged archives make the libraries raise anything.
         is_damaged = not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
-        what = "damaged archive" if is_damaged else "cannot be read"
-        raise UserError(f"{path}: {what}: {first_line(error)}") from error
+        what = Text("damaged archive") if is_damaged else Text("cannot be read")
+        raise UserError("{}: {}: {}", path, what, first_line(error)) from error
     missing = [file for file in form.files if file not in contents]
     if missing:
-        raise UserError(f"{path}: expected {', '.join(form.files)}, missing {', '.join(missing)}")
+        raise UserError(
+            "{}: expected {}, missing {}", path, ", ".join(form.files), ", ".join(missing)
+        )
     parts = {
         "train": _split(form, path, contents, form.train),
         "test": _split(form, path, contents, (form.test,)),
@@ -80,7 +83,7 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
     try:
         lines = contents[form.names].decode("utf-8").split("\n")
     except UnicodeDecodeError:
-        raise UserError(f"{path}: expected class names in UTF-8") from None
+        raise UserError("{}: expected class names in UTF-8", path) from None
     names = [line.strip() for line in lines if line.strip()]
     arrays = [array for part in parts.values() for array in (part.images, part.labels)]
     return assemble(name, parts, names, sha256_of(*arrays), validation_size)
@@ -130,8 +133,11 @@ def _split(form: Form, path: Path, contents: dict[str, bytes], files: tuple[str,
     for file in files:
         if not contents[file] or len(contents[file]) % size:
             raise UserError(
-                f"{path}: expected records of {size} bytes in {file}, "
-                f"found {len(contents[file])} bytes"
+                "{}: expected records of {} bytes in {}, found {} bytes",
+                path,
+                size,
+                file,
+                len(contents[file]),
             )
     content = b"".join(contents.pop(file) for file in files)
     records = np.frombuffer(content, np.uint8).reshape(-1, size)

@@ -64,8 +64,10 @@ class Dataset(Described):
             object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
         if len(self.class_names) != self.num_classes:
             raise UserError(
-                f"{self.name}: expected a name for each of {self.num_classes} classes, "
-                f"got {len(self.class_names)}"
+                "{}: expected a name for each of {} classes, got {}",
+                self.name,
+                self.num_classes,
+                len(self.class_names),
             )
 
     def _facts(self) -> dict[str, Any]:
@@ -122,21 +124,29 @@ def assemble(
     the training images are split off, as in `load_dataset`.
     """
     if not 2 <= len(class_names) <= MAX_CLASSES:
-        raise UserError(f"{name}: expected 2 to {MAX_CLASSES} classes, found {len(class_names)}")
+        raise UserError(
+            "{}: expected 2 to {} classes, found {}", name, MAX_CLASSES, len(class_names)
+        )
     wanted = parts["train"].images.shape[1:]
     for part, split in parts.items():
         if not len(split):
-            raise UserError(f"{name}: no images in its {part} part")
+            raise UserError("{}: no images in its {} part", name, part)
         lowest, highest = int(split.labels.min()), int(split.labels.max())
         if lowest < 0 or highest >= len(class_names):
             raise UserError(
-                f"{name}: expected labels from 0 to {len(class_names) - 1} in its {part} part, "
-                f"found {lowest if lowest < 0 else highest}"
+                "{}: expected labels from 0 to {} in its {} part, found {}",
+                name,
+                len(class_names) - 1,
+                part,
+                lowest if lowest < 0 else highest,
             )
         if (shape := split.images.shape[1:]) != wanted:
             raise UserError(
-                f"{name}: expected images of {wanted} as in its train part, found {shape} in its "
-                f"{part} part"
+                "{}: expected images of {} as in its train part, found {} in its {} part",
+                name,
+                wanted,
+                shape,
+                part,
             )
     train, names = parts["train"], tuple(class_names)
     if "validation" in parts and validation_size != 0:
@@ -154,7 +164,7 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
         return min(VALIDATION_SIZE, total // 10)
     if validation_size >= total:
         raise UserError(
-            f"validation_size: expected less than the {total} {what}, got {validation_size}"
+            "validation_size: expected less than the {} {}, got {}", total, what, validation_size
         )
     return validation_size
 
@@ -162,7 +172,9 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
 def ensure_within(path: Path, folder: Path) -> None:
     """Raises UserError if a link in a data set, whose source may be untrusted, leads out of it."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{path}: expected a file of {folder}, found a link that leads out of it")
+        raise UserError(
+            "{}: expected a file of {}, found a link that leads out of it", path, folder
+        )
 
 
 def sha256_of(*arrays: np.ndarray) -> str:

@@ -54,11 +54,16 @@ def download(
                     _fetch(file, mirrors_in_reach, folder)
     except _MirrorError as error:
         raise UserError(
-            f"{dataset}: not on this machine, and cannot be downloaded ({error}); place "
-            f"{', '.join(file.name for file in files)} in {folder}, as published at {mirrors[0]}/"
+            "{}: not on this machine, and cannot be downloaded ({}); place {} in {}, as "
+            "published at {}/",
+            dataset,
+            error,
+            ", ".join(file.name for file in files),
+            folder,
+            mirrors[0],
         ) from None
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {first_line(error)}") from error
+        raise UserError("{}: cannot be written: {}", folder, first_line(error)) from error
 
 
 def _probe_mirrors(mirrors: Sequence[str], name: str) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 from jaxnets.display import printable
 from jaxnets.errors import UserError, first_line
+from jaxnets.language import Text
 
 # The standard names, without .gz, and the SHA-256 of the files in the package.
 FILES = {
@@ -50,8 +51,8 @@ def load_mnist(data_dir: str | None, validation_size: int | None, as_bytes: bool
         return load_idx("mnist", folder, (), validation_size, as_bytes)
     folder = Path(os.path.expanduser(data_dir))
     if not folder.is_dir():
-        what = "not a folder" if folder.exists() else "no such folder"
-        raise UserError(f"data_dir: {what}: {folder}; expected one of four IDX files")
+        what = Text("not a folder") if folder.exists() else Text("no such folder")
+        raise UserError("data_dir: {}: {}; expected one of four IDX files", what, folder)
     return load_idx(printable(folder.resolve().name), folder, (), validation_size, as_bytes)
 
 
@@ -73,7 +74,10 @@ def load_idx(
         labels = read_idx(path, rank=1)
         if len(images) != len(labels):
             raise UserError(
-                f"{path}: expected {len(images)} labels for as many images, found {len(labels)}"
+                "{}: expected {} labels for as many images, found {}",
+                path,
+                len(images),
+                len(labels),
             )
         class_names = class_names or _digits(labels, path)
         pixels = images[..., None]
@@ -96,7 +100,7 @@ def _existing(folder: Path, file: str) -> Path:
     """The file, gzip or plain; raises UserError if there is neither."""
     path = find(folder, file)
     if path is None:
-        raise UserError(f"{folder}: expected {file} or {file}.gz, found neither")
+        raise UserError("{}: expected {} or {}.gz, found neither", folder, file, file)
     return path
 
 
@@ -106,20 +110,23 @@ def _digits(labels: np.ndarray, path: Path) -> tuple[str, ...]:
     missing = sorted(set(range(num_classes)) - set(labels.tolist()))
     if missing:
         raise UserError(
-            f"{path}: expected every label from 0 to {num_classes - 1}, found none of {missing[:5]}"
+            "{}: expected every label from 0 to {}, found none of {}",
+            path,
+            num_classes - 1,
+            missing[:5],
         )
     return tuple(map(str, range(num_classes)))
 
 
-def check_digest(path: Path, sha256: str, advice: str = "") -> None:
+def check_digest(path: Path, sha256: str, advice: Text | str = "") -> None:
     """Raises UserError, whose message ends with the advice, if a file is not the published one."""
     try:
         with path.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+        raise UserError("{}: cannot be read: {}", path, first_line(error)) from error
     if found != sha256:
-        raise UserError(f"{path}: damaged: expected SHA-256 {sha256}, found {found}{advice}")
+        raise UserError("{}: damaged: expected SHA-256 {}, found {}{}", path, sha256, found, advice)
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
@@ -134,9 +141,9 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
             most = path.stat().st_size * (MAX_GZIP_RATIO if is_gzip else 1)
             return _parse(path, stream, rank, most)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: damaged gzip file: {error}") from error
+        raise UserError("{}: damaged gzip file: {}", path, error) from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
+        raise UserError("{}: cannot be read: {}", path, first_line(error)) from error
 
 
 def _parse(path: Path, stream: io.BufferedIOBase, rank: int, most: int) -> np.ndarray:
@@ -144,22 +151,26 @@ def _parse(path: Path, stream: io.BufferedIOBase, rank: int, most: int) -> np.nd
     size = 4 + 4 * rank
     header = stream.read(size)
     if len(header) < size:
-        raise UserError(f"{path}: expected an IDX header of {size} bytes, found {len(header)}")
+        raise UserError("{}: expected an IDX header of {} bytes, found {}", path, size, len(header))
     zeros, kind, dimensions = struct.unpack(">HBB", header[:4])
     if (zeros, kind, dimensions) != (0, UNSIGNED_BYTE, rank):
         raise UserError(
-            f"{path}: expected an IDX file of unsigned bytes with {rank} dimension(s) "
-            f"(magic number {UNSIGNED_BYTE << 8 | rank:#06x}), found {header[:4].hex()}"
+            "{}: expected an IDX file of unsigned bytes with {} dimension(s) (magic number "
+            "{}), found {}",
+            path,
+            rank,
+            f"{UNSIGNED_BYTE << 8 | rank:#06x}",
+            header[:4].hex(),
         )
     shape = struct.unpack(f">{rank}I", header[4:])
     if 0 in shape:
-        raise UserError(f"{path}: empty: its header gives the shape {shape}")
+        raise UserError("{}: empty: its header gives the shape {}", path, shape)
     wanted = math.prod(shape)
-    promise = f"{path}: its header promises {shape}, {wanted} bytes"
+    promise = Text("{}: its header promises {}, {} bytes", path, shape, wanted)
     if wanted > most:  # More than the machine may have memory for.
-        raise UserError(f"{promise}; it cannot hold so many")
+        raise UserError("{}; it cannot hold so many", promise)
     content = stream.read(wanted + 1)
     if len(content) != wanted:
         found = "more" if len(content) > wanted else len(content)
-        raise UserError(f"{promise}; it holds {found}")
+        raise UserError("{}; it holds {}", promise, found)
     return np.frombuffer(content, np.uint8).reshape(shape)

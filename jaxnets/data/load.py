@@ -61,6 +61,6 @@ def load_dataset(
         return tfds.load(name, data_dir, validation_size, **form)
     if is_path or is_folder:
         if data_dir is not None:
-            raise UserError(f"data_dir: the data set is the folder {name}, got {data_dir} too")
+            raise UserError("data_dir: the data set is the folder {}, got {} too", name, data_dir)
         return load_folder(name, validation_size=validation_size, **form)
     raise unknown("dataset", name, ("mnist", *published.SETS, *tfds.NAMES))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from jaxnets.data import cifar, idx, tfds
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import UserError
+from jaxnets.language import Text
 from jaxnets.system import cache_folder
 
 
@@ -91,7 +92,7 @@ def load(name: str, data_dir: str | None, validation_size: int | None, **form: A
     published = SETS[name]
     folder = cache_folder(name) if data_dir is None else Path(os.path.expanduser(data_dir))
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"data_dir: expected a folder, found a file: {folder}")
+        raise UserError("data_dir: expected a folder, found a file: {}", folder)
     places = {file: _find(file, folder, unpacked=data_dir is not None) for file in published.files}
     missing = [file for file, place in places.items() if place is None]
     if missing == list(published.files):
@@ -104,7 +105,7 @@ def load(name: str, data_dir: str | None, validation_size: int | None, **form: A
 
         download(missing, published.mirrors, folder, name)
     if data_dir is None:
-        advice = "; delete it, and the next run downloads it again"
+        advice = Text("; delete it, and the next run downloads it again")
         for file in published.files:
             idx.check_digest(folder / file.name, file.sha256, advice)
     if name in cifar.FORMS:

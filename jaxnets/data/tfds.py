@@ -69,7 +69,9 @@ def find(name: str, data_dir: str | None) -> Path | None:
         ]
         configs = sorted({str(folder.parent.relative_to(root)) for folder in found})
         if len(configs) > 1:
-            raise UserError(f"dataset {base}: expected one of {', '.join(configs)}, got {name}")
+            raise UserError(
+                "dataset {}: expected one of {}, got {}", base, ", ".join(configs), name
+            )
         if found:
             return max(found, key=lambda folder: [int(part) for part in folder.name.split(".")])
     return None
@@ -119,7 +121,7 @@ def load(
             labels[row] = example[label]
             return example[image]
         except Exception as error:  # Damaged files raise whatever their reader does.
-            raise UserError(f"{folder}: damaged: {first_line(error)}") from error
+            raise UserError("{}: damaged: {}", folder, first_line(error)) from error
 
     def decode(stream: IO[bytes]) -> store.Facts:
         square = (size, size, 1 if channels == 1 else 3)
@@ -146,14 +148,19 @@ def _open(name: str, data_dir: str | None) -> tuple[Path, Any, str, str]:
     if folder is None:
         root = _roots(data_dir)[0]
         raise UserError(
-            f"dataset {name}: not prepared in {root / name.partition(':')[0]}; an environment with "
-            f"TensorFlow prepares it: tfds build {name} --file_format=array_record "
-            f"--data_dir={root}"
+            "dataset {}: not prepared in {}; an environment with TensorFlow prepares it: "
+            "tfds build {} --file_format=array_record --data_dir={}",
+            name,
+            root / name.partition(":")[0],
+            name,
+            root,
         )
     if importlib.util.find_spec("array_record") is None:
         raise UserError(
-            f"dataset {name}: array_record, which reads {folder}, is not installed: pip install "
-            "array_record (it is made for Linux alone)"
+            "dataset {}: array_record, which reads {}, is not installed: pip install "
+            "array_record (it is made for Linux alone)",
+            name,
+            folder,
         )
     _check_classes(folder / "features.json")
     import tensorflow_datasets as tfds
@@ -162,12 +169,15 @@ def _open(name: str, data_dir: str | None) -> tuple[Path, Any, str, str]:
         builder: Any = tfds.builder_from_directory(folder)
         features: dict[str, Any] = dict(builder.info.features or {})
     except Exception as error:  # Damaged metadata may raise anything at all.
-        raise UserError(f"{folder}: damaged: {first_line(error)}") from error
+        raise UserError("{}: damaged: {}", folder, first_line(error)) from error
     file_format = getattr(builder.info.file_format, "value", builder.info.file_format)
     if file_format != "array_record":
         raise UserError(
-            f"{folder}: expected array_record files, found {file_format}, which only TensorFlow "
-            f"reads; prepare it with: tfds build {name} --file_format=array_record"
+            "{}: expected array_record files, found {}, which only TensorFlow reads; prepare "
+            "it with: tfds build {} --file_format=array_record",
+            folder,
+            file_format,
+            name,
         )
     image = [key for key, feature in features.items() if type(feature) is tfds.features.Image]
     label = [key for key, feature in features.items() if type(feature) is tfds.features.ClassLabel]
@@ -177,8 +187,9 @@ def _open(name: str, data_dir: str | None) -> tuple[Path, Any, str, str]:
         label = [key for key in label if key == supervised[1]] or label
     if len(image) != 1 or len(label) != 1:
         raise UserError(
-            f"dataset {name}: expected an image and a class label, found the features "
-            f"{', '.join(sorted(features))}"
+            "dataset {}: expected an image and a class label, found the features {}",
+            name,
+            ", ".join(sorted(features)),
         )
     return folder, builder, image[0], label[0]
 
@@ -190,7 +201,7 @@ def _check_classes(path: Path) -> None:
         for key, value in pairs:
             if key in CLASS_KEYS and not str(value).startswith(FEATURES):
                 raise UserError(
-                    f"{path}: expected features of tensorflow_datasets, found {value!r}"
+                    "{}: expected features of tensorflow_datasets, found {}", path, repr(value)
                 )
 
     try:
@@ -198,7 +209,7 @@ def _check_classes(path: Path) -> None:
     except UserError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: damaged: {first_line(error)}") from error
+        raise UserError("{}: damaged: {}", path, first_line(error)) from error
 
 
 def _sources(name: str, folder: Path, builder: Any, image: str) -> dict[str, Any]:
@@ -209,24 +220,29 @@ def _sources(name: str, folder: Path, builder: Any, image: str) -> dict[str, Any
     splits = [split for split in ("train", "validation", "test") if split in builder.info.splits]
     if "train" not in splits:
         raise UserError(
-            f"dataset {name}: expected a split named train, found {', '.join(builder.info.splits)}"
+            "dataset {}: expected a split named train, found {}",
+            name,
+            ", ".join(builder.info.splits),
         )
     sources = {}
     for split in splits:
         paths = [Path(path) for path in builder.info.splits[split].filepaths]
         for path in paths:
             if path.parent.resolve() != folder.resolve() or not path.is_file():
-                raise UserError(f"{folder}: the file {path.name} is missing")
+                raise UserError("{}: the file {} is missing", folder, path.name)
             ensure_within(path, folder)
         try:
             count = len(ArrayRecordDataSource([str(path) for path in paths]))
             source = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
         except Exception as error:  # Damaged files raise whatever their reader does.
-            raise UserError(f"{folder}: damaged: {first_line(error)}") from error
+            raise UserError("{}: damaged: {}", folder, first_line(error)) from error
         if count != len(source):
             raise UserError(
-                f"{folder}: expected the {len(source):,} records of {split} that it promises, "
-                f"found {count:,}"
+                "{}: expected the {} records of {} that it promises, found {}",
+                folder,
+                f"{len(source):,}",
+                split,
+                f"{count:,}",
             )
         sources[split] = source
     return sources

@@ -66,7 +66,7 @@ def answer(
         except BadPictureError as error:
             all_good = False
             flush()  # The pictures before it come first.
-            _report(f"{_(ERROR)} {name}: {said(str(error))}")
+            _report(f"{_(ERROR)} {name}: {said(error)}")
         if each or len(batch) == BATCH:
             flush()
     flush()
@@ -134,7 +134,7 @@ def _read(path: Path, side: int) -> Image.Image:
     try:
         content = sys.stdin.buffer.read(MAX_STDIN + 1) if str(path) == STDIN else path
         if isinstance(content, bytes) and len(content) > MAX_STDIN:
-            raise BadPictureError(f"expected at most {MAX_STDIN:,} bytes, got more")
+            raise BadPictureError("expected at most {} bytes, got more", f"{MAX_STDIN:,}")
         return read_picture(content, side)
     except MemoryError:
         raise BadPictureError("not enough memory to decode it") from None

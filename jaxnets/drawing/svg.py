@@ -303,7 +303,7 @@ def figure_path(output: str) -> Path:
     """The path of a figure that may be written; UserError before any work is done."""
     path = output_path(output)
     if (kind := path.suffix.lower()) not in (".svg", ".png"):
-        raise UserError(f"output: expected a figure as .svg or .png, got {kind or output}")
+        raise UserError("output: expected a figure as .svg or .png, got {}", kind or output)
     if kind == ".png":
         check_png()
     return path

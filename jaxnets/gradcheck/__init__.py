@@ -26,8 +26,9 @@ def gradcheck(network: Checked) -> bool:
     """
     if not hasattr(network, "gradcheck"):
         raise UserError(
-            f'expected a jaxnets.Network, as Network("cnn"), got a {type(network).__name__}; '
-            "jaxnets.check_layer(layer, shapes) checks a layer"
+            'expected a jaxnets.Network, as Network("cnn"), got a {}; '
+            "jaxnets.check_layer(layer, shapes) checks a layer",
+            type(network).__name__,
         )
     return network.gradcheck()
 

@@ -37,7 +37,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.kernels.kernel import Kernel
-from jaxnets.language import said, speaking
+from jaxnets.language import Text, said, speaking
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
 from jaxnets.models.own import Place
 from jaxnets.models.residual import Residual
@@ -75,14 +75,14 @@ def check_layer(
     """
     name = kind_of(layer).__name__
     if isinstance(layer, type):
-        raise UserError(f"{name}: expected a layer, as {name}(), got its class")
+        raise UserError("{}: expected a layer, as {}(), got its class", name, name)
     rule = rule_of(layer)
     if rule is None:
-        raise UserError(f"{name}: expected a rule for it: register_rule({name}, LayerRule(...))")
+        raise UserError("{}: expected a rule for it: register_rule({}, LayerRule(...))", name, name)
     domain = rule.domain if rule.is_own else None
     none = not shapes and not domain
     if none or not all(isinstance(shape, tuple | list) and shape for shape in shapes):
-        raise UserError(f"{name}: expected shapes with a batch first, as [(4, 5)], got {shapes}")
+        raise UserError("{}: expected shapes with a batch first, as [(4, 5)], got {}", name, shapes)
     failing = contextlib.nullcontext()
     if rule.is_own:
         rule, failing = rule._replace(plain=_plain_of(layer)), _in_one_line(layer, rule)
@@ -130,9 +130,12 @@ def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
         error = disagreement(out, _plain_of(layer)(*inputs.values()))
         if not error.value <= TOLERANCES["float32"]:
             raise UserError(
-                f"{_place_of(rule.forward)}expected the forward pass of {kind_of(layer).__name__} "
-                f"itself, got one that differs by {error.value:.1e} on "
-                f"{' x '.join(map(str, shape))} numbers"
+                "{}expected the forward pass of {} itself, got one that differs by {} on {} "
+                "numbers",
+                _place_of(rule.forward),
+                kind_of(layer).__name__,
+                f"{error.value:.1e}",
+                " x ".join(map(str, shape)),
             )
 
 
@@ -163,10 +166,10 @@ def check_own_rules(
         if row.ok:
             continue
         cause = "; ".join(row.causes[:2]) or row.worst
-        why = f"{_place_of(rule.backward)}{row.name}: {cause}"
+        why = Text("{}: {}", f"{_place_of(rule.backward)}{row.name}", cause)
         if not even_if_wrong:
-            raise RunFailedError(f"{why}; even_if_wrong trains with it all the same")
-        show(paint(said(one_line(why)), "red"))
+            raise RunFailedError("{}; even_if_wrong trains with it all the same", why)
+        show(paint(one_line(said(why)), "red"))
 
 
 def judged_rows(batch_size: int, shape: Sequence[int]) -> int:
@@ -194,8 +197,10 @@ def setting_of(layer: Layer, rule: LayerRule, shape: tuple[int, ...]) -> Setting
     params = _param_shapes(layer, shape)
     if params and "params" not in rule.inputs:
         raise UserError(
-            f"the layer has parameters ({', '.join(params)}): expected LayerRule(..., "
-            f'inputs=("params", "x")), got inputs={rule.inputs}'
+            'the layer has parameters ({}): expected LayerRule(..., inputs=("params", "x")), '
+            "got inputs={}",
+            ", ".join(params),
+            rule.inputs,
         )
     return Setting(shape, params, static=rule.static(layer))
 
@@ -229,7 +234,7 @@ def _param_shapes(layer: Layer, shape: tuple[int, ...]) -> dict[str, Any]:
         found = shapes_of(layer, shape)[1]
     except Exception as error:
         kind = type(layer).__name__
-        raise UserError(f"{kind}: does not take {shape}: {first_line(error)}") from error
+        raise UserError("{}: does not take {}: {}", kind, shape, first_line(error)) from error
     params: Any = next(iter(found.values()), {})
     return jax.tree.map(lambda leaf: leaf.shape, params)
 
@@ -420,7 +425,7 @@ def _both(gradients: object) -> tuple[object, object]:
     """The (d_params, dx) that the backward pass of a layer with parameters returns."""
     if not isinstance(gradients, tuple) or len(gradients) != 2:
         got = f"{len(gradients)} values" if isinstance(gradients, tuple) else "one value"
-        raise UserError(f"backward: expected (d_params, dx) of a layer with parameters, got {got}")
+        raise UserError("backward: expected (d_params, dx) of a layer with parameters, got {}", got)
     return gradients
 
 

@@ -195,6 +195,9 @@ class GradientCheck(Observer):
             observer.on_gradient_check(error)
         if not error <= self._tolerance:
             raise RunFailedError(
-                f"gradients disagree at step {step}: relative error {error:.1e} in {leaf}, "
-                f"expected at most {self._tolerance:.1e}"
+                "gradients disagree at step {}: relative error {} in {}, expected at most {}",
+                step,
+                f"{error:.1e}",
+                leaf,
+                f"{self._tolerance:.1e}",
             )

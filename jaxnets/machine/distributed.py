@@ -80,8 +80,10 @@ def _assert_can_listen(coordinator: str) -> None:
     except OSError as error:
         reason = error.strerror
     raise UserError(
-        f"coordinator: cannot listen on {coordinator} ({reason}): expected an address of the "
-        "machine of process 0 and a free port"
+        "coordinator: cannot listen on {} ({}): expected an address of the machine of "
+        "process 0 and a free port",
+        coordinator,
+        reason,
     )
 
 
@@ -170,14 +172,14 @@ class Connection(Processes):
             )
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             if "must be called before" in str(error):
-                raise UserError(f"distributed: {error}") from None
+                raise UserError("distributed: {}", error) from None
             if coordinator is None and global_state.client is None:
                 raise UserError(
                     "distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes here; "
-                    "expected --coordinator, --num_processes and --process_id "
-                    f"({first_line(error)})"
+                    "expected --coordinator, --num_processes and --process_id ({})",
+                    first_line(error),
                 ) from None
-            raise UserError(f"{self._exit_message[0]} ({first_line(error)})") from None
+            raise UserError("{} ({})", self._exit_message[0], first_line(error)) from None
         if jax.config.values["jax_cpu_collectives_implementation"] == "gloo":
             xla_bridge.register_backend_factory("cpu", _cpu_client, fail_quietly=False)
 
@@ -188,8 +190,11 @@ class Connection(Processes):
             for process, values in enumerate(every):
                 if values.get(field) != every[0].get(field):
                     raise UserError(
-                        f"{field}: expected the same on all processes, process 0 has "
-                        f"{every[0].get(field)}, process {process} {values.get(field)}"
+                        "{}: expected the same on all processes, process 0 has {}, process {} {}",
+                        field,
+                        every[0].get(field),
+                        process,
+                        values.get(field),
                     )
 
     def gather(self, name: str, text: str) -> list[str]:
@@ -204,7 +209,7 @@ class Connection(Processes):
         if not self.is_first:
             return json.loads(self.client.blocking_key_value_get(key, FOREVER))
         found = value()
-        self.client.key_value_set(key, json.dumps(found))
+        self.client.key_value_set(key, json.dumps(found, default=str))
         return found
 
     def broadcast_arrays(self, tree: Any, like: Any) -> Any:
@@ -284,7 +289,7 @@ class Connection(Processes):
         """Ends the process from any thread, with one line even if several threads end it."""
         text, status = self._exit_message
         if self._exit_lock.acquire(blocking=False):
-            print(f"error: {one_line(text)}", file=sys.stderr)
+            print(f"error: {one_line(str(text))}", file=sys.stderr)
         else:
             time.sleep(LEAVE_SECONDS)  # Another thread is ending the process.
         _exit_now(status)

@@ -15,7 +15,7 @@ import jax
 from jax._src.distributed import global_state
 
 from jaxnets.errors import UserError
-from jaxnets.language import N_
+from jaxnets.language import N_, Text
 from jaxnets.system import cache_folder, memory_limits, num_cores
 from jaxnets.version import __version__
 
@@ -90,17 +90,23 @@ def set_up_jax(
     if cpu_devices is not None:
         if cpu_devices > len(found):
             raise UserError(
-                f"cpu_devices: expected {cpu_devices}, but this Python has started JAX with "
-                f"{len(found)}; restart it"
+                "cpu_devices: expected {}, but this Python has started JAX with {}; restart it",
+                cpu_devices,
+                len(found),
             )
         found = found[:cpu_devices]
     if devices is not None and devices > len(found) * processes:
         raise UserError(
-            f"devices: expected at most {len(found) * processes} ({describe(found)}"
-            f"{f' in each of {processes} processes' if connected else ''}), got {devices}"
+            "devices: expected at most {} ({}{}), got {}",
+            len(found) * processes,
+            describe(found),
+            Text(" in each of {} processes", processes) if connected else "",
+            devices,
         )
     if devices is not None and devices % processes:
-        raise UserError(f"devices: expected a multiple of the {processes} processes, got {devices}")
+        raise UserError(
+            "devices: expected a multiple of the {} processes, got {}", processes, devices
+        )
     default = (cpu_devices or 1) if found[0].platform == "cpu" else len(found)
     per_process = devices // processes if devices else default
     if not connected:
@@ -117,8 +123,10 @@ def devices_of_all_processes(per_process: int) -> Devices:
     for process, theirs in enumerate(owned):
         if len(theirs) != len(owned[0]):
             raise UserError(
-                f"devices: expected as many in each process, process 0 has {len(owned[0])}, "
-                f"process {process} {len(theirs)}"
+                "devices: expected as many in each process, process 0 has {}, process {} {}",
+                len(owned[0]),
+                process,
+                len(theirs),
             )
     return [device for theirs in owned for device in theirs[:per_process]]
 
@@ -128,17 +136,17 @@ def _found(platform: str | None) -> Devices:
     try:
         found = jax.local_devices()
     except RuntimeError as error:  # JAX_PLATFORMS names one that is not here.
-        raise UserError(f"platform: JAX finds no device: {error}") from error
+        raise UserError("platform: JAX finds no device: {}", error) from error
     if platform in (None, found[0].platform):
         return found
     allowed = jax.config.values["jax_platforms"]
     if platform == "cpu":
-        hint = "this Python has started JAX with it: restart it"
+        hint = Text("this Python has started JAX with it: restart it")
     elif allowed:
-        hint = f"JAX_PLATFORMS={allowed} keeps it from looking further"
+        hint = Text("JAX_PLATFORMS={} keeps it from looking further", allowed)
     else:
-        hint = f"{ACCELERATORS[platform]}, in Colab choose a runtime with one"
-    raise UserError(f"platform: expected {platform}, JAX has only {describe(found)}; {hint}")
+        hint = Text("{}, in Colab choose a runtime with one", Text(ACCELERATORS[platform]))
+    raise UserError("platform: expected {}, JAX has only {}; {}", platform, describe(found), hint)
 
 
 def versions() -> dict[str, str]:
@@ -157,7 +165,7 @@ def surroundings(devices: Devices) -> dict[str, Any]:
     return {
         "versions": versions(),
         "device_platform": devices[0].platform,
-        "device": describe(devices),
+        "device": str(describe(devices)),
         "num_devices": len(devices),
         "processor": cpu_name() if on_cpu else devices[0].device_kind,
         "cores": num_cores() if on_cpu else None,
@@ -173,18 +181,18 @@ def inventory(used: Devices, parallel: str) -> dict[str, Any]:
         "count": len(found),
         "used": len(used),
         "parallel": parallel,
-        "description": describe(used),
+        "description": str(describe(used)),
         "versions": versions(),
     }
 
 
-def describe(devices: Devices) -> str:
+def describe(devices: Devices) -> Text:
     """The devices in a few words: "CPU, 2 cores" or "8 x TPU v5 lite"."""
     if devices[0].platform == "cpu":
-        cores = CORE if (count := num_cores()) == 1 else CORES.format(count)
-        return cores if len(devices) == 1 else SIMULATED.format(cores, len(devices))
+        cores = Text(CORE) if (count := num_cores()) == 1 else Text(CORES, count)
+        return cores if len(devices) == 1 else Text(SIMULATED, cores, len(devices))
     count = "" if len(devices) == 1 else f"{len(devices)} x "
-    return f"{count}{devices[0].device_kind}"
+    return Text("{}{}", count, devices[0].device_kind)
 
 
 def cpu_name() -> str:

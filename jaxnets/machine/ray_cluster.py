@@ -38,7 +38,7 @@ def join_ray(cluster: str, num_cpus: int | None = None) -> Any:
             warnings.simplefilter("ignore", RuntimeWarning)
             ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Of Ray's start it is a plain one.
-        raise UserError(f"ray: no cluster at {cluster}: {first_line(error)}") from None
+        raise UserError("ray: no cluster at {}: {}", cluster, first_line(error)) from None
     # It prints of each lost worker to stdout, where our table or JSON goes.
     ray._private.worker._worker_logs_enabled = False
     return ray

@@ -241,10 +241,10 @@ def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str
     wanted = [f"{prefix}.{part}" for prefix in TORCHVISION.values() for part in ("weight", "bias")]
     for name in wanted:
         if name not in state_dict:
-            raise UserError(f"no tensor {name}, which torchvision's alexnet has")
+            raise UserError("no tensor {}, which torchvision's alexnet has", name)
     for name in state_dict:
         if name not in wanted:
-            raise UserError(f"found a tensor {name}, which torchvision's alexnet does not have")
+            raise UserError("found a tensor {}, which torchvision's alexnet does not have", name)
     params: dict[str, dict[str, np.ndarray]] = {}
     for name, prefix in TORCHVISION.items():
         weight, bias = (np.asarray(state_dict[f"{prefix}.{part}"]) for part in ("weight", "bias"))

@@ -23,6 +23,7 @@ import flax.linen as nn
 from flax.linen import activation
 
 from jaxnets.errors import UserError, first_line
+from jaxnets.language import Text
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, Layer, kind_of
@@ -72,7 +73,7 @@ def from_rows(rows: object, *, draws: bool = True) -> Chain:
       UserError: They are no rows, or a file of the user's is needed and not known.
     """
     if not isinstance(rows, list) or not 0 < len(rows) <= MOST_LAYERS:
-        raise UserError(f"layers: expected 1 to {MOST_LAYERS} rows, got {rows!r:.40}")
+        raise UserError("layers: expected 1 to {} rows, got {}", MOST_LAYERS, f"{rows!r:.40}")
     return Chain([_from_row(row, draws) for row in rows])
 
 
@@ -89,9 +90,13 @@ def know_kind(value: Kind) -> Row:
     """Lets chains find a layer or an initializer of the user's own; returns its row."""
     name, module = value.__name__, sys.modules.get(value.__module__)
     if value.__module__.partition(".")[0] in NO_OWN_MODULES:
-        raise UserError(f"{name} of {value.__module__}: expected a function in a file of your own")
+        raise UserError(
+            "{} of {}: expected a function in a file of your own", name, value.__module__
+        )
     if not name.isidentifier() or "<locals>" in value.__qualname__:
-        raise UserError(f"{value.__qualname__}: expected a function with a name, defined in a file")
+        raise UserError(
+            "{}: expected a function with a name, defined in a file", value.__qualname__
+        )
     try:
         path = Path(inspect.getsourcefile(module or value) or "")
     except TypeError:  # Defined in a notebook.
@@ -123,21 +128,21 @@ def _to_row(layer: Layer) -> Row:
     kind, name = kind_of(layer), getattr(layer, "name", None)
     where = f"{kind.__name__} {name or ''}".rstrip()
     if kind.__name__ in STATEFUL and kind.__module__.startswith("flax."):
-        raise UserError(f"{where}: expected jaxnets.BatchNorm, whose statistics are parameters")
+        raise UserError("{}: expected jaxnets.BatchNorm, whose statistics are parameters", where)
     row = _kind_row(kind)
     if _is_function(layer):
         return row
     row |= {"name": name} if name else {}
     if not dataclasses.is_dataclass(layer):
         if vars(layer):
-            raise UserError(f"{where}: expected a dataclass, whose settings can be recorded")
+            raise UserError("{}: expected a dataclass, whose settings can be recorded", where)
         return row
     for field in dataclasses.fields(layer):
         value = getattr(layer, field.name)
         if field.name in NO_SETTING_OF_ROW:
-            raise UserError(f"{where}: expected another name of its setting than {field.name}")
+            raise UserError("{}: expected another name of its setting than {}", where, field.name)
         if field.name in ("dtype", "param_dtype") and value not in (None, field.default):
-            raise UserError(f"{where}: {field.name}: expected none; the run's precision sets it")
+            raise UserError("{}: {}: expected none; the run's precision sets it", where, field.name)
         if field.name not in NO_SETTINGS and field.init and value is not field.default:
             row[field.name] = _to_data(value, f"{where}: {field.name}")
     return row
@@ -178,7 +183,9 @@ def _to_data(value: object, where: str) -> object:
         return [_to_data(part, where) for part in value]
     if _is_function(value) and callable(value):
         return _initializer_to_data(value)
-    raise UserError(f"{where}: expected numbers, texts, or an initializer, got {value!r:.60}")
+    raise UserError(
+        "{}: expected numbers, texts, or an initializer, got {}", where, f"{value!r:.60}"
+    )
 
 
 def _initializer_to_data(draw: Callable[..., Any]) -> Row:
@@ -202,22 +209,22 @@ def _initializer_to_data(draw: Callable[..., Any]) -> Row:
 
 def _from_row(row: object, draws: bool) -> Layer:
     if not isinstance(row, dict) or not isinstance(name := row.get("kind", row.get("own")), str):
-        raise UserError(f"layers: expected a row with a kind, got {row!r:.60}")
+        raise UserError("layers: expected a row with a kind, got {}", f"{row!r:.60}")
     kind = _find_own(row) if "own" in row else _known(name)
     if kind is None:
-        raise UserError(f"layers: expected a kind of layer, got {name!r:.40}")
+        raise UserError("layers: expected a kind of layer, got {}", f"{name!r:.40}")
     if _is_function(kind):
         return kind
     given = {key: value for key, value in row.items() if key not in NO_SETTING_OF_ROW}
     fields = getattr(kind, "__dataclass_fields__", {}).keys() - set(NO_SETTINGS) | {"name"}
     if unknown := given.keys() - fields:
-        raise UserError(f"layers: {name} has no setting {min(unknown)!r:.40}")
+        raise UserError("layers: {} has no setting {}", name, f"{min(unknown)!r:.40}")
     try:
         return kind(**{key: _from_data(value, draws) for key, value in given.items()})
     except UserError:
         raise
     except Exception as error:  # What a kind makes of a wrong setting.
-        raise UserError(f"layers: {name}: {first_line(error)}") from error
+        raise UserError("layers: {}: {}", name, first_line(error)) from error
 
 
 def _find_own(part: Row) -> Kind:
@@ -230,12 +237,17 @@ def _find_own(part: Row) -> Kind:
     if isinstance(digest, str | None) and (name, digest) in _own:
         return _own[name, digest]
     if file is None:
-        raise UserError(f"{name!r:.40}: a layer of your own, which no file holds; define it first")
+        raise UserError(
+            "{}: a layer of your own, which no file holds; define it first", f"{name!r:.40}"
+        )
     changed = any(known == name for known, _ in _own)
     raise UserError(
-        f"{name!r:.40} is the user's own: expected layers=FILE, {str(file)!r:.80} of "
-        f"SHA-256 {str(digest)[:12]}…, as the run folder keeps it in layers/"
-        + ("; the one that you named has changed since" if changed else "")
+        "{} is the user's own: expected layers=FILE, {} of SHA-256 {}…, as the run folder keeps it "
+        "in layers/{}",
+        f"{name!r:.40}",
+        f"{str(file)!r:.80}",
+        str(digest)[:12],
+        Text("; the one that you named has changed since") if changed else "",
     )
 
 
@@ -252,7 +264,7 @@ def _from_data(value: object, draws: bool) -> object:
         return nn.initializers.zeros  # Only its shape is asked for.
     ((maker, settings),) = value.items()
     if maker not in INITIALIZERS:
-        raise UserError(f"layers: expected an initializer, got {maker!r:.40}")
+        raise UserError("layers: expected an initializer, got {}", f"{maker!r:.40}")
     made: Any = getattr(nn.initializers, maker)
     given = {name: _from_data(part, draws) for name, part in settings.items()}
     return made if maker in ("zeros", "ones") else made(**given)

@@ -58,7 +58,7 @@ class BatchNorm(nn.BatchNorm):
     def __post_init__(self) -> None:
         for field in dataclasses.fields(nn.BatchNorm):
             if field.name not in SETTABLE and getattr(self, field.name) != field.default:
-                raise UserError(f"BatchNorm: expected no {field.name}; epsilon is its one setting")
+                raise UserError("BatchNorm: expected no {}; epsilon is its one setting", field.name)
         super().__post_init__()
 
     @nn.compact

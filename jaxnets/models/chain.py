@@ -48,7 +48,7 @@ class Chain(Described, nn.Module):
 
     def __post_init__(self):
         if not isinstance(self.layers, Sequence):
-            raise UserError(f"expected a list of layers, got {type(self.layers).__name__}")
+            raise UserError("expected a list of layers, got {}", type(self.layers).__name__)
         self.layers = named(self.layers)
         super().__post_init__()
 
@@ -107,32 +107,39 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
     for place, layer in enumerate(layers, start=1):
         if isinstance(layer, Chain):
             raise UserError(
-                f"layer {place}: expected a layer, got a Chain; *[...] inserts a list's"
+                "layer {}: expected a layer, got a Chain; *[...] inserts a list's", place
             )
         if isinstance(layer, nn.Dropout) and not (
             isinstance(layer.rate, int | float) and 0 <= layer.rate <= 1
         ):
-            raise UserError(f"layer {place}: expected a rate from 0 to 1, got {layer.rate!r:.40}")
+            raise UserError(
+                "layer {}: expected a rate from 0 to 1, got {}", place, f"{layer.rate!r:.40}"
+            )
         if not callable(layer):
             got = f"{type(layer).__name__} {layer!r:.40}"
-            raise UserError(f"layer {place}: expected a layer or a function, got {got}")
+            raise UserError("layer {}: expected a layer or a function, got {}", place, got)
         if isinstance(layer, type):
             kind = layer.__name__
             raise UserError(
-                f"layer {place}: expected a layer, as {kind}(...), got the class {kind}"
+                "layer {}: expected a layer, as {}(...), got the class {}", place, kind, kind
             )
         if isinstance(layer, nn.Module) and layer.name is not None:
             if not (isinstance(layer.name, str) and layer.name.isidentifier()):
-                raise UserError(f"layer {place}: expected a name as conv1, got {layer.name!r:.40}")
+                raise UserError(
+                    "layer {}: expected a name as conv1, got {}", place, f"{layer.name!r:.40}"
+                )
             if (other := names.setdefault(layer.name, place)) != place:
                 raise UserError(
-                    f"layers {other} and {place} have the name {layer.name}; expected one for each"
+                    "layers {} and {} have the name {}; expected one for each",
+                    other,
+                    place,
+                    layer.name,
                 )
     modules = [layer for layer in layers if isinstance(layer, nn.Module)]
     for place, layer in enumerate(modules):
         if any(layer is other for other in modules[:place]):
             kind = type(layer).__name__
-            raise UserError(f"a layer ({kind}) stands at two places; expected one for each place")
+            raise UserError("a layer ({}) stands at two places; expected one for each place", kind)
     found, counts = [], dict[str, int]()
     for layer in layers:
         if isinstance(layer, nn.Module) and not isinstance(layer, nn.Dropout):

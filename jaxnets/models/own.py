@@ -26,6 +26,7 @@ from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import OwnNetwork
 from jaxnets.errors import UserError, first_line
 from jaxnets.facts import size_text
+from jaxnets.language import Text
 from jaxnets.models.as_data import Kind, Row, from_rows, know_file, know_kind, to_rows
 from jaxnets.models.batch_norm import STATISTICS
 from jaxnets.models.chain import Chain, chains_of, kind_of, shapes_of, walk
@@ -45,19 +46,21 @@ def from_file(file: str) -> OwnNetwork:
     module = run_file(path)
     make, recipe = getattr(module, "model", None), getattr(module, "recipe", {})
     if not callable(make) or isinstance(make, nn.Module):
-        raise UserError(f"{file}: expected a function model(num_classes), got {make!r:.40}")
+        raise UserError("{}: expected a function model(num_classes), got {}", file, f"{make!r:.40}")
     if path.stem in PRESETS:
-        raise UserError(f"{file}: expected a name of its own, got that of a network of the lecture")
+        raise UserError(
+            "{}: expected a name of its own, got that of a network of the lecture", file
+        )
     if not isinstance(recipe, dict):
-        raise UserError(f"{file}: recipe: expected a dict of settings, got {recipe!r:.60}")
+        raise UserError("{}: recipe: expected a dict of settings, got {}", file, f"{recipe!r:.60}")
     for name in recipe:
         if name not in Config.__dataclass_fields__:
             error = unknown_field(str(name), Config.__dataclass_fields__)
-            raise UserError(f"{file}: recipe: {error}")
+            raise UserError("{}: recipe: {}", file, error)
     if (optimizer := getattr(module, "optimizer", None)) is not None:
         if not callable(optimizer):
             got = f"{optimizer!r:.40}"
-            raise UserError(f"{file}: expected a function optimizer(learning_rate), got {got}")
+            raise UserError("{}: expected a function optimizer(learning_rate), got {}", file, got)
         recipe = {**recipe, "optimizer": _in_one_line(optimizer, Place(path, optimizer))}
     return _network(path.stem, make, recipe, Place(path, make))
 
@@ -83,7 +86,7 @@ def from_object(model: Chain | Callable[[int], Chain]) -> OwnNetwork:
         return _network("chain", lambda num_classes: model, {}, Place())
     if isinstance(model, nn.Module):
         got = type(model).__name__
-        raise UserError(f"model: expected a Chain or a function (num_classes) -> Chain, got {got}")
+        raise UserError("model: expected a Chain or a function (num_classes) -> Chain, got {}", got)
     name = getattr(model, "__name__", "")
     return _network(name if name.isidentifier() else "own", model, {}, Place())
 
@@ -97,7 +100,7 @@ def run_file(path: Path) -> ModuleType:
     name = f"jaxnets_own.{path.stem}"  # A file jax.py does not take the place of JAX.
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(f"{path}: expected a file of Python, found none")
+        raise UserError("{}: expected a file of Python, found none", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     folder = str(path.resolve().parent)
@@ -149,14 +152,14 @@ class Place:
             yield
         except SyntaxError as error:
             line = "" if error.lineno is None else f":{error.lineno}"
-            raise UserError(f"{error.filename or self.file}{line}: {error.msg}") from error
+            raise UserError("{}{}: {}", error.filename or self.file, line, error.msg) from error
         except (Exception, SystemExit) as error:
             steps = traceback.extract_tb(error.__traceback__)
             file = str(self._path and self._path.resolve())
             ours = [step for step in steps if os.path.realpath(step.filename) == file]
             where = f"{self._path}:{ours[-1].lineno}: " if ours else self.of()
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-            raise UserError(f"{where}{doing}{kind}{first_line(error)}") from error
+            raise UserError("{}{}{}{}", where, doing, kind, first_line(error)) from error
 
 
 def _network(
@@ -166,7 +169,7 @@ def _network(
         with place.in_one_line(f"model({num_classes}): "):
             made = make(num_classes)
             if not isinstance(made, Chain):
-                raise UserError(f"expected a jaxnets.Chain, got {type(made).__name__}")
+                raise UserError("expected a jaxnets.Chain, got {}", type(made).__name__)
             rows = to_rows(made)
             return rows, from_rows(rows)
 
@@ -187,35 +190,47 @@ def _check_shapes(
     params: Any = {}
     for number, layer in enumerate(chain.layers, start=1):
         name = getattr(layer, "name", None) or ""
-        what = f"layer {number} ({' '.join(filter(None, [kind_of(layer).__name__, name]))})"
+        what = Text(
+            "layer {} ({})", number, " ".join(filter(None, [kind_of(layer).__name__, name]))
+        )
         before = size_text(shape[1:])
         window = getattr(layer, "kernel_size", ())
         if len(shape) == 4 and isinstance(window, int):
             raise UserError(
-                f"{place.of(name)}{what}: expected a kernel_size for rows and columns, as "
-                f"({window}, {window}), got {window}"
+                "{}{}: expected a kernel_size for rows and columns, as ({}, {}), got {}",
+                place.of(name),
+                what,
+                window,
+                window,
+                window,
             )
         if 0 in np.ravel(getattr(layer, "strides", 1)):
-            raise UserError(f"{place.of(name)}{what}: expected strides above 0, got 0")
+            raise UserError("{}{}: expected strides above 0, got 0", place.of(name), what)
         try:
             out, its_params = shapes_of(layer, shape)
         except Exception as error:
             raise UserError(
-                f"{place.of(name)}{what} does not take {before}: {first_line(error)}"
+                "{}{} does not take {}: {}", place.of(name), what, before, first_line(error)
             ) from error
         shape = out.shape
         params |= flatten_dict(its_params)
         if 0 in shape:
-            raise UserError(f"{place.of(name)}{what}: images of {before} are too small for it")
+            raise UserError("{}{}: images of {} are too small for it", place.of(name), what, before)
     if shape != (2, num_classes):
         got, hint = size_text(shape[1:]), ""
         if len(shape) > 2:
-            hint = "; flatten or global_average_pool before a dense layer makes a row of an image"
-        raise UserError(f"{place.of(name)}{what}: expected {num_classes} logits, got {got}{hint}")
+            hint = Text(
+                "; flatten or global_average_pool before a dense layer makes a row of an image"
+            )
+        raise UserError(
+            "{}{}: expected {} logits, got {}{}", place.of(name), what, num_classes, got, hint
+        )
     if kind_of(chain.layers[-1]).__name__ == nn.softmax.__name__:
         raise UserError(
-            f"{place.of(name)}{what}: expected logits from the last layer, got probabilities; the "
-            "loss and predict take the softmax, so leave it out"
+            "{}{}: expected logits from the last layer, got probabilities; the loss and "
+            "predict take the softmax, so leave it out",
+            place.of(name),
+            what,
         )
     return params
 
@@ -225,12 +240,15 @@ def _check_params(chain: Chain, params: ParamShapes, place: Place) -> None:
     for path, leaf in params.items():
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             where = f"{place.of(path[0])}{'.'.join(path)}"
-            raise UserError(f"{where}: expected floating-point numbers, got {leaf.dtype}")
+            raise UserError("{}: expected floating-point numbers, got {}", where, leaf.dtype)
     for path, layer in walk(chain):
         if chains_of(layer) or isinstance(layer, nn.BatchNorm):
             continue
         for name in {p[-1] for p in params if p[: len(path)] == path}.intersection(STATISTICS):
             raise UserError(
-                f"{place.of(path[-1])}{kind_of(layer).__name__}: expected another name of its "
-                f"parameter than {name}, which is a running statistic of a batch norm"
+                "{}{}: expected another name of its parameter than {}, which is a running "
+                "statistic of a batch norm",
+                place.of(path[-1]),
+                kind_of(layer).__name__,
+                name,
             )

@@ -61,7 +61,9 @@ def added(ours: jax.Array, theirs: jax.Array) -> jax.Array:
     if ours.shape != theirs.shape:
         sizes = [size_text(branch.shape[1:]) for branch in (ours, theirs)]
         raise UserError(
-            f"a residual block adds equal shapes: its chain gives {sizes[0]} and its shortcut "
-            f"{sizes[1]}; a shortcut such as a 1x1 convolution gives the chain's shape"
+            "a residual block adds equal shapes: its chain gives {} and its shortcut {}; a "
+            "shortcut such as a 1x1 convolution gives the chain's shape",
+            sizes[0],
+            sizes[1],
         )
     return ours + theirs

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.display import printable
 from jaxnets.errors import UserError
-from jaxnets.language import _
+from jaxnets.language import Text, _
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
 from jaxnets.models.chain import Chain
 from jaxnets.trees import Params
@@ -59,13 +59,13 @@ def load_weights(path: str, fresh: Params, head: str = HEAD) -> Params:
         new_head = _check(shapes, fresh, head, ours)
         for name, part in slices.items():  # Surplus tensors too: NumPy has no FP8.
             if (found := part.get_dtype()) not in FLOATS:
-                raise UserError(f"{name}: expected float32 numbers, found {found}")
+                raise UserError("{}: expected float32 numbers, found {}", name, found)
         tensors = {name: file.get_tensor(name) for name in names}
         dtype = jax.tree.leaves(fresh)[0].dtype
         for name, tensor in tensors.items():
             with np.errstate(over="ignore"):  # Of numbers that only float64 holds.
                 if not np.isfinite(tensor.astype(dtype)).all():
-                    raise UserError(f"{name}: expected finite {dtype} numbers, found others")
+                    raise UserError("{}: expected finite {} numbers, found others", name, dtype)
         if ours:
             named = {name.removeprefix(OURS): tensor for name, tensor in tensors.items()}
             params = unflatten_dict(named, sep="/")
@@ -111,26 +111,30 @@ def _opened(path: str) -> Generator[Any]:
     kind = Path(path).suffix.lower()
     if kind in PICKLES:
         raise UserError(
-            f"init_from: {path} may be a pickle, which can run any code, so it is not read; write "
-            f'its weights anew: python -c "import torch; from safetensors.torch import save_file; '
-            f"save_file(torch.load({path!r}, weights_only=True), "
-            f'{str(Path(path).with_suffix(".safetensors"))!r})"'
+            "init_from: {} may be a pickle, which can run any code, so it is not read; write "
+            'its weights anew: python -c "import torch; from safetensors.torch import '
+            'save_file; save_file(torch.load({}, weights_only=True), {})"',
+            path,
+            repr(path),
+            repr(str(Path(path).with_suffix(".safetensors"))),
         )
     if kind != ".safetensors":
-        raise UserError(f"init_from: expected a .safetensors file or a run folder, got {path}")
+        raise UserError("init_from: expected a .safetensors file or a run folder, got {}", path)
     if not Path(path).is_file():
-        what = "not a file" if Path(path).exists() else "no such file"
-        raise UserError(f"init_from: {what}: {path}")
+        what = Text("not a file") if Path(path).exists() else Text("no such file")
+        raise UserError("init_from: {}: {}", what, path)
     try:
         file = safetensors.safe_open(path, framework="numpy")
     except (safetensors.SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"init_from: {path} is damaged or no safetensors file: {reason}") from error
+        raise UserError(
+            "init_from: {} is damaged or no safetensors file: {}", path, reason
+        ) from error
     try:
         with file:
             yield file
     except UserError as error:
-        raise UserError(f"init_from: {given}: {error}") from None
+        raise UserError("init_from: {}: {}", given, error) from None
 
 
 def _are_ours(names: Iterable[str]) -> bool:
@@ -179,5 +183,8 @@ def _other_shape(name: str, theirs: Shape | None, ours: Shape | None) -> UserErr
     >>> print(_other_shape("conv1/bias", (32,), None))
     the file has conv1/bias of shape (32,); this network has no conv1/bias
     """
-    has = [f"{name} of shape {shape}" if shape else f"no {name}" for shape in (theirs, ours)]
-    return UserError(f"the file has {has[0]}; this network has {has[1]}")
+    has = [
+        Text("{} of shape {}", name, shape) if shape else Text("no {}", name)
+        for shape in (theirs, ours)
+    ]
+    return UserError("the file has {}; this network has {}", has[0], has[1])

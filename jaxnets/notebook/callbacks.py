@@ -96,8 +96,8 @@ class Callbacks(Observer):
             callback.on_epoch_end = function
         elif isinstance(callback, type) or not any(hasattr(callback, name) for name in NAMES):
             raise UserError(
-                "callbacks: expected a jaxnets.Callback or a function (epoch, logs), got "
-                f"{callback!r:.80}"
+                "callbacks: expected a jaxnets.Callback or a function (epoch, logs), got {}",
+                f"{callback!r:.80}",
             )
         callback.model = self._model
         return callback

@@ -79,7 +79,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
-            raise UserError(f"y: expected two classes or more, got 1 class: {self.classes_[0]}")
+            raise UserError("y: expected two classes or more, got 1 class: {}", self.classes_[0])
         params = {"validation_size": 0, **self.get_params()}
         verbose = params.pop("verbose")
         data = from_arrays((X, codes), params["validation_size"], test=False)
@@ -94,7 +94,7 @@ class Classifier(ClassifierMixin, BaseEstimator):
         X, predictor = validate_data(self, X, allow_nd=True, reset=False), self.network_.predictor
         form, shape = predictor.image_shape, X.shape[1:]
         if math.prod(shape) != math.prod(form):
-            raise UserError(f"X: expected images of {form}, as in training, got {shape}")
+            raise UserError("X: expected images of {}, as in training, got {}", form, shape)
         if X.dtype.kind == "f" and len(form) == 3:  # A scaler's pixels may exceed 0 and 1 a little.
             return predictor.probabilities(X.astype(np.float32).reshape(-1, *form))
         return predictor.probabilities(to_images(X, form))

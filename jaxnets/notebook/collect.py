@@ -30,13 +30,14 @@ def collected(data: Any) -> Any:
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2 or not np.ndim(batch[1]):
             raise UserError(
-                f"data: expected batches (images, labels) of {type(data).__name__}, got "
-                f"{_form(batch)}"
+                "data: expected batches (images, labels) of {}, got {}",
+                type(data).__name__,
+                _form(batch),
             )
         images, labels = map(np.asarray, batch)
         batches.append((images, labels))
     if not batches:
-        raise UserError(f"data: expected batches (images, labels), {type(data).__name__} has none")
+        raise UserError("data: expected batches (images, labels), {} has none", type(data).__name__)
     images, labels = map(np.concatenate, zip(*batches, strict=True))
     return images, labels
 

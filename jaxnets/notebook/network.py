@@ -42,6 +42,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.facts import ANSWERS, Described, check
 from jaxnets.gradcheck import command as gradcheck
 from jaxnets.gradcheck.networks import network_for
+from jaxnets.language import Text, said
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_model
@@ -120,10 +121,10 @@ class Network(Described):
         """
         if isinstance(model, Network) or not (isinstance(model, str | Config) or callable(model)):
             got = type(model).__name__
-            raise UserError(f'model: expected a name as "cnn", a Chain or a Config, got {got}')
+            raise UserError('model: expected a name as "cnn", a Chain or a Config, got {}', got)
         for name in settings:
             if name in INSTEAD:
-                raise UserError(f"{name}: {INSTEAD[name]}")
+                raise UserError("{}: {}", name, INSTEAD[name])
         data = collected(data)
         self._given = {"model": model, "data": data, **settings}
         base = model if isinstance(model, Config) else None
@@ -189,7 +190,9 @@ class Network(Described):
             config = dataclasses.replace(config, mine=tuple(map(name_of, mine)))
         for name in functions:
             if name not in CUSTOM_FIELDS or not is_custom(getattr(config, name)):
-                raise UserError(f"{name}: expected the run's own settings, but a function of yours")
+                raise UserError(
+                    "{}: expected the run's own settings, but a function of yours", name
+                )
         config = dataclasses.replace(config, **functions)
         network._read(folder, config, data, mine)
         return network
@@ -223,7 +226,7 @@ class Network(Described):
             if self._data is None:
                 if self.config.dataset == NAME:
                     ways = "net.fit(x, y) or jaxnets.load(DIR, data=(x, y))"
-                    raise UserError(f"data: the arrays are in no file; expected {ways}")
+                    raise UserError("data: the arrays are in no file; expected {}", ways)
                 self._data = load_data(self.config)
             if self._data.is_regression:
                 raise UserError("data: expected classes; Experiment.create(...).train() regresses")
@@ -332,11 +335,15 @@ class Network(Described):
             except BaseException as error:  # The parameters were given to the step that failed.
                 if isinstance(error, NonFiniteLossError):
                     rate = self.config.learning_rate
-                    error.args = (f"{error}; try a learning_rate below {rate:g}",)
+                    error.args = (
+                        "{}; try a learning_rate below {}",
+                        Text(*error.args),
+                        f"{rate:g}",
+                    )
                 self._begin()
                 raise
         if verbose and early.reason:
-            show(early.reason)
+            show(said(early.reason))
         hooks.call("on_train_end", self.history[first:].last)
         if hooks.error is not None:
             raise hooks.error
@@ -364,8 +371,10 @@ class Network(Described):
         what = next(iter(settings), "x and y")
         if settings or (dataset is not None and dataset.checksum != known):
             raise UserError(
-                f"{what}: expected those of the first fit, as the network is trained; "
-                f'Network("{self.config.model}", ...) begins another'
+                "{}: expected those of the first fit, as the network is trained; "
+                'Network("{}", ...) begins another',
+                what,
+                self.config.model,
             )
         if self._data is None:
             self._data = dataset
@@ -545,7 +554,7 @@ class Network(Described):
         """
         path, checkpoint = Path(workdir).expanduser(), self._reached()
         if (path / CONFIG).exists() and not overwrite:
-            raise UserError(f"{path} holds a run; net.save(DIR, overwrite=True) replaces it")
+            raise UserError("{} holds a run; net.save(DIR, overwrite=True) replaces it", path)
         test = self.evaluate() if self._finished and len(self.data.test) else None
         with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
             write_config(folder, self.experiment)
@@ -691,7 +700,7 @@ def _dataset_of(data: Data, config: Config) -> Dataset:
 def _check_size(images: Any, expected: tuple[int, ...]) -> None:
     """Raises UserError unless the images have the training images' shape (H, W, C)."""
     if (shape := images.shape[1:]) != expected:
-        raise UserError(f"expected images of {expected}, as in training, got {shape}")
+        raise UserError("expected images of {}, as in training, got {}", expected, shape)
 
 
 def _batches_of(batch_size: int | None) -> dict[str, Any]:
@@ -699,7 +708,7 @@ def _batches_of(batch_size: int | None) -> dict[str, Any]:
     if batch_size is None:
         return {}
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise UserError(f"batch_size: expected a whole number from 1, got {batch_size!r:.40}")
+        raise UserError("batch_size: expected a whole number from 1, got {}", f"{batch_size!r:.40}")
     return {"batch_size": batch_size}
 
 
@@ -727,17 +736,17 @@ def _check_fit(
         raise UserError("shuffle: every epoch has its own order, which seed determines")
     for name in settings:
         if name in WEIGHTS:
-            raise UserError(f"{name}: {WEIGHTS[name]}")
+            raise UserError("{}: {}", name, WEIGHTS[name])
         if name not in ("shuffle", *Config.__dataclass_fields__):
             known = ("epochs", "callbacks", "verbose", *Config.__dataclass_fields__)
             raise unknown_field(name, known)
     for name, value in (("validation_data", validation_data), ("validation_split", share)):
         if value is not None and not has_data:
             raise UserError(
-                f'{name}: expected with x and y; Network("cnn", validation_size=...) holds '
-                "images back"
+                '{}: expected with x and y; Network("cnn", validation_size=...) holds images back',
+                name,
             )
     if share is not None and (validation_data is not None or not 0 <= share < 1):
         raise UserError(
-            f"validation_split: expected from 0 to below 1, without validation_data, got {share}"
+            "validation_split: expected from 0 to below 1, without validation_data, got {}", share
         )

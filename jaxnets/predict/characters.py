@@ -105,7 +105,7 @@ def find_characters(
     kept = large | (lengths >= MIN_STROKE * lengths[large].max())
     found = [one for one, keep in zip(found, kept, strict=True) if keep]
     if len(found) > MAX_PARTS:
-        raise BadPictureError(f"expected writing, found {len(found):,} parts of ink")
+        raise BadPictureError("expected writing, found {} parts of ink", f"{len(found):,}")
 
     found.sort(key=lambda one: one.height)
     ink = np.cumsum([sizes[one.parts[0]] for one in found])

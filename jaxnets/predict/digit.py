@@ -49,7 +49,7 @@ def to_digit(picture: Image.Image, *, single: bool = False) -> np.ndarray:
         return np.asarray(grey)
     ink = _find_ink(grey, light)
     if single and max(grey.size) > FEWEST and (count := _count(ink)) > 1:
-        raise BadPictureError(f"expected one character, found {count}: prepare=digits reads each")
+        raise BadPictureError("expected one character, found {}: prepare=digits reads each", count)
     parts, sizes = parts_of(ink)
     return _to_format(ink, (sizes >= MIN_PART * sizes.max())[parts] & (parts > 0))
 

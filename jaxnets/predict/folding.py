@@ -18,6 +18,7 @@ import numpy as np
 from jaxnets.backprop.rules import rule_of
 from jaxnets.backprop.windows import window_pads
 from jaxnets.errors import UserError
+from jaxnets.language import Text
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import BatchNorm, fold
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, layer_name
@@ -138,9 +139,11 @@ def describe(layer: Layer, shape: Shape) -> dict[str, Any]:
     # A subclass of a layer may compute something else.
     kind, *fields = KINDS.get(kind_of(layer), [""])
     if kind == "dense" and len(shape) > 1:
-        raise _not_described(layer, "it works at each place of a picture, as nn.Conv(K, (1, 1))")
+        raise _not_described(
+            layer, Text("it works at each place of a picture, as nn.Conv(K, (1, 1))")
+        )
     if not kind:
-        raise _not_described(layer, "it is no layer of Flax or jaxnets that they know")
+        raise _not_described(layer, Text("it is no layer of Flax or jaxnets that they know"))
     row = {"kind": kind, **{field: getattr(layer, field) for field in fields}}
     rule = rule_of(layer)
     try:
@@ -153,12 +156,14 @@ def describe(layer: Layer, shape: Shape) -> dict[str, Any]:
             row |= {"window": window, "stride": static["strides"], "padding": pads}
             row["groups"] = static["groups"]
     except ValueError as error:
-        raise _not_described(layer, str(error)) from None
+        raise _not_described(layer, error) from None
     return row
 
 
-def _not_described(layer: Any, reason: str) -> UserError:
+def _not_described(layer: Any, reason: object) -> UserError:
     return UserError(
-        f"safetensors, onnx and the page cannot hold {layer_name(layer)}: {reason}; a StableHLO "
-        "file can: jaxnets export RUN --format=stablehlo"
+        "safetensors, onnx and the page cannot hold {}: {}; a StableHLO file can: jaxnets "
+        "export RUN --format=stablehlo",
+        layer_name(layer),
+        reason,
     )

@@ -78,9 +78,9 @@ class Predictor(Described):
             except BadPictureError as error:
                 if (shape := getattr(picture, "shape", None)) is not None:
                     size = size_text(shape)
-                    raise BadPictureError(f"picture {number} of {size}: {error}") from None
+                    raise BadPictureError("picture {} of {}: {}", number, size, error) from None
                 name = picture if isinstance(picture, str | os.PathLike) else f"picture {number}"
-                raise BadPictureError(f"{name}: {error}") from None
+                raise BadPictureError("{}: {}", name, error) from None
         if any(image.dtype != np.uint8 for image in images):
             images = [to_float(image) for image in images]
         return self.probabilities(images, batch_size)
@@ -104,12 +104,12 @@ class Predictor(Described):
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Converts a picture to the data set's format, [H, W, C] uint8."""
         if len(self.image_shape) == 1:
-            raise UserError(f"expected rows of {self.image_shape[0]} numbers, got a picture")
+            raise UserError("expected rows of {} numbers, got a picture", self.image_shape[0])
         if self.prepare_as != "picture":
             return to_digit(picture, single=self.prepare_as == "auto")[..., None]
         height, width, _ = self.image_shape
         if height != width:
-            raise UserError(f"expected a run on square images, this one has {height} x {width}")
+            raise UserError("expected a run on square images, this one has {} x {}", height, width)
         return to_square(picture, self.image_shape)
 
     def prepare_each(self, picture: Image.Image) -> list[list[np.ndarray]]:
@@ -168,7 +168,7 @@ def as_list(pictures: Pictures, image_shape: tuple[int, ...]) -> list[Picture]:
     hint = transpose_hint(shape)
     if hint or not 2 <= array.ndim <= 4:
         raise UserError(
-            f"expected pictures [N, H, W, C], [H, W, C] or [H, W], got shape {shape}{hint}"
+            "expected pictures [N, H, W, C], [H, W, C] or [H, W], got shape {}{}", shape, hint
         )
     many = array.ndim == 4 or shape[1:] == image_shape[:2] or shape[-1] not in CHANNELS
     return list(array) if array.ndim > 2 and many and shape != image_shape else [array]
@@ -190,7 +190,7 @@ def to_picture(picture: Picture, side: int) -> Image.Image:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in CHANNELS)):
-        raise UserError(f"expected a picture [H, W] or [H, W, C], got shape {pixels.shape}")
+        raise UserError("expected a picture [H, W] or [H, W, C], got shape {}", pixels.shape)
     return to_8_bits(Image.fromarray(pixels))
 
 
@@ -216,7 +216,9 @@ def to_predictor(
     """A trained network's predictor; `compiled` is its `compile_network`, if known."""
     config, image_shape, class_names = trained.config, trained.image_shape, trained.class_names
     if prepare_as in ("digit", "digits") and image_shape != (SIDE, SIDE, 1):
-        raise UserError(f"prepare: digits are {(SIDE, SIDE, 1)}, the run has images {image_shape}")
+        raise UserError(
+            "prepare: digits are {}, the run has images {}", (SIDE, SIDE, 1), image_shape
+        )
     if prepare_as == "auto":
         prepare_as = usual_preparation(image_shape, class_names)
     compiled = compiled or compile_network(config, trained.model)

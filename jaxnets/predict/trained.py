@@ -52,7 +52,9 @@ def load_network(workdir: str, *, takes_rows: bool = False) -> TrainedNetwork:
     image_shape, class_names = _form(folder)
     if len(image_shape) == 1 and not takes_rows:
         size = image_shape[0]
-        raise UserError(f"{workdir}: expected a run on pictures, got one on rows of {size} numbers")
+        raise UserError(
+            "{}: expected a run on pictures, got one on rows of {} numbers", workdir, size
+        )
     checksum = folder.read(CONFIG).get("data_sha256")
     set_up_jax(None, config.precision)
     model = create_model(config, len(class_names), draws=False)
@@ -75,18 +77,25 @@ def _form(folder: RunFolder) -> tuple[tuple[int, ...], tuple[str, ...]]:
     shape, count = written.get("image_shape"), written.get("num_classes")
     if shape is None or count is None:
         raise UserError(
-            f"{where}: no image_shape and num_classes: an earlier version of jaxnets "
-            "wrote the run; train it again"
+            "{}: no image_shape and num_classes: an earlier version of jaxnets wrote the "
+            "run; train it again",
+            where,
         )
     sizes = shape if isinstance(shape, list) and len(shape) in (1, 3) else [0]
     is_form = all(type(n) is int and 1 <= n <= MAX_SIDE for n in sizes)
     if not is_form or (len(sizes) == 3 and sizes[2] not in (1, 3)):
-        raise UserError(f"{where}: image_shape: expected [H, W, 1 or 3] or [D], found {shape!r}")
+        raise UserError(
+            "{}: image_shape: expected [H, W, 1 or 3] or [D], found {}", where, repr(shape)
+        )
     if type(count) is not int or not 2 <= count <= MAX_CLASSES:
-        raise UserError(f"{where}: num_classes: expected 2 to {MAX_CLASSES}, found {count!r}")
+        raise UserError(
+            "{}: num_classes: expected 2 to {}, found {}", where, MAX_CLASSES, repr(count)
+        )
     names = written.get("class_names", [str(number) for number in range(count)])
     if not isinstance(names, list) or [type(name) for name in names] != [str] * count:
-        raise UserError(f"{where}: class_names: expected {count} texts, found {names!r:.80}")
+        raise UserError(
+            "{}: class_names: expected {} texts, found {}", where, count, f"{names!r:.80}"
+        )
     return tuple(sizes), tuple(names)
 
 
@@ -101,4 +110,4 @@ def _params_like(
             return like["params"]
     except Exception:  # What Flax makes of settings that do not fit, which may be anyone's.
         pass
-    raise UserError(f"{folder.path / CONFIG}: damaged: no {config.model} takes {image_shape}")
+    raise UserError("{}: damaged: no {} takes {}", folder.path / CONFIG, config.model, image_shape)

@@ -199,7 +199,7 @@ def read_newest(
             print(f"warning: {len(bad) - WARNED:,} more cannot be restored", file=sys.stderr)
         return step, tree
     for path, error in bad.items():
-        raise UserError(f"{path}: cannot be restored: {first_line(error)}")
+        raise UserError("{}: cannot be restored: {}", path, first_line(error))
     return None
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
-from jaxnets.language import N_
+from jaxnets.language import N_, Text
 from jaxnets.models.batch_norm import over_devices
 from jaxnets.models.chain import Chain, Layer, layer_name, map_layers, walk
 from jaxnets.runs.checkpoints import all_finite
@@ -28,7 +28,7 @@ def diagnose(
     last: Checkpoint,
     records: Sequence[Record],
     error: NonFiniteLossError,
-) -> str:
+) -> Text:
     """Says which step and layer are the first bad ones, what is kept, and what to try.
 
     Args:
@@ -40,12 +40,16 @@ def diagnose(
     saved = int(last.state.step)
     last_epoch = 1 + (records[-1]["epoch"] if records else 0)
     found = find_bad_step(experiment, last, last_epoch)
-    kept = f"the checkpoint of step {saved} is kept" if saved else "nothing was saved before"
-    hint = f"try a --learning_rate below {experiment.config.learning_rate:g}"
-    return f"{found or error}; {kept}; {hint}"
+    kept = (
+        Text("the checkpoint of step {} is kept", saved)
+        if saved
+        else Text("nothing was saved before")
+    )
+    hint = Text("try a --learning_rate below {}", f"{experiment.config.learning_rate:g}")
+    return Text("{}; {}; {}", found or error, kept, hint)
 
 
-def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> str | None:
+def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> Text | None:
     """Says which step goes bad and where in the network it begins, without a full stop.
 
     It begins at the checkpoint, whose state is donated, and ends after the last epoch, counted from
@@ -67,9 +71,9 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
             loss = float(metrics.loss_sum)
             if np.isfinite(loss) and all_finite(after.params):
                 return
-            what = f"the loss of step {step + 1} is {loss}"
+            what = Text("the loss of step {} is {}", step + 1, loss)
             if np.isfinite(loss):
-                what = f"step {step + 1} is the first that is not finite"
+                what = Text("step {} is the first that is not finite", step + 1)
             _, derived = gradient_step(state, batch)
             if parallel.kind == "pmap":
                 batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
@@ -78,29 +82,29 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
             names = [".".join(path) for path, _ in walk(model)]
             place = (
                 first_bad_output(model, state.params, images, key)
-                or (None if np.isfinite(loss) else N_("the loss of finite logits"))
+                or (None if np.isfinite(loss) else Text("the loss of finite logits"))
                 or _first_bad_layer(N_("the gradient of {}"), reversed(names), derived)
                 or _first_bad_layer(N_("the update of {}"), names, after.params)
             )
-            raise NonFiniteLossError(f"{what}, beginning with {place}")
+            raise NonFiniteLossError("{}, beginning with {}", what, place)
 
     try:
         for _ in experiment.epochs(checkpoint, [Look()]):
             pass
     except NonFiniteLossError as error:
-        return str(error)
+        return error
     return None
 
 
-def first_bad_output(model: Chain, params: Params, images: Images, key: jax.Array) -> str | None:
+def first_bad_output(model: Chain, params: Params, images: Images, key: jax.Array) -> Text | None:
     """Names the first layer of a forward pass whose output is not finite; the key is the step's."""
-    bad: list[str] = []
+    bad: list[Text] = []
     after = ""
 
     def look(output: jax.Array, name: str, kind: str) -> None:
         nonlocal after
         if not bad and not all_finite(output):
-            bad.append(N_("the output of {}").format(name or kind + after))
+            bad.append(Text("the output of {}", name or kind + after))
         after = f" after {name}" if name else after
 
     def watched(layer: Layer) -> Layer:
@@ -129,10 +133,10 @@ def first_bad_output(model: Chain, params: Params, images: Images, key: jax.Arra
     return bad[0] if bad else None
 
 
-def _first_bad_layer(text: str, layers: Iterable[str], tree: Params) -> str | None:
+def _first_bad_layer(text: str, layers: Iterable[str], tree: Params) -> Text | None:
     """Names the first of some layers whose part of a tree like the parameters is not finite."""
     arrays = by_layer(tree)
     for name in layers:
         if name in arrays and not all_finite(arrays[name]):
-            return text.format(name)
+            return Text(text, name)
     return None

@@ -25,7 +25,7 @@ from jaxnets.display import (
     width_of,
 )
 from jaxnets.errors import UserError
-from jaxnets.language import N_, _, said
+from jaxnets.language import N_, Text, _, said
 from jaxnets.runs.run_folder import COMPARISON, CONFIG, METRICS, RESULT, RUNS, SEARCH
 
 # Settings that decide what a run computes; model, data, epochs and seed have columns of their own.
@@ -87,8 +87,8 @@ class Listing(NamedTuple):
 
     folder: Path
     runs: list[ListedRun]  # The best validation accuracy first.
-    others: list[tuple[Path, str]]  # Searches and comparisons: what they are.
-    damaged: list[tuple[Path, str]]  # Folders that cannot be read, and why.
+    others: list[tuple[Path, Text]]  # Searches and comparisons: what they are.
+    damaged: list[tuple[Path, Text]]  # Folders that cannot be read, and why.
 
 
 def list_runs(folder: str | None = None) -> Listing:
@@ -99,13 +99,13 @@ def list_runs(folder: str | None = None) -> Listing:
     """
     root = Path(folder).expanduser() if folder else RUNS
     if not root.is_dir():
-        hint = "train.py makes it" if folder is None else "expected one of runs"
-        raise UserError(f"{root}: no such folder; {hint}")
+        hint = Text("train.py makes it") if folder is None else Text("expected one of runs")
+        raise UserError("{}: no such folder; {}", root, hint)
     try:
         paths = [root] if (root / CONFIG).exists() else _folders(root)
         newest = sorted(paths, key=_written, reverse=True)
     except OSError as error:
-        raise UserError(f"{root}: cannot be read: {error.strerror}") from error
+        raise UserError("{}: cannot be read: {}", root, error.strerror) from error
     found = Listing(root, [], [], [])
     for path in newest:
         if not any((path / name).exists() for name in (CONFIG, SEARCH, COMPARISON)):
@@ -119,7 +119,7 @@ def list_runs(folder: str | None = None) -> Listing:
             else:
                 found.others.append((path, _comparison(files.read_json(path / COMPARISON))))
         except UserError as error:
-            found.damaged.append((path, str(error)))
+            found.damaged.append((path, error))
     best_first = sorted(found.runs, key=lambda run: -(run.validation_accuracy or 0.0))
     return found._replace(runs=_with_differences(best_first))
 
@@ -148,23 +148,23 @@ def _written(path: Path) -> float:
 def _read(path: Path) -> ListedRun:
     config = files.read_json(path / CONFIG)
     if not isinstance(config.get("model"), str):
-        raise UserError(f"{path / CONFIG}: expected a run's, found no model in it")
+        raise UserError("{}: expected a run's, found no model in it", path / CONFIG)
     records = files.read_records(path / METRICS) if (path / METRICS).exists() else []
     finished = (path / RESULT).exists()
     result = files.read_json(path / RESULT) if finished else {}
     return ListedRun(path, _written(path), config, result, records, finished)
 
 
-def _search(values: dict[str, Any]) -> str:
+def _search(values: dict[str, Any]) -> Text:
     over, runs = values.get("over"), values.get("runs")
     names = ", ".join(map(str, over)) if isinstance(over, dict) else "?"
-    return SEARCHED.format(names, len(runs) if isinstance(runs, list) else 0)
+    return Text(SEARCHED, names, len(runs) if isinstance(runs, list) else 0)
 
 
-def _comparison(values: dict[str, Any]) -> str:
+def _comparison(values: dict[str, Any]) -> Text:
     rows = values.get("rows")
-    text = COMPARED.format(len(rows) if isinstance(rows, list) else 0)
-    return text if values.get("finished") else UNFINISHED.format(text)
+    text = Text(COMPARED, len(rows) if isinstance(rows, list) else 0)
+    return text if values.get("finished") else Text(UNFINISHED, text)
 
 
 def _with_differences(runs: list[ListedRun]) -> list[ListedRun]:
@@ -213,8 +213,8 @@ def to_values(found: Listing) -> dict[str, Any]:
             }
             for run in found.runs
         ],
-        "others": [{"path": str(path), "is": text} for path, text in found.others],
-        "damaged": [{"path": str(path), "reason": reason} for path, reason in found.damaged],
+        "others": [{"path": str(path), "is": str(text)} for path, text in found.others],
+        "damaged": [{"path": str(path), "reason": str(reason)} for path, reason in found.damaged],
     }
 
 
@@ -229,9 +229,9 @@ def to_text(found: Listing) -> str:
                 epochs = _("{} of {} epochs", f"{done:,}", _shown(wanted))
             name, resume = printable(run.path.name), printable(run.resume)
             lines += ["", _("{}: unfinished, {}; {}", name, epochs, _(RESUME, resume))]
-    others = [f"{printable(path.name)}: {said(printable(text))}" for path, text in found.others]
+    others = [f"{printable(path.name)}: {printable(said(text))}" for path, text in found.others]
     lines += ["", *others] if others else []
-    bad = [f"{printable(path.name)}: {said(one_line(reason))}" for path, reason in found.damaged]
+    bad = [f"{printable(path.name)}: {one_line(said(reason))}" for path, reason in found.damaged]
     lines += ["", _("damaged:"), *bad] if bad else []
     if not any((found.runs, others, bad)):
         where = printable(short_path(str(found.folder)))

@@ -115,11 +115,11 @@ def read_config(folder: RunFolder) -> Config:
     """
     written = folder.read(CONFIG)
     if "model" not in written:
-        raise UserError(f"{folder.path / CONFIG}: expected a run's, found no model in it")
+        raise UserError("{}: expected a run's, found no model in it", folder.path / CONFIG)
     try:
         return config_from_json(written)
     except UserError as error:
-        raise UserError(f"{folder.path / CONFIG}: {error}") from error
+        raise UserError("{}: {}", folder.path / CONFIG, error) from error
 
 
 def run_with_weights(init_from: str | None) -> StoredRun | None:
@@ -155,7 +155,7 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
     try:
         sizes = tuple(map(int, searched)) or None
     except ValueError as error:
-        raise UserError(f"{folder.path / SEARCH}: expected hidden sizes: {error}") from error
+        raise UserError("{}: expected hidden sizes: {}", folder.path / SEARCH, error) from error
     mine = folder.read(CONFIG).get(MINE_SHA256)
     finished = folder.finished
     return StoredRun(path, config, finished=finished, latent_dims=sizes, mine_sha256=mine)
@@ -175,7 +175,9 @@ def _newest_unfinished(model: str) -> RunFolder:
             found.append((written, folder.path.name, folder))
     if not found:
         raise UserError(
-            f"resume: found no unfinished run of {model} in {RUNS.resolve()}; "
-            "--workdir=DIR names another folder, --model=NAME another model"
+            "resume: found no unfinished run of {} in {}; --workdir=DIR names another "
+            "folder, --model=NAME another model",
+            model,
+            RUNS.resolve(),
         )
     return max(found)[2]

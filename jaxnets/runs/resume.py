@@ -39,7 +39,9 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
     for name, ours in inputs.items():
         if ours != (theirs := began.get(name)):
             expected, got = texts[name]
-            raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
+            raise UserError(
+                "resume: expected {} with SHA-256 {}, got {}{}", expected, theirs, got, ours
+            )
     warn_of_other_surroundings(began, surroundings(experiment.parallel.devices))
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
     if config.epochs != stored.epochs:

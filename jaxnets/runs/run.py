@@ -16,7 +16,7 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError, interruptible
 from jaxnets.experiment import Experiment, find_devices
-from jaxnets.language import N_, _, said
+from jaxnets.language import N_, Text, _, said
 from jaxnets.machine.distributed import connected
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
@@ -181,7 +181,7 @@ class Run(Observer):
             self._train(observers)
         except NonFiniteLossError as error:
             message = self.processes.broadcast_json("diagnosis", partial(self._diagnose, error))
-            raise NonFiniteLossError(message) from None
+            raise NonFiniteLossError("{}", message) from None
 
     def _train(self, observers: Sequence[Observer]) -> None:
         with terminal.stop_on_interrupt() as signal_came:
@@ -204,7 +204,7 @@ class Run(Observer):
                 self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
                 step = int(interrupted.checkpoint.state.step)
                 epoch = max(1, -(-step // self.experiment.loader.steps))  # That of the step itself.
-                interrupted.add_note(SAVED.format(f"{step:,}", epoch, self.config.epochs))
+                interrupted.saved = Text(SAVED, f"{step:,}", epoch, self.config.epochs)
                 raise
             except BrokenPipeError:  # stdout's reader, such as `head`, has ended: so does the run.
                 self.on_save(self.checkpoint)
@@ -223,11 +223,11 @@ class Run(Observer):
         step = int(checkpoint.state.step)
         if self.processes.is_first:
             if not all_finite(checkpoint.state.params):
-                raise NonFiniteLossError(f"the parameters after step {step} are not finite")
+                raise NonFiniteLossError("the parameters after step {} are not finite", step)
             self.folder.save(step, tree_of(checkpoint, self.experiment.data.num_classes))
         self._timer.saved(step)
 
-    def _diagnose(self, error: NonFiniteLossError) -> str:
+    def _diagnose(self, error: NonFiniteLossError) -> Text:
         """Finds the first bad step and layer, and says what is kept."""
         self.folder.wait()
         experiment = self.experiment
@@ -256,7 +256,7 @@ class Run(Observer):
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(
-                f"target_accuracy: expected a test accuracy of {target}, got {test.accuracy}"
+                "target_accuracy: expected a test accuracy of {}, got {}", target, test.accuracy
             )
         return test
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxnets import files
 from jaxnets.errors import RunFailedError, UserError, first_line
+from jaxnets.language import Text
 from jaxnets.runs import checkpoints
 from jaxnets.trees import Params, Tree
 
@@ -111,7 +112,7 @@ class RunFolder:
         path = Path(os.path.expanduser(workdir))
         _place(workdir)
         if not (path / CONFIG).is_file():
-            raise UserError(f"expected a run folder, found no {CONFIG} in {path}")
+            raise UserError("expected a run folder, found no {} in {}", CONFIG, path)
         path = path.resolve()
         files.check_only_files(path)
         return cls(path)
@@ -128,7 +129,7 @@ class RunFolder:
             if self._lock is None or os.path.samestat(now, os.fstat(self._lock)):
                 return
         raise RunFailedError(
-            f"{self.path}: deleted, moved or replaced while the run was training in it"
+            "{}: deleted, moved or replaced while the run was training in it", self.path
         )
 
     @property
@@ -142,7 +143,7 @@ class RunFolder:
         try:
             return checkpoints.steps_in(folder)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: {first_line(error)}") from error
+            raise UserError("{}: {}", folder, first_line(error)) from error
 
     def mark_unfinished(self) -> None:
         """Removes result.json: beside a config.json with more epochs it would describe half a run.
@@ -195,8 +196,12 @@ class RunFolder:
         kept = [record for record in self.records() if record["step"] <= step]
         if [record["epoch"] for record in kept] != list(range(1, epochs + 1)):
             raise UserError(
-                f"{self.path / METRICS}: expected a line for each of the {epochs} epochs before "
-                f"the checkpoint of step {step}, found {len(kept)}; --overwrite trains anew"
+                "{}: expected a line for each of the {} epochs before the checkpoint of step "
+                "{}, found {}; --overwrite trains anew",
+                self.path / METRICS,
+                epochs,
+                step,
+                len(kept),
             )
         text = "".join(json.dumps(record) + "\n" for record in kept)
         if text.encode() != (self.path / METRICS).read_bytes():  # Half a line may be no UTF-8.
@@ -266,8 +271,10 @@ class RunFolder:
         """
         found = self._read_newest({"params": like}, whole=False)
         if found is None or not found[0]:
-            only = "" if found is None else ", only that of step 0, before training"
-            raise UserError(f"{self.path / CHECKPOINTS}: no checkpoint of a trained network{only}")
+            only = "" if found is None else Text(", only that of step 0, before training")
+            raise UserError(
+                "{}: no checkpoint of a trained network{}", self.path / CHECKPOINTS, only
+            )
         return found[0], found[1]["params"]
 
     def _read_newest(self, like: Tree, *, whole: bool = True) -> tuple[int, Tree] | None:
@@ -351,13 +358,13 @@ def _replaceable(path: Path, overwrite: bool) -> list[str]:
     ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, MINE, LAYERS)
     others = [name for name in found if name.removesuffix(".partial") not in ours]
     if others:
-        raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
+        raise UserError("workdir: expected an empty folder, {} holds {}", path, others[0])
     begun = [name for name in found if not name.endswith(".partial")]
     if begun == [METRICS] and not (path / METRICS).stat().st_size:
         begun = []  # A process ended before its run began.
     if begun and not overwrite:
         raise UserError(
-            f"workdir: {path} already holds a run; --overwrite replaces it, --resume continues it"
+            "workdir: {} already holds a run; --overwrite replaces it, --resume continues it", path
         )
     return found
 
@@ -368,4 +375,4 @@ def _writing(path: Path) -> Generator[None]:
     try:
         yield
     except (OSError, RecursionError) as error:
-        raise UserError(f"workdir: cannot write to {path}: {first_line(error)}") from error
+        raise UserError("workdir: cannot write to {}: {}", path, first_line(error)) from error

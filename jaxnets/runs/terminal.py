@@ -31,7 +31,7 @@ from jaxnets.display import (
     short_path,
 )
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
-from jaxnets.language import N_, _
+from jaxnets.language import N_, Text, _
 from jaxnets.metrics import Metrics, Sums
 from jaxnets.training.loop import Interrupted, TrainLoader
 from jaxnets.training.observer import Observer, Record
@@ -346,24 +346,24 @@ def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> G
     words = [*program("train"), "--resume", f"--workdir={short_path(str(folder))}"]
     words += [f"--model={file}"] if file else []
     words += [f"--mine={','.join(config.mine)}"] if config.mine else []
-    hint = RESUME.format(shlex.join(words))
-    at_once = AT_ONCE.format(hint)
+    hint = Text(RESUME, shlex.join(words))
+    at_once = Text(AT_ONCE, hint)
     try:
         with on_interrupt(at_once):
             yield
     except Interrupted as stopped:
-        saved = getattr(stopped, "__notes__", ())
-        message = STOPPED.format("; ".join([*saved, hint]))
-        raise StoppedError(message, stopped.signal) from None
+        if stopped.saved:
+            hint = Text("{}; {}", stopped.saved, hint)
+        raise StoppedError(Text(STOPPED, hint), stopped.signal) from None
     except KeyboardInterrupt:
         raise StoppedError(at_once, signal.SIGINT, at_once=True) from None
     except BrokenPipeError:
-        raise RunFailedError(f"stdout has no reader any more; {hint}") from None
+        raise RunFailedError("stdout has no reader any more; {}", hint) from None
     except OSError as error:
         # A full disk, say. What is wrong outside the run folder has its own message.
         if not Path(str(error.filename)).is_relative_to(folder):
             raise
-        raise RunFailedError(f"{error.filename}: {error.strerror}; {hint}") from error
+        raise RunFailedError("{}: {}; {}", error.filename, error.strerror, hint) from error
 
 
 @contextlib.contextmanager

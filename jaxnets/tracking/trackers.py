@@ -55,7 +55,7 @@ class Tracker(Observer):
             with _silenced():
                 keys[self.name] = self.open(run.folder.path.name, folder, config, key, step)
         except Exception as error:
-            raise UserError(f"track: {self.name}: {first_line(error)}") from error
+            raise UserError("track: {}: {}", self.name, first_line(error)) from error
         write_text(folder / KEYS, json.dumps(keys, indent=2) + "\n")
         if key is None:  # A resumed run may not have been tracked before.
             for record in run.folder.records():

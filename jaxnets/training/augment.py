@@ -130,7 +130,7 @@ def checked(key: jax.Array, image: jax.Array, change: Change) -> jax.Array:
     changed = jnp.asarray(change(key, image), image.dtype)
     if changed.shape != image.shape:
         raise UserError(
-            f"augment: expected an image of shape {image.shape}, got one of {changed.shape}"
+            "augment: expected an image of shape {}, got one of {}", image.shape, changed.shape
         )
     return changed
 
@@ -185,7 +185,9 @@ def principal_components(data: Dataset, sample: int = 1000) -> np.ndarray:
     """
     images, channels = data.train.images, data.image_shape[2]
     if channels != 3:
-        raise UserError(f"augment: pca needs 3 channels, the images of {data.name} have {channels}")
+        raise UserError(
+            "augment: pca needs 3 channels, the images of {} have {}", data.name, channels
+        )
     chosen = np.linspace(0, len(images) - 1, min(sample, len(images))).round().astype(int)
     count, total, products = 0, np.zeros(3), np.zeros((3, 3))
     for rows in np.array_split(chosen, -(-len(chosen) // 50)):  # Few at once: they may be large.

@@ -13,6 +13,7 @@ import numpy as np
 from jaxnets.data.batches import Batch, eval_batches, prefetch, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.errors import RunFailedError, UserError
+from jaxnets.language import Text
 from jaxnets.metrics import Sum, Sums
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.parallel import Parallel
@@ -30,6 +31,8 @@ class NonFiniteLossError(RunFailedError):
 
 class Interrupted(KeyboardInterrupt):
     """A signal stopped a run; `checkpoint` is the run's progress, `signal` the signal's number."""
+
+    saved: Text | None = None  # What of it a run folder keeps.
 
     def __init__(self, checkpoint: Checkpoint, signal: int):
         super().__init__(f"interrupted after step {int(checkpoint.state.step)}")
@@ -50,13 +53,18 @@ class TrainLoader:
     def __post_init__(self):
         if self.batch_size > len(self.split):
             raise UserError(
-                f"batch_size: expected at most the {len(self.split)} training images, "
-                f"or full for all of them, got {self.batch_size}"
+                "batch_size: expected at most the {} training images, or full for all of "
+                "them, got {}",
+                len(self.split),
+                self.batch_size,
             )
         if self.steps > self.steps_per_pass:
             raise UserError(
-                f"steps_per_epoch: expected at most the {self.steps_per_pass} steps of a pass over "
-                f"the {len(self.split)} training images, got {self.steps}"
+                "steps_per_epoch: expected at most the {} steps of a pass over the {} "
+                "training images, got {}",
+                self.steps_per_pass,
+                len(self.split),
+                self.steps,
             )
 
     @property
@@ -225,7 +233,7 @@ def on_host(metrics: Sums) -> Sums:
 def check_finite(loss_sum: Sum, where: str) -> None:
     """Raises NonFiniteLossError if a loss is infinite or NaN; the message says where."""
     if not np.isfinite(loss_sum):
-        raise NonFiniteLossError(f"the loss of {where} is {loss_sum}")
+        raise NonFiniteLossError("the loss of {} is {}", where, loss_sum)
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from typing import Any
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
 from jaxnets.display import four_digits
-from jaxnets.language import N_
+from jaxnets.language import N_, Text
 from jaxnets.metrics import Metrics, Sums
 from jaxnets.training.step import Checkpoint, TrainState
 
@@ -88,7 +88,7 @@ class EarlyStopping(Observer):
         self._history, self._limits = list(history), (config.early_stopping, target)
 
     @property
-    def reason(self) -> str | None:
+    def reason(self) -> Text | None:
         return why_stopped(self._history, *self._limits)
 
     def on_epoch_end(self, record: Record, state: TrainState) -> None:
@@ -100,7 +100,7 @@ class EarlyStopping(Observer):
 
 def why_stopped(
     history: Sequence[dict[str, Any]], patience: int | None = None, target: float | None = None
-) -> str | None:
+) -> Text | None:
     """Says why training ends after an epoch, or None if it continues.
 
     It ends when an epoch's validation accuracy is the target or more, and after `patience` epochs
@@ -114,20 +114,21 @@ def why_stopped(
 
     >>> losses = [0.4, 0.2, 0.3, 0.2]
     >>> history = [{"epoch": n, "validation_loss": x} for n, x in enumerate(losses, start=1)]
-    >>> why_stopped(history, patience=2)
-    'stopped early: no validation loss below the 0.2000 of epoch 2 in 2 epochs'
+    >>> print(why_stopped(history, patience=2))
+    stopped early: no validation loss below the 0.2000 of epoch 2 in 2 epochs
     >>> why_stopped(history, patience=3)
-    >>> why_stopped([{"epoch": 1, "validation_accuracy": 0.9912}], target=0.99)
-    'stopped at the target: validation accuracy 0.9912 after epoch 1'
+    >>> print(why_stopped([{"epoch": 1, "validation_accuracy": 0.9912}], target=0.99))
+    stopped at the target: validation accuracy 0.9912 after epoch 1
     """
     if target is not None and history:
         last = history[-1]
         accuracy = last.get("validation_accuracy")
         if accuracy is not None and accuracy >= target:
-            return AT_TARGET.format(f"{accuracy:.4f}", last["epoch"])
+            return Text(AT_TARGET, f"{accuracy:.4f}", last["epoch"])
     validated = [record for record in history if record.get("validation_loss") is not None]
     best = min(validated, key=lambda record: record["validation_loss"], default=None)
     if patience is None or best is None or history[-1]["epoch"] - best["epoch"] < patience:
         return None
     lowest, epoch = four_digits(best["validation_loss"]), best["epoch"]
-    return (EARLY if patience == 1 else EARLY_OF).format(lowest, epoch, patience)
+    text = EARLY if patience == 1 else EARLY_OF
+    return Text(text, lowest, epoch, patience)

@@ -90,7 +90,7 @@ def create_optimizer(
         rule = name if isinstance(name, optax.GradientTransformation) else name(learning_rate)
         if not isinstance(rule, optax.GradientTransformation):
             got = type(rule).__name__
-            raise UserError(f"optimizer: expected a transformation of optax's, got {got}")
+            raise UserError("optimizer: expected a transformation of optax's, got {}", got)
         return rule
     if name == "adam":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
@@ -106,7 +106,7 @@ def create_optimizer(
     elif name == "rmsprop":
         rule = optax.rmsprop(learning_rate, decay=RMSPROP_DECAY, eps=RMSPROP_EPSILON)
     else:
-        raise UserError(f"optimizer: expected sgd, rmsprop, adam or muon, got {name!r}")
+        raise UserError("optimizer: expected sgd, rmsprop, adam or muon, got {}", repr(name))
     return optax.chain(optax.add_decayed_weights(weight_decay), rule) if weight_decay else rule
 
 
@@ -139,7 +139,7 @@ def with_statistics(
       UserError: The gradient is a sum over the examples, so the statistics would move too far.
     """
     if reduction != "mean":
-        raise UserError(f"reduction: expected mean for a network with batch norm, got {reduction}")
+        raise UserError("reduction: expected mean for a network with batch norm, got {}", reduction)
 
     def update(
         updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None

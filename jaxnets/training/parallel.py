@@ -99,7 +99,7 @@ class Parallel:
     def check_batch_size(self, size: int) -> None:
         """Raises UserError unless the devices share a batch evenly."""
         if size % len(self.devices):
-            raise UserError(f"batch_size {size} is not divisible by {len(self.devices)} devices")
+            raise UserError("batch_size {} is not divisible by {} devices", size, len(self.devices))
 
     def split(self, tree: Tree, axis: int = 0) -> Tree:
         """Gives each of this process's devices its share of every array along the examples' axis.

@@ -27,6 +27,7 @@ from jaxnets.errors import (
     first_line,
     message_and_status,
 )
+from jaxnets.language import Text
 from jaxnets.machine.ray_cluster import join_ray
 
 Work = Callable[[Any], Any]
@@ -36,13 +37,13 @@ RETRIES = 3  # How often a task is begun again whose worker ended before it did:
 class Failed(NamedTuple):
     """The outcome of a task that has no result: why, in one line."""
 
-    message: str
+    message: Text | str
     status: int = RUN_FAILED
 
-    def error(self, more: str) -> UserError | RunFailedError:
+    def error(self, more: Text) -> UserError | RunFailedError:
         """The error that ends a command with this."""
         kind = UserError if self.status == WRONG_REQUEST else RunFailedError
-        return kind(self.message + more)
+        return kind("{}; {}", self.message, more)
 
 
 class Backend(Protocol):

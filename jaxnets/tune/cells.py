@@ -70,8 +70,8 @@ def read(folder: Path) -> dict[str, tuple[Cell, dict[str, Any]]]:
         of, result, program = (kept.get(name) for name in ("of", "result", "program"))
         is_whole = isinstance(program, list) and all(isinstance(name, str) for name in program)
         if not (is_whole and isinstance(of, dict) and isinstance(result, dict)):
-            raise UserError(f"{path}: damaged: expected a cell")
+            raise UserError("{}: damaged: expected a cell", path)
         if digest(of) != path.stem:
-            raise UserError(f"{path}: damaged: its content has another digest")
+            raise UserError("{}: damaged: its content has another digest", path)
         found[path.stem], programs[path.stem] = (of, result), program
     return {name: x for name, x in found.items() if all(n in found for n in programs[name])}

@@ -122,8 +122,9 @@ def range_test(
     losses = watch.losses
     if len(losses) <= FIRST + 1:
         raise UserError(
-            f"expected a learning rate at which the loss stays finite for {FIRST + 2} steps, got "
-            f"{lowest:g}"
+            "expected a learning rate at which the loss stays finite for {} steps, got {}",
+            FIRST + 2,
+            f"{lowest:g}",
         )
     return RangeTest(rates[: len(losses)], tuple(losses))
 

@@ -64,7 +64,7 @@ def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
 def held_out(data: Dataset) -> Dataset:
     """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
     if not (count := len(data.train) // 12):
-        raise UserError(f"expected 12 training images or more to search, found {len(data.train)}")
+        raise UserError("expected 12 training images or more to search, found {}", len(data.train))
     return dataclasses.replace(data, train=data.train[count:], validation=data.train[:count])
 
 

@@ -26,6 +26,7 @@ from jaxnets.display import one_line, show
 from jaxnets.errors import UserError, on_interrupt
 from jaxnets.experiment import Experiment
 from jaxnets.files import check_only_files, locked, read_json
+from jaxnets.language import Text, _
 from jaxnets.machine.platform import surroundings
 from jaxnets.runs.request import request
 from jaxnets.runs.resume import warn_of_other_surroundings
@@ -152,7 +153,7 @@ class Search:
         """Locks the folder for a block, a new one or, with resume, one whose cells are read."""
         given = Path(os.path.expanduser(workdir or ""))
         if resume and not any((given / name).exists() for name in (JSON, cells.FOLDER)):
-            raise UserError(f"resume: no {JSON} in {workdir or '--workdir'}")
+            raise UserError("resume: no {} in {}", JSON, workdir or "--workdir")
         if self.workers.are_several and not workdir:
             raise UserError("cell: expected --workdir=FOLDER too, the same in all processes")
         self.folder = make_folder(workdir, f"search-{self.plain_flags['model']}")
@@ -161,7 +162,7 @@ class Search:
             if any((self.folder / name).exists() for name in (JSON, cells.FOLDER)):
                 if not (resume or self.workers.are_several):
                     raise UserError(
-                        f"workdir: {self.folder} already holds a search; --resume continues it"
+                        "workdir: {} already holds a search; --resume continues it", self.folder
                     )
                 self._read()
             if not self.workers.are_several:
@@ -178,9 +179,9 @@ class Search:
             ours = json.loads(json.dumps(ours))
             theirs = {name: kept.get(name) for name in ours}
             if theirs != ours:
-                raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
+                raise UserError("resume: expected {} as {} was begun, got {}", theirs, path, ours)
             if kept.get("runs") and not (self.folder / cells.FOLDER).exists():
-                raise UserError(f"{path}: expected its cells in {cells.FOLDER}/ beside it")
+                raise UserError("{}: expected its cells in {}/ beside it", path, cells.FOLDER)
             warn_of_other_surroundings(kept, self.began)
             self.began = {name: kept[name] for name in self.began if name in kept}
         for name, (of, result) in cells.read(self.folder).items():
@@ -190,9 +191,9 @@ class Search:
                 runs = [(x, seed) for x in self.points if cells.digest(self.cell(x, seed)) == name]
                 summary = summary_from_json(result)
             except Exception as error:  # Whatever is not as `keep` wrote it.
-                raise UserError(f"{where}: damaged: {error!r:.200}") from error
+                raise UserError("{}: damaged: {}", where, f"{error!r:.200}") from error
             if not runs:
-                raise UserError(f"{where}: expected a cell of this search and its data")
+                raise UserError("{}: expected a cell of this search and its data", where)
             self.runs[runs[0]] = summary
 
 
@@ -225,10 +226,10 @@ def search_all(
     for name in ("overwrite", "target_accuracy", "early_stopping", "stop_at_target"):
         value = given.pop(name, None)  # None or False, if a run's config.json names it.
         if not (value is None or value is False) or name in over:
-            raise UserError(f"{name}: search has none")
+            raise UserError("{}: search has none", name)
     for name in over:
         if name in given or name in ("model", "seed", "dataset", "data_dir", "limit", "workdir"):
-            raise UserError(f"over: {name} cannot be searched over here")
+            raise UserError("over: {} cannot be searched over here", name)
     race_from = first if race else None
     search = Search(given, over, workers=workers or Workers(), race_from=race_from)
     if race and len(search.points) < 2:
@@ -254,11 +255,11 @@ def search_all(
     if search.began["cores"] is not None:  # Those of a worker count: they change the last bits.
         search.began["cores"] = search.workers.threads
     elif search.workers.processes > 1:
-        raise UserError(f"processes: expected a CPU, got {search.began['device']}; ray shares it")
+        raise UserError("processes: expected a CPU, got {}; ray shares it", search.began["device"])
     search.training = Training(data)
     with search.open(workdir, resume), search.workers.started(search.training) as search.backend:
-        hint = f"kept: {search.folder} (--resume --workdir={search.folder} continues it)"
-        with on_interrupt(f"interrupted; {hint}"):
+        hint = Text("kept: {} (--resume --workdir={} continues it)", search.folder, search.folder)
+        with on_interrupt(Text("interrupted; {}", hint)):
             # Before the first look of a race all its settings train side by side.
             together = first_look(len(search.points)) if race else seeds
             train_missing(search, range(first, first + seeds)[:together])
@@ -304,14 +305,16 @@ def train_missing(search: Search, seeds: Sequence[int]) -> None:
             if isinstance(outcome, Failed):
                 (point, seed), more = runs[0], len(runs) - 1
                 name = f"{search.name(point)} seed={seed}{f' and {more} more' * (more > 0)}"
-                failures.append(outcome._replace(message=f"{name}: {outcome.message}"))
+                failures.append(outcome._replace(message=Text("{}: {}", name, outcome.message)))
                 if tasks:  # The others go on.
                     bar.clear()
-                    show(one_line(f"warning: {failures[-1].message}"), sys.stderr)
+                    show(one_line(_("warning: {}", failures[-1].message)), sys.stderr)
             else:
                 search.keep(runs, outcome)
             epochs += configs[0].epochs * len(runs)
             bar.update(epochs - bar.n)
     if failures:
-        others = f" ({len(failures) - 1} others failed, too)" if len(failures) > 1 else ""
-        raise failures[-1].error(f"{others}; kept: {search.folder} (--resume tries again)")
+        kept = Text("kept: {} (--resume tries again)", search.folder)
+        if others := len(failures) - 1:
+            kept = Text("{} others failed, too; {}", others, kept)
+        raise failures[-1].error(kept)

@@ -49,7 +49,7 @@ class Workers(Options):
         found = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", given)
         number, count = map(int, found.groups()) if found else (1, 0)
         if number > count or count == 0:
-            raise UserError(f"cell: expected I/N as 3/8, with I up to N, got {given!r}")
+            raise UserError("cell: expected I/N as 3/8, with I up to N, got {}", repr(given))
         return programs[number % count :: count]
 
     @property

@@ -82,7 +82,7 @@ def _evaluate(run: str, where: str | None, prepare_as: str, doing: Doing) -> Eva
     doing(f"reading {run}")
     trained = load_network(run)
     if trained.config.loss == "squared_error":
-        raise UserError(f"{run}: expected a run that tells classes apart, got one of a regression")
+        raise UserError("{}: expected a run that tells classes apart, got one of a regression", run)
     doing(_("reading the pictures"))
     files, unreadable, part = None, [], "test"
     if where is None or _is_same_folder(where, trained.config.dataset):
@@ -92,7 +92,7 @@ def _evaluate(run: str, where: str | None, prepare_as: str, doing: Doing) -> Eva
     else:
         data = data_named(run, trained, where)
     if not len(data.test):
-        raise UserError(f"{data.name}: expected test images, found none")
+        raise UserError("{}: expected test images, found none", data.name)
     doing(_("evaluating {} pictures", f"{len(data.test):,}"))
     found = predict(trained, data.test)
     return Evaluation(run, trained, data, part, found, files, unreadable)
@@ -111,12 +111,15 @@ def _of_folder(
     found, part = labelled_files(where)
     if unknown := [name for name in found if name not in names]:
         raise UserError(
-            f"{where}: expected folders named as the classes of {run} ({', '.join(names):.60}), "
-            f"found {', '.join(unknown):.60}"
+            "{}: expected folders named as the classes of {} ({}), found {}",
+            where,
+            run,
+            f"{', '.join(names):.60}",
+            f"{', '.join(unknown):.60}",
         )
     rows = [(path, names.index(name)) for name, paths in found.items() for path in paths]
     if not rows:
-        raise UserError(f"{where}: no pictures in its class folders")
+        raise UserError("{}: no pictures in its class folders", where)
     predictor = to_predictor(trained, prepare_as)
 
     def prepared(row: int) -> np.ndarray | BadPictureError:
@@ -136,7 +139,7 @@ def _of_folder(
             files.append(str(path))
     if not images:
         raise UserError(
-            f"{where}: none of its {len(rows)} pictures can be read: {unreadable[0][1]}"
+            "{}: none of its {} pictures can be read: {}", where, len(rows), unreadable[0][1]
         )
     test = Split(np.stack(images), np.array(labels, np.int32))
     name = printable(Path(where).expanduser().resolve().name)

@@ -4,7 +4,6 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
 from jaxnets.display import printable
 from jaxnets.errors import UserError
-from jaxnets.language import _
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.runs.request import load_data
 
@@ -23,13 +22,13 @@ def data_of(
     try:
         data = data or load_data(trained.config, as_bytes=as_bytes)
     except (UserError, OSError) as error:
-        raise UserError(_("the data set is not at hand: {}", error)) from error
+        raise UserError("the data set is not at hand: {}", error) from error
     if (data.image_shape, data.class_names) != (trained.image_shape, trained.class_names):
-        raise UserError(_("the data set at hand has other classes or image sizes than the run's"))
+        raise UserError("the data set at hand has other classes or image sizes than the run's")
     if data.checksum != trained.data_sha256:
-        raise UserError(_("the data set at hand has other images than the run's"))
+        raise UserError("the data set at hand has other images than the run's")
     if data.is_regression:
-        raise UserError(_("a regression has no classes to be wrong about"))
+        raise UserError("a regression has no classes to be wrong about")
     return data
 
 
@@ -56,10 +55,13 @@ def data_named(run: str, trained: TrainedNetwork, dataset: str | None) -> Datase
     )
     if data.image_shape != trained.image_shape:
         raise UserError(
-            f"{run}: expected pictures of {trained.image_shape}, those of {data.name} are "
-            f"{data.image_shape}"
+            "{}: expected pictures of {}, those of {} are {}",
+            run,
+            trained.image_shape,
+            data.name,
+            data.image_shape,
         )
     if data.class_names != trained.class_names:
         ours, theirs = (", ".join(map(printable, x.class_names))[:60] for x in (trained, data))
-        raise UserError(f"{run}: expected the classes {ours}, {data.name} has {theirs}")
+        raise UserError("{}: expected the classes {}, {} has {}", run, ours, data.name, theirs)
     return data

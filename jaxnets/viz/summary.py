@@ -40,7 +40,7 @@ class Row(NamedTuple):
 def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
     """Every layer of a network, for an image [H, W, C]; nothing is computed, only shapes."""
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    too_small = UserError(f"images of {tuple(image_shape)} are too small")
+    too_small = UserError("images of {} are too small", tuple(image_shape))
     set_up_jax()  # With a limit of memory, JAX started otherwise may abort.
     try:
         variables = jax.eval_shape(model.init, jax.random.key(0), x)

@@ -79,7 +79,9 @@ def trace(
     names = trained.class_names
     if label is not None:
         if label not in names:
-            raise UserError(f"label: expected one of {', '.join(names)[:200]}, got {label!r}")
+            raise UserError(
+                "label: expected one of {}, got {}", ", ".join(names)[:200], repr(label)
+            )
         own = names.index(label)
     if own is None:
         logits: Any = trained.model.apply({"params": trained.params}, x[None])
@@ -105,7 +107,9 @@ def _pixels(trained: TrainedNetwork, image: str) -> tuple[np.ndarray, int | None
         is_fresh = trained.data_sha256 is None  # Of no run.
         test = (load_data(trained.config) if is_fresh else data_of(trained)).test
         if int(image) >= len(test):
-            raise UserError(f"image: expected a test image below {len(test):,}, got {image}")
+            raise UserError(
+                "image: expected a test image below {}, got {}", f"{len(test):,}", image
+            )
         return np.asarray(test.images[int(image)]), int(test.labels[int(image)])
     shape = trained.image_shape
     is_digit = usual_preparation(shape, trained.class_names) == "auto"
@@ -113,7 +117,7 @@ def _pixels(trained: TrainedNetwork, image: str) -> tuple[np.ndarray, int | None
         picture = read_picture(Path(image), WORK if is_digit else shape[0])
         return (to_digit(picture)[..., None] if is_digit else to_square(picture, shape)), None
     except BadPictureError as error:
-        raise UserError(f"image: {image}: {error}") from None
+        raise UserError("image: {}: {}", image, error) from None
 
 
 def _to_values(path: Path, found: Passes, names: tuple[str, ...]) -> dict[str, Any]:

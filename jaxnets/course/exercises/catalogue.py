@@ -375,8 +375,8 @@ def exercise_called(name: str) -> Exercise:
 
 
 def _unknown(name: str, known: Iterable[str]) -> UserError:
-    hint = did_you_mean(name, known, quote='"')
-    return UserError(f'unknown exercise "{name}"{hint} (jaxnets exercise lists all)')
+    hint = did_you_mean(name, known, quoted=True)
+    return UserError('unknown exercise "{}"{} (jaxnets exercise lists all)', name, hint)
 
 
 def check_command(exercise: Exercise, file: str) -> str:

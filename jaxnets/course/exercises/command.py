@@ -81,7 +81,7 @@ def write(name: str, output: str | None, student: str | None = None) -> tuple[st
         note = _("{} has the same numbers for all students", name)
     path = Path(output or exercise.file)
     if path.suffix != exercise.suffix:
-        raise UserError(f"output: expected a name with {exercise.suffix}, got {str(path)!r}")
+        raise UserError("output: expected a name with {}, got {}", exercise.suffix, repr(str(path)))
     text, file = exercise.text(path.name), display.short_path(str(path))
     _write_new(path, text)
     return str(path), check_command(exercise, file), note
@@ -96,7 +96,7 @@ def _write_new(path: Path, text: str) -> None:
     """
     if path.exists() or path.is_symlink():
         file = display.short_path(str(path))
-        raise UserError(f"{file} is there already; expected a new name: --output=FILE")
+        raise UserError("{} is there already; expected a new name: --output=FILE", file)
     write_text(output_path(str(path)), text)
 
 
@@ -148,7 +148,7 @@ def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
 def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
     """Judges the functions in a student's file, and returns what `check_numbers` does."""
     if path.endswith(".toml"):
-        raise UserError(f"{path}: jaxnets exercise check {path} checks computed numbers")
+        raise UserError("{}: jaxnets exercise check {} checks computed numbers", path, path)
 
     from jaxnets.course.exercises.judge import judge_file
     from jaxnets.machine.platform import set_up_jax
@@ -196,7 +196,7 @@ def grade(
     folder_of_texts = _outside(feedback, folder) if feedback else None
     submissions = submissions_in(folder)
     if as_format == GRADESCOPE and len(count := {found.name for found in submissions}) != 1:
-        raise UserError(f"format: expected one student for {GRADESCOPE}, got {len(count)}")
+        raise UserError("format: expected one student for {}, got {}", GRADESCOPE, len(count))
     set_up_jax(keep_memory=False)
     grades: Iterable[Any] = grades_of(submissions, limits, sandbox)
     if as_format == TABLE:
@@ -216,9 +216,9 @@ def _outside(feedback: str, folder: str) -> Path:
     """Makes the folder for feedback, which must not be taken for a student's."""
     path = Path(feedback).expanduser()
     if path.resolve().is_relative_to(Path(folder).resolve()):
-        raise UserError(f"feedback: expected a folder outside {folder}, got {feedback}")
+        raise UserError("feedback: expected a folder outside {}, got {}", folder, feedback)
     if path.exists() and not path.is_dir():
-        raise UserError(f"feedback: expected a folder, {feedback} is none")
+        raise UserError("feedback: expected a folder, {} is none", feedback)
     mkdir(path)
     return path
 

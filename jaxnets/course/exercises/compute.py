@@ -14,7 +14,7 @@ from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question, Sheet
 from jaxnets.course.exercises.student import near
 from jaxnets.display import shortened
 from jaxnets.errors import UserError
-from jaxnets.language import N_, _
+from jaxnets.language import N_, Text, _
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Signs of a Chinese keyboard or a PDF, and the sheet's own signs for them.
@@ -45,7 +45,7 @@ def check_sheet(source: str, path: str) -> tuple[Sheet, list[Answered]]:
     sheets = SHEETS | BETS
     if name not in sheets:
         known = ", ".join(sheets)
-        raise UserError(f'{path}: expected a line such as exercise = "compute1" ({known})')
+        raise UserError('{}: expected a line such as exercise = "compute1" ({})', path, known)
     sheet = sheets[name]
     if student := filled.get("student", "").strip("\"' "):
         sheet = sheet.of(student)
@@ -65,8 +65,8 @@ def _entries(source: str, path: str) -> dict[str, str]:
         if entry := re.fullmatch(r"(\w+)\s*=(?!=)(.*)", text):
             name, found[entry[1]] = entry[1], entry[2].strip()
         elif text and (not name or _is_complete(found[name])):
-            wanted = f"expected NAME = NUMBER in line {number}"
-            raise UserError(f"{path}: {wanted}, got {shortened(text, MAX_TEXT)}")
+            wanted = Text("expected NAME = NUMBER in line {}", number)
+            raise UserError("{}: {}, got {}", path, wanted, shortened(text, MAX_TEXT))
         elif text:
             found[name] += f" {text}"
     return found

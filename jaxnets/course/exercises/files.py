@@ -11,7 +11,7 @@ import warnings
 
 from jaxnets.course.exercises.catalogue import BY_FUNCTION, imports_of
 from jaxnets.errors import UserError, did_you_mean, first_line
-from jaxnets.language import _
+from jaxnets.language import Text, _
 
 MAX_SOURCE = 100_000  # Characters.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -35,10 +35,10 @@ def read_source(path: str) -> str:
     try:
         file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAITING)
     except OSError as error:
-        raise UserError(f"{path}: expected a file of yours: {error.strerror}") from error
+        raise UserError("{}: expected a file of yours: {}", path, error.strerror) from error
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise UserError(f"{path}: expected a file, got a folder or a device")
+            raise UserError("{}: expected a file, got a folder or a device", path)
         with open(file, "rb", closefd=False) as opened:
             content = opened.read(4 * MAX_SOURCE + 1)
     finally:
@@ -46,9 +46,9 @@ def read_source(path: str) -> str:
     try:
         source = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected a text in UTF-8: {error.reason}") from error
+        raise UserError("{}: expected a text in UTF-8: {}", path, error.reason) from error
     if len(source) > MAX_SOURCE:
-        raise UserError(f"{path}: expected at most {MAX_SOURCE:,} characters")
+        raise UserError("{}: expected at most {} characters", path, f"{MAX_SOURCE:,}")
     return source
 
 
@@ -60,14 +60,14 @@ def exercises_in(source: str, path: str) -> tuple[list[str], str]:
     """
     tree = parse_exercise(source)
     if isinstance(tree, str):
-        raise UserError(f"{path}: {tree}")
+        raise UserError("{}: {}", path, tree)
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     names = list(dict.fromkeys(name for name in defined if name in BY_FUNCTION))
     if not names:
         hint = next(filter(None, (did_you_mean(name, BY_FUNCTION) for name in defined)), "")
         got = ", ".join(defined) or "none"
-        wanted = "expected a function of an exercise, as dense_backward or bug15"
-        raise UserError(f"{path}: {wanted}, got {got}{hint} (jaxnets exercise lists all)")
+        wanted = Text("expected a function of an exercise, as dense_backward or bug15")
+        raise UserError("{}: {}, got {}{} (jaxnets exercise lists all)", path, wanted, got, hint)
     allowed = frozenset().union(*(imports_of(BY_FUNCTION[name]) for name in names))
     return names, violation(tree, allowed) or ""
 

@@ -89,7 +89,7 @@ def submissions_in(folder: str) -> list[Submission]:
       UserError: There is no such folder, or nothing is in it.
     """
     if not Path(folder).is_dir():
-        raise UserError(f"{folder}: expected a folder of submissions")
+        raise UserError("{}: expected a folder of submissions", folder)
     found = []
     for entry in sorted(Path(folder).iterdir()):
         name, files = entry.stem, [entry]
@@ -109,7 +109,7 @@ def submissions_in(folder: str) -> list[Submission]:
             if path.suffix in ENDINGS:
                 found += _submissions(name, path)
     if not found:
-        raise UserError(f"{folder}: expected files .py or .toml, one student each, or in folders")
+        raise UserError("{}: expected files .py or .toml, one student each, or in folders", folder)
     return found
 
 
@@ -269,7 +269,7 @@ def run_submission(
     else:
         said = _short(answer.decode(errors="replace")) or "it said nothing"
         who = f"{submission.name}: {submission.exercise}"
-        raise RunFailedError(f"{who}: its process did not start, which is no verdict: {said}")
+        raise RunFailedError("{}: its process did not start, which is no verdict: {}", who, said)
     if answer is None:
         return _("it was still running: its time is over")
     if len(answer) > MAX_ANSWER:

@@ -28,7 +28,7 @@ from jaxnets.course.exercises.grade import Grade
 from jaxnets.display import printable
 from jaxnets.errors import UserError
 from jaxnets.files import write_text
-from jaxnets.language import _
+from jaxnets.language import Text, _
 
 MINUTES_OF_A_POINT = 5
 MOST_POINTS = 1000
@@ -89,8 +89,8 @@ def points_of(words: Sequence[str]) -> dict[str, float]:
         except ValueError:
             value = -1.0
         if not 0 <= value <= MOST_POINTS:
-            wanted = f"expected NAME or NAME=POINTS, at most {MOST_POINTS} points"
-            raise UserError(f"exercises: {wanted}, got {word!r}")
+            wanted = Text("expected NAME or NAME=POINTS, at most {} points", MOST_POINTS)
+            raise UserError("exercises: {}, got {}", wanted, repr(word))
         found[exercise.name] = value
     return found
 

@@ -36,7 +36,7 @@ from jaxnets.gradcheck.layer_check import (
     setting_of,
     with_backward,
 )
-from jaxnets.language import _, speaking
+from jaxnets.language import Text, _, speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import walk
@@ -63,7 +63,7 @@ class Own(NamedTuple):
         try:
             return self.function or run_file(self.text, self.where)[self.exercise.function]
         except (Exception, SystemExit) as error:
-            raise UserError(f"mine: {self.where}: {mistake(error, self.where)}") from error
+            raise UserError("mine: {}: {}", self.where, mistake(error, self.where)) from error
 
 
 def own_passes(
@@ -91,8 +91,11 @@ def own_passes(
     _check_layers([own.exercise for own in found], config)
     digests = {o.exercise.function: hashlib.sha256(o.text.encode()).hexdigest() for o in found}
     if kept is not None and kept != digests:
-        began = f"expected the passes with which the run began, SHA-256 {kept or 'none'}"
-        raise UserError(f"mine: {began}, got {digests}")
+        raise UserError(
+            "mine: expected the passes with which the run began, SHA-256 {}, got {}",
+            kept or "none",
+            digests,
+        )
     with speaking(None):  # As gradcheck --mine.
         judged = list[Verdict]()
         for one in mine:
@@ -107,8 +110,9 @@ def own_passes(
     if wrong and not config.even_if_wrong:
         names = ", ".join(verdict.exercise for verdict in wrong)
         raise RunFailedError(
-            f"mine: expected right gradients, got wrong ones of {names}; even_if_wrong trains with "
-            "them all the same"
+            "mine: expected right gradients, got wrong ones of {}; even_if_wrong trains with "
+            "them all the same",
+            names,
         )
     rules = [(RULES[own.exercise.layer], _rule_of(own)) for own in found]
 
@@ -159,7 +163,7 @@ def _pass_called(name: str) -> Blank | Bug:
     """
     exercise = exercise_of_function(name)
     if isinstance(exercise, Task):
-        raise UserError(f"mine: expected a backward pass of a layer, got {name}")
+        raise UserError("mine: expected a backward pass of a layer, got {}", name)
     return exercise
 
 
@@ -178,10 +182,15 @@ def _check_layers(exercises: Sequence[Blank | Bug], config: Config) -> None:
     for exercise in exercises:
         layer, function = exercise.layer, exercise.function
         if layer not in known:
-            has = f"{config.model} has none (it has {', '.join(known)})"
-            raise UserError(f"mine: {function} is a backward pass of {layer}, and {has}")
+            raise UserError(
+                "mine: {} is a backward pass of {}, and {} has none (it has {})",
+                function,
+                layer,
+                config.model,
+                ", ".join(known),
+            )
         if other := found.get(layer):
-            raise UserError(f"mine: expected one pass of {layer}, got {other} and {function}")
+            raise UserError("mine: expected one pass of {}, got {} and {}", layer, other, function)
         found[layer] = function
 
 
@@ -210,14 +219,14 @@ def _rule_of(own: Own) -> LayerRule:
         try:
             found = named_result(call, backward(cache, d_out, **static))
         except ResultError as error:
-            raise UserError(f"{where}: {exercise.function}: {error}") from error
+            raise UserError("{}: {}: {}", where, exercise.function, error) from error
         except Exception as error:
-            raise UserError(f"{where}: {mistake(error, file_of(backward))}") from error
+            raise UserError("{}: {}", where, mistake(error, file_of(backward))) from error
         for leaf, one in {**{f"params.{n}": d for n, d in d_params.items()}, "x": dx}.items():
             if found[leaf].shape != one.shape:
-                shapes = f"expected the shape {one.shape}, got {found[leaf].shape}"
+                shapes = Text("expected the shape {}, got {}", one.shape, found[leaf].shape)
                 raise UserError(
-                    f"{where}: {exercise.function}: {call.gradient_name(leaf)}: {shapes}"
+                    "{}: {}: {}: {}", where, exercise.function, call.gradient_name(leaf), shapes
                 )
             found[leaf] = found[leaf].astype(one.dtype)
         params = {name: found[f"params.{name}"] for name in d_params}

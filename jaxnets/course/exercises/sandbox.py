@@ -100,16 +100,16 @@ class Sandbox(NamedTuple):
           UserError: It is not installed, or cannot start.
         """
         if self.kind == BUBBLEWRAP and sys.platform != "linux":
-            raise UserError(f"expected Linux, where bubblewrap runs submissions; {OTHERWISE}")
+            raise UserError("expected Linux, where bubblewrap runs submissions; {}", OTHERWISE)
         if self.kind == BUBBLEWRAP and platform.machine() not in ARCHITECTURES:
-            raise UserError(f"expected x86-64 or ARM64, got {platform.machine()}; {OTHERWISE}")
+            raise UserError("expected x86-64 or ARM64, got {}; {}", platform.machine(), OTHERWISE)
         if self.kind != TRUST and shutil.which(self.kind) is None:
             missing = f"expected {self.kind}, which is not installed"
-            raise UserError(f"{INSTALL if self.kind == BUBBLEWRAP else missing}; {OTHERWISE}")
+            raise UserError("{}; {}", INSTALL if self.kind == BUBBLEWRAP else missing, OTHERWISE)
         said = self.run("print('ready')", b"", errors=subprocess.STDOUT) or b""
         lines = said.decode(errors="replace").splitlines() or ["it said nothing"]
         if lines[-1] != "ready":
-            raise UserError(f"{self.kind} cannot start: {lines[-1]}; {OTHERWISE}")
+            raise UserError("{} cannot start: {}; {}", self.kind, lines[-1], OTHERWISE)
 
     def run(
         self,

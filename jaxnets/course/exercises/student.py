@@ -69,7 +69,9 @@ def student_called(name: str) -> str:
     """
     name = " ".join(name.split())
     if not NAME.fullmatch(name):
-        raise UserError(f"student: expected a name or number, as ada or 2024-117, got {name!r}")
+        raise UserError(
+            "student: expected a name or number, as ada or 2024-117, got {}", repr(name)
+        )
     return name
 
 

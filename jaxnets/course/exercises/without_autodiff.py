@@ -130,7 +130,7 @@ def _check(made: Path) -> None:
     )
     if found.returncode:
         version, why = importlib.metadata.version("jax"), found.stderr.strip().splitlines()[-1:]
-        raise RunFailedError(f"no copy of JAX {version} without autodiff: {''.join(why)}")
+        raise RunFailedError("no copy of JAX {} without autodiff: {}", version, "".join(why))
 
 
 def needed_folders() -> dict[str, Path]:

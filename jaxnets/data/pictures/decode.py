@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from jaxnets.language import Text
+
 # The formats that are decoded, whatever a file's name says. Pillow knows forty more, some of which
 # start other programs: photos need none of them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -42,7 +44,7 @@ Image.core.set_block_size(1 << 29)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class BadPictureError(Exception):
+class BadPictureError(Text, Exception):
     """A file that is not a picture or cannot be decoded; the message says why."""
 
 
@@ -115,20 +117,22 @@ def read_header(path: Path) -> tuple[int, int, bool]:
 def _opened(path: Path | bytes) -> Generator[Image.Image]:
     """Opens a picture and reads its header; whatever Pillow raises becomes a BadPictureError."""
     if isinstance(path, Path) and not path.is_file():  # Opening a pipe would wait for ever.
-        raise BadPictureError("not a file" if path.exists() else "no such file")
+        raise BadPictureError("{}", Text("not a file") if path.exists() else Text("no such file"))
     try:
         with path.open("rb") if isinstance(path, Path) else io.BytesIO(path) as stream:
             if not (size := stream.seek(0, io.SEEK_END)):
                 raise BadPictureError("empty file")
             if size > MAX_BYTES:
-                raise BadPictureError(f"expected at most {MAX_BYTES:,} bytes, found {size:,}")
+                raise BadPictureError(
+                    "expected at most {} bytes, found {}", f"{MAX_BYTES:,}", f"{size:,}"
+                )
             stream.seek(0)
             with Image.open(stream, formats=FORMATS) as picture:
                 if (weight := _weight(picture)) > MAX_PIXELS:
                     width, height = picture.size
                     most = int(MAX_PIXELS * width * height / weight)
                     raise BadPictureError(
-                        f"expected at most {most:,} pixels, found {width} x {height}"
+                        "expected at most {} pixels, found {} x {}", f"{most:,}", width, height
                     )
                 if picture.format in ("JPEG", "MPO"):
                     _check_scans(picture, stream)
@@ -136,13 +140,13 @@ def _opened(path: Path | bytes) -> Generator[Image.Image]:
     except (BadPictureError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadPictureError(f"expected at most {MAX_PIXELS:,} pixels, found more") from None
+        raise BadPictureError("expected at most {} pixels, found more", f"{MAX_PIXELS:,}") from None
     except Image.UnidentifiedImageError:
-        raise BadPictureError(f"not a picture ({', '.join(FORMATS)})") from None
+        raise BadPictureError("not a picture ({})", ", ".join(FORMATS)) from None
     except OSError as error:  # Pillow's own have no number.
         raise BadPictureError(error.strerror or str(error)) from error
     except Exception as error:  # A damaged file may raise anything at all in a decoder.
-        raise BadPictureError(f"damaged: {error or type(error).__name__}") from error
+        raise BadPictureError("damaged: {}", error or type(error).__name__) from error
 
 
 def _check_scans(picture: Any, stream: io.BufferedReader | io.BytesIO) -> None:
@@ -161,7 +165,7 @@ def _check_scans(picture: Any, stream: io.BufferedReader | io.BytesIO) -> None:
             if (scans, content[place + 2]) == (1, picture.layers) and not is_progressive:
                 return
         if scans > MAX_SCANS:
-            raise BadPictureError(f"expected at most {MAX_SCANS} scans, found more")
+            raise BadPictureError("expected at most {} scans, found more", MAX_SCANS)
         if marker == END_OF_IMAGE:
             return
         place += int.from_bytes(content[place : place + 2], "big")

@@ -27,7 +27,7 @@ from jaxnets.data.pictures import store
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_header
 from jaxnets.display import printable, shortened
 from jaxnets.errors import UserError, first_line
-from jaxnets.language import N_, _, said
+from jaxnets.language import N_, Text, _
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 HEIF = (".heic", ".heif")  # An iPhone's photos.
@@ -76,8 +76,8 @@ def load_folder(
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        what = "not a folder" if root.exists() else "no such folder"
-        raise UserError(f"dataset: {what}: {root}; expected one of pictures")
+        what = Text("not a folder") if root.exists() else Text("no such folder")
+        raise UserError("dataset: {}: {}; expected one of pictures", what, root)
     root = root.resolve()
     unread: Counter[str] = Counter()
     paths, labels, parts, classes, given = _list(root, unread, validation_size != 0)
@@ -137,7 +137,7 @@ def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
         parts = _part_folders(root)
         where = root if parts == {"train": root} else parts.get("test")
         if where is None:
-            raise _refused(root, f"expected a folder test, found {_some(_folders(root))}")
+            raise _refused(root, "expected a folder test, found {}", _some(_folders(root)))
         if not (classes := _folders(where)):
             raise _refused(where, "no folders in it; expected one for each class, as cat/1.jpg")
         found = {
@@ -148,7 +148,7 @@ def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
         }
     except OSError as error:
         name = os.fsdecode(error.filename or root)
-        raise UserError(printable(f"{name}: cannot be read: {first_line(error)}")) from error
+        raise UserError("{}: cannot be read: {}", printable(name), first_line(error)) from error
     note_unread(unread)
     return found, "" if where == root else "test"
 
@@ -161,14 +161,14 @@ def kind_of(name: str) -> str:
 def note_unread(kinds: Counter[str]) -> None:
     """Prints one line on stderr about the files that are not read, if there are some."""
     if kinds:
-        store.note(_("note: {}", said(_unread(kinds))))
+        store.note(_("note: {}", _unread(kinds)))
 
 
-def _unread(kinds: Counter[str]) -> str:
+def _unread(kinds: Counter[str]) -> Text:
     """The number of files of each kind that is not read; of HEIF, what to do."""
     named = [f"{count:,} {shortened(kind, 20)}" for kind, count in kinds.most_common()]
-    text = NOT_READ.format(_some(named))
-    return HOW_TO_READ.format(text) if kinds.keys() & set(HEIF) else text
+    text = Text(NOT_READ, _some(named))
+    return Text(HOW_TO_READ, text) if kinds.keys() & set(HEIF) else text
 
 
 def natural_size(sides: np.ndarray, input_size: int | None) -> int:
@@ -197,15 +197,15 @@ def _list(
                 others: Counter[str] = Counter()
                 files = np.array(sorted(_files(folder / name, root, others)))
                 if not len(files):
-                    why = f"; {_unread(others)}" if others else ""
-                    raise _refused(folder / name, f"no pictures ({' '.join(ENDINGS)}){why}")
+                    why = Text("; {}", _unread(others)) if others else ""
+                    raise _refused(folder / name, "no pictures ({}){}", " ".join(ENDINGS), why)
                 unread += others
                 paths.append(files)
                 labels.append(np.full(len(files), label, np.int32))
                 parts.append(np.full(len(files), list(PARTS).index(part), np.int8))
     except OSError as error:
         where = os.fsdecode(error.filename or root)
-        raise UserError(printable(f"{where}: cannot be read: {first_line(error)}")) from error
+        raise UserError("{}: cannot be read: {}", printable(where), first_line(error)) from error
     paths, labels, parts = map(np.concatenate, (paths, labels, parts))
     return paths, labels, parts, classes, tuple(folders)
 
@@ -217,7 +217,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
         return {"train": root}
     for part, found in names.items():
         if len(found) > 1:
-            raise _refused(root, f"expected one folder for {part}, found {_some(found)}")
+            raise _refused(root, "expected one folder for {}, found {}", part, _some(found))
     return {part: root / found[0] for part, found in names.items() if found}
 
 
@@ -225,19 +225,19 @@ def _class_names(root: Path, folders: dict[str, Path]) -> list[str]:
     """The classes, which every part must have."""
     classes = _folders(folders["train"])
     if not classes:
-        wanted = "a folder for each class, as cat/1.jpg or train/cat/1.jpg"
-        raise _refused(root, f"no folders in it; expected {wanted}")
+        wanted = Text("a folder for each class, as cat/1.jpg or train/cat/1.jpg")
+        raise _refused(root, "no folders in it; expected {}", wanted)
     if not 2 <= len(classes) <= MAX_CLASSES:
-        wanted = f"a folder for each of 2 to {MAX_CLASSES} classes"
+        wanted = Text("a folder for each of 2 to {} classes", MAX_CLASSES)
         found = f"{len(classes)}: {_some(classes)}"
-        raise _refused(folders["train"], f"expected {wanted}, found {found}")
+        raise _refused(folders["train"], "expected {}, found {}", wanted, found)
     for folder in folders.values():
         names = _folders(folder)
         if missing := sorted(set(classes) - set(names)):
-            raise _refused(folder, f"no folder for {_some(missing)}")
+            raise _refused(folder, "no folder for {}", _some(missing))
         if unknown := sorted(set(names) - set(classes)):
-            wanted = f"the classes of {folders['train']}"
-            raise _refused(folder, f"expected {wanted}, found also {_some(unknown)}")
+            wanted = Text("the classes of {}", printable(str(folders["train"])))
+            raise _refused(folder, "expected {}, found also {}", wanted, _some(unknown))
     return classes
 
 
@@ -286,19 +286,21 @@ def _key(root: Path, paths: np.ndarray, settings: tuple[int | None, ...]) -> str
     return digest.hexdigest()[:32]
 
 
-def _look(root: Path, paths: np.ndarray, found: np.ndarray, row: int) -> str:
+def _look(root: Path, paths: np.ndarray, found: np.ndarray, row: int) -> Text | None:
     """Fills in what a file is, of FOUND; returns why it is bad."""
     path = root / os.fsdecode(bytes(paths[row]))
     if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return "a link that leads out of the folder"
+        return Text("a link that leads out of the folder")
     try:
         width, height, grey = read_header(path)
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
-    except (BadPictureError, OSError) as error:
-        return str(error)
+    except BadPictureError as error:
+        return Text(*error.args)
+    except OSError as error:
+        return Text(str(error))
     found[row] = (digest.digest(), width if width == height else 0, grey)
-    return ""
+    return None
 
 
 def _checksum(paths: np.ndarray, digests: np.ndarray) -> str:
@@ -355,17 +357,17 @@ def _check_classes(
         missing = [name for label, name in enumerate(classes) if label not in there]
         if missing and (part != "validation" or part in given):
             if part in given:
-                raise _refused(root, f"no good pictures of {_some(missing)} in {part}")
-            needs = "a class needs 2, one to train on and one to test"
-            raise _refused(root, f"too few good pictures of {_some(missing)}; {needs}")
+                raise _refused(root, "no good pictures of {} in {}", _some(missing), part)
+            needs = Text("a class needs 2, one to train on and one to test")
+            raise _refused(root, "too few good pictures of {}; {}", _some(missing), needs)
 
 
-def _refused(where: Path, message: str) -> UserError:
+def _refused(where: Path, text: str, *values: object) -> UserError:
     """The error of a folder, whose names may be anything: control characters are escaped."""
-    return UserError(printable(f"{where}: {message}"))
+    return UserError("{}: {}", printable(str(where)), Text(text, *values))
 
 
 def _some(names: list[str]) -> str:
     """The first few of some names."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
+    return ", ".join(map(printable, names[:5])) + more

@@ -23,7 +23,7 @@ from jaxnets.data.pictures.decode import BadPictureError, read_square
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError, first_line, interruptible
 from jaxnets.files import replacing, write_text
-from jaxnets.language import N_, _, said
+from jaxnets.language import N_, Text, _, said
 from jaxnets.system import cache_folder
 
 WORKERS = min(16, os.cpu_count() or 1)  # Pillow decodes without Python's lock.
@@ -41,9 +41,9 @@ class BadPictures:
     def __init__(self, name: Callable[[int], str]):
         """Takes what gives a row's name."""
         self._name = name
-        self.reasons: dict[int, str] = {}
+        self.reasons: dict[int, Text] = {}
 
-    def add(self, row: int, reason: str) -> None:
+    def add(self, row: int, reason: Text) -> None:
         """Notes a bad picture, once."""
         self.reasons[row] = reason
 
@@ -64,8 +64,8 @@ class BadPictures:
         more = _("; and {} more", f"{count - NAMED:,}") if count > NAMED else ""
         note(_(text, f"{count:,}", _("; ").join(first) + more))
 
-    def _line(self, row: int, reason: str) -> str:
-        return f"{printable(self._name(row))}: {printable(reason)}"
+    def _line(self, row: int, reason: Text) -> Text:
+        return Text("{}: {}", printable(self._name(row)), reason)
 
 
 def note(line: str) -> None:
@@ -122,10 +122,14 @@ def decode_once(
     """
     with interruptible():
         pixels, facts = _find_or_make(
-            kind, key, lambda stream: decode(stream) | {"bad": bad.reasons}
+            kind,
+            key,
+            lambda stream: (
+                decode(stream) | {"bad": {row: reason.args for row, reason in bad.reasons.items()}}
+            ),
         )
     for row, reason in facts["bad"].items():
-        bad.add(int(row), reason)
+        bad.add(int(row), Text(*reason))
     return pixels, facts
 
 
@@ -168,8 +172,10 @@ def _make(path: Path, decode: Callable[[IO[bytes]], Facts]) -> tuple[np.ndarray,
         return _open(path)
     except OSError as error:
         raise UserError(
-            f"{path.parent}: cannot keep the decoded pictures: {first_line(error)}; "
-            "XDG_CACHE_HOME names another folder, decode_size=N makes them smaller"
+            "{}: cannot keep the decoded pictures: {}; XDG_CACHE_HOME names another folder, "
+            "decode_size=N makes them smaller",
+            path.parent,
+            first_line(error),
         ) from error
 
 
@@ -204,15 +210,15 @@ def write_pixels(
     if size > free:
         raise OSError(errno.ENOSPC, f"they take {size / 1e9:,.1f} GB, {free / 1e9:,.1f} are free")
 
-    def read(number: int) -> np.ndarray | str:
+    def read(number: int) -> np.ndarray | Text:
         try:
             return read_square(content(rows[number]), shape)
         except BadPictureError as error:
-            return str(error)
+            return Text(*error.args)
 
     count = 0
     for row, found in zip(rows, in_threads(read, len(rows), "decoding pictures"), strict=True):
-        if isinstance(found, str):
+        if isinstance(found, Text):
             bad.add(row, found)
         else:
             stream.write(found.data)

@@ -67,7 +67,9 @@ class Users:
             right.append(bool(answer.correct))
             models[answer.arm].add(answer.model)
             if len(models[answer.arm]) > MAX_MODELS:
-                raise UserError(f"expected at most {MAX_MODELS:,} models and versions, found more")
+                raise UserError(
+                    "expected at most {} models and versions, found more", f"{MAX_MODELS:,}"
+                )
         order = np.argsort(np.array(times), kind="stable")
         users = np.frombuffer(hashes, np.uint64)[order]
         _, first, rows = np.unique(users, return_index=True, return_inverse=True)
@@ -108,9 +110,9 @@ def read_users(path: str) -> Users:
         name, answers = path, _answers_in_file(path)
     users = Users.of(itertools.islice(answers, MAX_ANSWERS + 1))
     if not users.judged.any():
-        raise UserError(f"{name}: expected answers of users, found none")
+        raise UserError("{}: expected answers of users, found none", name)
     if users.shown.sum() > MAX_ANSWERS:
-        raise UserError(f"{name}: expected at most {MAX_ANSWERS:,} answers, found more")
+        raise UserError("{}: expected at most {} answers, found more", name, f"{MAX_ANSWERS:,}")
     return users
 
 
@@ -125,13 +127,13 @@ def _answers_in_file(path: str) -> Iterator[Answer]:
     try:
         file = Path(path).expanduser()
         if file.exists() and not file.is_file():  # A device or a pipe may never end.
-            raise UserError(f"{path}: expected a log or a run folder, found neither")
+            raise UserError("{}: expected a log or a run folder, found neither", path)
         with file.open("rb") as stream:
             is_database = stream.read(len(SQLITE)) == SQLITE
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of no user.
-        raise UserError(f"{path}: expected a log or a run folder: {first_line(error)}") from None
+        raise UserError("{}: expected a log or a run folder: {}", path, first_line(error)) from None
     return _answers(feedback.rows(file)) if is_database else read_csv(file)
 
 
@@ -152,8 +154,11 @@ def read_csv(path: str | Path) -> Iterator[Answer]:
             for column, least in COLUMNS.items():
                 if not least <= header.count(column) <= 1:
                     raise UserError(
-                        f"{path}: expected one column {column} in the first line (arm,correct,user,"
-                        f"time), found {','.join(header)[:80]!r}"
+                        "{}: expected one column {} in the first line "
+                        "(arm,correct,user,time), found {}",
+                        path,
+                        column,
+                        repr(",".join(header)[:80]),
                     )
             places = {name: place for place, name in enumerate(header)}
             for row in rows:
@@ -161,11 +166,11 @@ def read_csv(path: str | Path) -> Iterator[Answer]:
                     try:
                         yield _answer(row, places, len(header), rows.line_num)
                     except ValueError as error:
-                        raise UserError(f"{path}, line {rows.line_num}: {error}") from None
+                        raise UserError("{}, line {}: {}", path, rows.line_num, error) from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: expected CSV in UTF-8: {first_line(error)}") from None
+        raise UserError("{}: expected CSV in UTF-8: {}", path, first_line(error)) from None
     except OSError as error:
-        raise UserError(f"{path}: {first_line(error)}") from None
+        raise UserError("{}: {}", path, first_line(error)) from None
 
 
 def _answer(row: Sequence[str], places: dict[str, int], count: int, line: int) -> Answer:

@@ -99,8 +99,10 @@ def compare_runs(run_a: str, run_b: str, dataset: str | None = None) -> Pairs:
         sets.append(data)
         if sets[0].checksum != data.checksum:
             raise UserError(
-                f"expected runs of one data set, got {sets[0].name} and {data.name}, whose test "
-                "pictures are others; --dataset=NAME tests both on another"
+                "expected runs of one data set, got {} and {}, whose test pictures are "
+                "others; --dataset=NAME tests both on another",
+                sets[0].name,
+                data.name,
             )
         right.append(_right(network, data))
     return Pairs.of(names, sets[0].name, *right)

@@ -124,7 +124,7 @@ def evaluate(users: Users, plan: Plan) -> Trial:
     a, b = (users.shares[kept & judged[:, arm], arm] for arm in (0, 1))
     if min(len(a), len(b)) < 2:
         raise UserError(
-            f"expected at least 2 users of each model, found {len(a)} of A and {len(b)} of B"
+            "expected at least 2 users of each model, found {} of A and {} of B", len(a), len(b)
         )
     if is_paired:
         values, split_p, begins = b - a, 1.0, True

@@ -153,11 +153,13 @@ def _prove(kind: str, path: str, trained: TrainedNetwork) -> tuple[float, float]
         ran = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ran.returncode:
         reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise RunFailedError(f"the {kind} file cannot be run by {BY[kind]}: {reason}")
+        raise RunFailedError("the {} file cannot be run by {}: {}", kind, BY[kind], reason)
     difference = float(ran.stdout.split()[-1])
     if not difference <= TOLERANCE * max(1.0, largest):
         raise RunFailedError(
-            f"the {kind} file's logits differ by {difference:.1e}, expected at most "
-            f"{TOLERANCE * max(1.0, largest):.1e}; nothing was written"
+            "the {} file's logits differ by {}, expected at most {}; nothing was written",
+            kind,
+            f"{difference:.1e}",
+            f"{TOLERANCE * max(1.0, largest):.1e}",
         )
     return difference, largest

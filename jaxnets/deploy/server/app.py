@@ -376,7 +376,9 @@ class Guard:
         except TimeoutError:  # The client does not read its answer: uvicorn closes the connection.
             pass
         except Exception as error:  # A bug: one line here, and none of it there.
-            report(f"error: {scope['method']} {scope['path']}: {type(error).__name__}: {error}")
+            report(
+                "error: {} {}: {}: {}", scope["method"], scope["path"], type(error).__name__, error
+            )
             if not status:
                 await FAULT.answer()(scope, receive, guarded)
         finally:

@@ -73,18 +73,20 @@ def read(path: str | Path) -> list[Feedback]:
 def rows(path: str | Path) -> Iterator[Feedback]:
     """The same, row by row."""
     if not Path(path).is_file():
-        raise UserError(f"{path}: expected a feedback log, found no such file")
+        raise UserError("{}: expected a feedback log, found no such file", path)
     try:
         with contextlib.closing(_open_to_read(Path(path))) as log:
             with contextlib.closing(sqlite3.connect(":memory:")) as own:
                 own.executescript(SCHEMA)
                 # A view, a virtual table or a computed column may hold more than its file.
                 if _table(log) != _table(own):
-                    raise UserError(f"{path}: expected a feedback log, found another table or none")
+                    raise UserError(
+                        "{}: expected a feedback log, found another table or none", path
+                    )
             for row in log.execute(f"select {COLUMNS} from feedback order by rowid"):
                 yield checked(path, row)
     except (sqlite3.Error, UnicodeError) as error:  # The text of an error may be no Unicode.
-        raise UserError(f"{path}: expected a feedback log: {first_line(error)}") from error
+        raise UserError("{}: expected a feedback log: {}", path, first_line(error)) from error
 
 
 def _table(log: sqlite3.Connection) -> list[tuple]:
@@ -125,7 +127,9 @@ def checked(path: str | Path, row: tuple) -> Feedback:
     sound = isinstance(found.time, float) and all(isinstance(text, str) for text in texts)
     sound = sound and isinstance(found.label, str | None)
     if not sound or found.arm not in ("A", "B") or found.correct not in (0, 1):
-        raise UserError(f"{path}: expected rows as the server writes them, found {row!r:.200}")
+        raise UserError(
+            "{}: expected rows as the server writes them, found {}", path, f"{row!r:.200}"
+        )
     return found._replace(correct=bool(found.correct))
 
 
@@ -153,7 +157,7 @@ class FeedbackLog:
                 path, timeout=WAIT, isolation_level="IMMEDIATE", check_same_thread=False
             )
         except (OSError, sqlite3.Error) as error:
-            raise UserError(f"feedback: cannot write to {path}: {first_line(error)}") from error
+            raise UserError("feedback: cannot write to {}: {}", path, first_line(error)) from error
         try:
             _write_ahead(self._log)
             self._log.execute("pragma synchronous = full")  # A commit is on the disk.
@@ -166,7 +170,9 @@ class FeedbackLog:
             self._log.execute(f"select {COLUMNS} from feedback limit 1")
         except (sqlite3.Error, ValueError) as error:
             self._log.close()
-            raise UserError(f"feedback: expected a log in {path}: {first_line(error)}") from error
+            raise UserError(
+                "feedback: expected a log in {}: {}", path, first_line(error)
+            ) from error
 
     def append(self, rows: Sequence[Feedback]) -> list[bool]:
         """Appends rows in one transaction, which is on the disk when this returns.

@@ -170,7 +170,7 @@ class Model:
         )
         return Version(name, trained, digest, compiled, predictor, images)
 
-    async def watch(self, loader: Executor, report: Callable[[str], None]) -> None:
+    async def watch(self, loader: Executor, report: Callable[..., None]) -> None:
         """Takes each new checkpoint over, for ever; requests that wait keep their version."""
         loop, reported = asyncio.get_running_loop(), ""
         while True:
@@ -184,15 +184,17 @@ class Model:
             except Exception as error:
                 known = message_and_status(error)
                 message = known[0] if known else f"{type(error).__name__}: {error}"
-                if message != reported:
-                    report(f"warning: {self.name}: still serving {self.version.name}: {message}")
-                reported = message
+                if str(message) != reported:
+                    report(
+                        "warning: {}: still serving {}: {}", self.name, self.version.name, message
+                    )
+                reported = str(message)
                 continue
             reported = ""
             if loaded.sha256 == self.version.sha256:
                 continue
             self.version, self.earlier = loaded, self.version
-            report(f"{self.name}: now serving version {loaded.name}")
+            report("{}: now serving version {}", self.name, loaded.name)
 
 
 def _program_of(trained: TrainedNetwork) -> tuple:
@@ -205,9 +207,11 @@ def _program_of(trained: TrainedNetwork) -> tuple:
 
 def _check_same_form(old: TrainedNetwork, new: TrainedNetwork) -> None:
     if old.image_shape != new.image_shape:
-        raise UserError(f"expected images {old.image_shape}, the new run has {new.image_shape}")
+        raise UserError("expected images {}, the new run has {}", old.image_shape, new.image_shape)
     if old.class_names != new.class_names:
-        raise UserError(f"expected the classes {old.class_names!r:.80}, the new run has others")
+        raise UserError(
+            "expected the classes {}, the new run has others", f"{old.class_names!r:.80}"
+        )
 
 
 def files_of(folder: str) -> list[tuple]:

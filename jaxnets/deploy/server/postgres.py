@@ -144,7 +144,7 @@ def rows(url: str) -> Iterator[Feedback]:
                 for row in cursor.execute(f"select {COLUMNS} from feedback order by id"):
                     yield checked(place, row)
     except psycopg.Error as error:
-        raise UserError(f"{place}: expected a feedback log: {first_line(error)}") from None
+        raise UserError("{}: expected a feedback log: {}", place, first_line(error)) from None
 
 
 class PostgresLog:
@@ -164,7 +164,7 @@ class PostgresLog:
                 self.key = self._prepare()  # Signs the answers of all servers that share the log.
             except (psycopg.Error, ValueError) as error:
                 message = f"expected a log in {self.place}: {first_line(error)}"
-                raise UserError(f"feedback: {message}") from None
+                raise UserError("feedback: {}", message) from None
             stack.pop_all()  # It stays open.
 
     def _prepare(self) -> bytes:

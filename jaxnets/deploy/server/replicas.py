@@ -65,14 +65,15 @@ def serve_replicas(
         machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         if one_machine and len(machines) > 1:
             raise UserError(
-                f"feedback: expected postgresql://... for a cluster of {len(machines)} machines, "
-                "got a file of this one"
+                "feedback: expected postgresql://... for a cluster of {} machines, got a "
+                "file of this one",
+                len(machines),
             )
         resources = ray.cluster_resources()
         if resources.get("CPU", 0) < replicas:  # Ray would wait for more.
             have = f"{resources.get('CPU', 0):g}"
             raise UserError(
-                f"replicas: expected at most {have}, the cluster's cores, got {replicas}"
+                "replicas: expected at most {}, the cluster's cores, got {}", have, replicas
             )
         deployment = serve.deployment(
             serve.ingress(make_on_one_core)(),
@@ -87,7 +88,7 @@ def serve_replicas(
             serve.start(http_options=dict(zip(("host", "port"), address, strict=True)))
             serve.run(deployment.bind(), name=NAME, logging_config={"log_level": "ERROR"})
         except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
-            raise UserError(f"ray: the replicas do not start: {first_line(error)}") from None
+            raise UserError("ray: the replicas do not start: {}", first_line(error)) from None
         orders = queue.SimpleQueue[int]()
         # After the block a second signal has its usual effect.
         with stopped_by(lambda number, frame: orders.put(number)):

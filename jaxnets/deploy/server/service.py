@@ -31,7 +31,7 @@ from jaxnets.deploy.server.models import SIZES, Gatherer, Images, Model, Version
 from jaxnets.deploy.server.postgres import PostgresLog, is_url
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError
-from jaxnets.language import said
+from jaxnets.language import _
 from jaxnets.machine.platform import return_freed_memory
 from jaxnets.predict.predict import best_classes
 from jaxnets.training.step import to_float
@@ -168,8 +168,12 @@ class Service:
         a, b = self.models[0].version.trained, self.models[-1].version.trained
         if (a.image_shape, a.class_names) != (b.image_shape, b.class_names):
             raise UserError(
-                f"expected two runs on the same images and classes, got {a.image_shape} with "
-                f"{len(a.class_names)} classes and {b.image_shape} with {len(b.class_names)}"
+                "expected two runs on the same images and classes, got {} with {} classes "
+                "and {} with {}",
+                a.image_shape,
+                len(a.class_names),
+                b.image_shape,
+                len(b.class_names),
             )
         self.image_shape, self.class_names = a.image_shape, a.class_names  # A new version's, too.
         self.assignment = Assignment(tuple(names), share)
@@ -281,14 +285,14 @@ class Service:
             (saved,) = self._rows.put([row])
             is_in = await saved
         except OSError as error:
-            report(f"error: {error}")
+            report("error: {}", error)
             raise RequestError(503, "the feedback could not be saved") from None
         if not is_in:
             raise RequestError(409, "answer: another feedback for it came first")
         self.metrics.feedback.labels(answer.arm, str(correct).lower()).inc()
 
 
-def report(line: str) -> None:
+def report(text: str, *values: object) -> None:
     """Prints a line in the locale's language on stderr, which may be closed."""
     with contextlib.suppress(OSError, ValueError):
-        print(said(one_line(line)), file=sys.stderr, flush=True)
+        print(one_line(_(text, *values)), file=sys.stderr, flush=True)

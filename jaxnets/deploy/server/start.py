@@ -20,7 +20,7 @@ from jaxnets.deploy.server.replicas import serve_replicas
 from jaxnets.deploy.server.service import Service, report
 from jaxnets.display import short_path, show
 from jaxnets.errors import BY_SIGNAL, UserError, first_line
-from jaxnets.language import _
+from jaxnets.language import Text, _
 from jaxnets.models.own import know
 
 BACKLOG = 1024  # Connections that the system accepts before this process does.
@@ -69,8 +69,9 @@ def serve(
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if not is_loopback:
             report(
-                f"warning: whoever reaches {address[0]} may ask, answer and see training images: "
-                "there is no login"
+                "warning: whoever reaches {} may ask, answer and see training images: there is no "
+                "login",
+                address[0],
             )
         served = [_("{} version {}", m.name, m.version.name) for m in service.models]
 
@@ -116,15 +117,15 @@ def _listen(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.socket(family, kind, protocol)
     except (OSError, UnicodeError) as error:
-        raise UserError(f"host: cannot listen at {host}: {first_line(error)}") from error
+        raise UserError("host: cannot listen at {}: {}", host, first_line(error)) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
         listener.close()
-        hint = "; --port=0 takes a free one" if port else ""
+        hint = Text("; --port=0 takes a free one") if port else ""
         raise UserError(
-            f"port: cannot listen at {host}:{port}: {first_line(error)}{hint}"
+            "port: cannot listen at {}:{}: {}{}", host, port, first_line(error), hint
         ) from error
     return listener
 

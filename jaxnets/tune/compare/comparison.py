@@ -25,7 +25,7 @@ from jaxnets.drawing import charts
 from jaxnets.drawing.svg import Figure
 from jaxnets.errors import RunFailedError, UserError, on_interrupt
 from jaxnets.files import check_only_files, locked
-from jaxnets.language import N_, _, said, speaking
+from jaxnets.language import N_, Text, _, said, speaking
 from jaxnets.runs.run_folder import COMPARISON, make_folder
 from jaxnets.system import check_memory
 from jaxnets.tune import cells
@@ -243,7 +243,7 @@ class Rows:
         piece, outcome = self._backend.collect()
         of = self._waiting.pop(piece)
         if isinstance(outcome, Failed):
-            outcome = {"why": outcome.message}
+            outcome = {"why": str(outcome.message)}
         else:
             cells.write(self._folder, [of], [outcome])
         self._add(piece._replace(config=None), outcome)
@@ -261,15 +261,15 @@ def run(request: Request, workers: Workers) -> None:
         raise UserError("cell: expected --workdir=FOLDER too, the same in all processes")
     folder, results = make_folder(request.workdir, "compare"), Results(request, samples)
     work = Fitting(samples, request.seed)
-    hint = f"kept: {folder} (--resume --workdir={folder} continues it)"
+    hint = Text("kept: {} (--resume --workdir={} continues it)", folder, folder)
     with (
         locked(folder, shared=workers.are_several),
-        on_interrupt(f"interrupted; {hint}"),
+        on_interrupt(Text("interrupted; {}", hint)),
         workers.started(work) as backend,
     ):
         found = sorted(os.listdir(folder))
         if found and not (request.resume or workers.are_several):
-            raise UserError(f"workdir: expected an empty folder, {folder} holds {found[0]}")
+            raise UserError("workdir: expected an empty folder, {} holds {}", folder, found[0])
         check_only_files(folder)
         rows, work.bar = Rows(results, folder, workers), True
         rows.start(backend)

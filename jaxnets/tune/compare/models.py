@@ -178,8 +178,11 @@ def cut(data: Dataset, size: int | None, seed: int) -> Dataset:
     present = len(np.unique(train.labels))
     if not data.is_regression and present < data.num_classes:
         raise UserError(
-            f"train_size: expected enough of {data.name} for its {data.num_classes} classes, "
-            f"{size} images show only {present}"
+            "train_size: expected enough of {} for its {} classes, {} images show only {}",
+            data.name,
+            data.num_classes,
+            size,
+            present,
         )
     return dataclasses.replace(data, train=train)
 
@@ -211,7 +214,9 @@ def diabetes(seed: int, train_size: int | None = None) -> Dataset:
     train, test = _draw_parts(len(targets), seed)
     train = train[:train_size]
     if len(train) < 2:  # One has no variance.
-        raise UserError(f"train_size: expected at least 2 examples of regression, got {len(train)}")
+        raise UserError(
+            "train_size: expected at least 2 examples of regression, got {}", len(train)
+        )
     scalers: list[Any] = [StandardScaler().fit(x[train]) for x in (features, targets)]
     of_features, of_targets = scalers
     return _dataset(

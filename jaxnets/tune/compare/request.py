@@ -131,11 +131,11 @@ def resolved(flags: Request) -> Request:
     notes = ()
     if importlib.util.find_spec("sklearn") is None:
         if flags.task == "regression":
-            raise UserError(f"task regression needs scikit-learn's data: {INSTALL}")
+            raise UserError("task regression needs scikit-learn's data: {}", INSTALL)
         missing = (*task.baselines, "digits")
         for name in (*flags.models, *flags.datasets):
             if name in missing:
-                raise UserError(f"{name} needs scikit-learn: {INSTALL}")
+                raise UserError("{} needs scikit-learn: {}", name, INSTALL)
         models, datasets = (
             tuple(name for name in names if name not in missing) for names in (models, datasets)
         )

@@ -285,19 +285,24 @@ def _shown(trained: TrainedNetwork) -> tuple[Rows, np.ndarray]:
     config, names, (height, width, _) = trained.config, trained.class_names, trained.image_shape
     if height != width or width > MAX_SIDE:
         most = f"at most {MAX_SIDE} x {MAX_SIDE} pixels"
-        raise UserError(f"expected a run on square images of {most}, got {height} x {width}")
+        raise UserError("expected a run on square images of {}, got {} x {}", most, height, width)
     if config.loss == "squared_error":
         raise UserError("expected a run that tells classes apart, got one with squared_error")
     if is_custom(config.loss):
-        raise UserError(f"expected a run with a loss of jaxnets, got {config.loss}")
+        raise UserError("expected a run with a loss of jaxnets, got {}", config.loss)
     if len(names) > MAX_CLASSES:
-        raise UserError(f"expected a run with at most {MAX_CLASSES} classes, got {len(names):,}")
+        raise UserError(
+            "expected a run with at most {} classes, got {}", MAX_CLASSES, f"{len(names):,}"
+        )
     network = plain(trained, as_taught=True)
     layers = _with_shapes(network.layers, network.arrays, config.model)
     weights = _weights(network)
     if weights.size > MAX_PARAMS:
         raise UserError(
-            f"expected at most {MAX_PARAMS:,} parameters, {config.model} has {weights.size:,}"
+            "expected at most {} parameters, {} has {}",
+            f"{MAX_PARAMS:,}",
+            config.model,
+            f"{weights.size:,}",
         )
     return layers, weights
 
@@ -316,7 +321,7 @@ def _with_shapes(rows: Rows, arrays: dict[str, np.ndarray], model: str) -> Rows:
     found = []
     for row in rows:
         if row["kind"] not in KINDS:
-            raise UserError(f"the page cannot show {model}: it has no layer {row['kind']}")
+            raise UserError("the page cannot show {}: it has no layer {}", model, row["kind"])
         if row["kind"] == "residual":
             branches = {part: _with_shapes(row[part], arrays, model) for part in BRANCHES}
             row = row | branches

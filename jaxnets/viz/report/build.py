@@ -128,7 +128,7 @@ def _make_folder(folder: str) -> None:
     try:
         Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"figures: cannot make the folder {folder}: {error.strerror}") from error
+        raise UserError("figures: cannot make the folder {}: {}", folder, error.strerror) from error
 
 
 def report(

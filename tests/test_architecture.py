@@ -23,7 +23,7 @@ ROOMS = {
     "language": "",
     "display": "language",
     "errors": "display language",
-    "files": "display errors",
+    "files": "display errors language",
     "system": "errors",
     # The core.
     "config": "errors facts language",
@@ -44,7 +44,7 @@ ROOMS = {
     "models system training trees",
     # The wings: the core knows none of them.
     "drawing": "display errors files",
-    "predict": "backprop config data errors facts machine models runs system training",
+    "predict": "backprop config data errors facts language machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
     "language losses machine metrics models predict proportions runs system training trees",
     "tune": "config data display drawing errors experiment files language machine metrics models "

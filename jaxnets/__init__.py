@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     )
     from jaxnets.models.residual import Residual
     from jaxnets.notebook.callbacks import Callback
-    from jaxnets.notebook.classifier import Classifier as Classifier
+    from jaxnets.notebook.estimators import Classifier as Classifier
+    from jaxnets.notebook.estimators import Regressor as Regressor
     from jaxnets.notebook.network import Network, load
     from jaxnets.predict.predict import load_predictor
     from jaxnets.training.history import History
@@ -62,12 +63,13 @@ _HOMES = dict(
     gradcheck="gradcheck",
     register_rule="backprop.rules",
     Callback="notebook.callbacks",
-    Classifier="notebook.classifier",  # Not in __all__: it needs scikit-learn.
+    Classifier="notebook.estimators",  # It and Regressor need scikit-learn: not in __all__.
     Config="config.fields",
     Dataset="data.datasets",
     Experiment="experiment",
     History="training.history",
     Network="notebook.network",
+    Regressor="notebook.estimators",
     Residual="models.residual",
     Setting="backprop.rule",
     judge="course.exercises.judge",
@@ -80,7 +82,7 @@ _HOMES = dict(
 
 
 def __dir__() -> list[str]:
-    return ["__version__", "Classifier", *__all__]
+    return ["__version__", "Classifier", "Regressor", *__all__]
 
 
 if not TYPE_CHECKING:  # Type checkers then find wrong names.

@@ -116,7 +116,7 @@ class Experiment(Described):
             raise UserError("mine: expected {} again: {}", names, again)
         devices = devices or find_devices(config)
         model, size = create_model(config, data.num_classes), config.batch_size or len(data.train)
-        if data.is_table:
+        if len(data.image_shape) == 1:
             _check_takes_rows(config, model, data.image_shape[0])
         if config.layers is not None and config.gradients != "auto":
             check_forwards(model, data.image_shape)

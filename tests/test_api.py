@@ -22,7 +22,7 @@ from jaxnets.training.history import History
 
 
 def test_tab_shows_the_public_names_each_of_which_is_there():
-    assert dir(jaxnets) == sorted(["__version__", "Classifier", *jaxnets.__all__])
+    assert dir(jaxnets) == sorted(["__version__", "Classifier", "Regressor", *jaxnets.__all__])
     for name in jaxnets.__all__:
         assert getattr(jaxnets, name) is not None
     with pytest.raises(AttributeError, match='^jaxnets has no "Experimen"; did you mean Exp'):

@@ -1,4 +1,4 @@
-"""Classifier beside scikit-learn's own checks and tools."""
+"""Classifier and Regressor, compared with scikit-learn's own checks, tools and least squares."""
 
 import pickle
 from typing import Any
@@ -13,13 +13,14 @@ from jaxnets.errors import UserError
 pytest.importorskip("sklearn", reason="scikit-learn, whose manners these are, is not installed")
 
 from sklearn.base import clone
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_diabetes, load_digits, load_iris
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from jaxnets.notebook.classifier import EXPECTED_FAILED_CHECKS, Classifier
+from jaxnets.notebook.estimators import EXPECTED_FAILED_CHECKS, Classifier, Regressor
 
 pytestmark = pytest.mark.oracle
 QUICK: dict[str, Any] = dict(epochs=40, batch_size=32, learning_rate=0.5, augment="none", devices=1)
@@ -80,14 +81,14 @@ def test_it_is_searched_and_cross_validated(digits):
 
 def test_wrong_arguments_are_answered_in_a_sentence(fitted, digits):
     x, y = digits
-    network = jaxnets.Network("softmax", data=(x, y), **QUICK)
     for ask, error, message in (
         (lambda: Classifier(lr=0.1), UserError, 'did you mean "learning_rate"?'),
         (lambda: Classifier("cmn").fit(x, y), UserError, 'did you mean "cnn"?'),
         (lambda: Classifier().fit(x[:, :60], y), UserError, "images, .* got rows of 60 numbers"),
         (lambda: Classifier().fit(x * 16, y), UserError, "floats from 0 to 1, got rows of 64"),
         (lambda: fitted.predict(x[:, :60]), ValueError, "60 features, .* expecting 64 features"),
-        (lambda: cross_val_score(network, x, y), AttributeError, "jaxnets.Classifier"),
+        (lambda: Regressor("cnn").fit(x, np.arange(150)), UserError, "images, .* got rows of 64"),
+        (lambda: Regressor(validation_size=9).fit(x, x[:, 0]), UserError, "validation_size: "),
     ):
         with pytest.raises(error, match=message):
             ask()
@@ -180,9 +181,37 @@ def test_pixels_may_exceed_the_range_that_a_scaler_learned(digits):
     assert scaled.score(x[100:], y[100:]) > 0.6
 
 
+@pytest.fixture(scope="module")
+def patients():
+    """scikit-learn's diabetes in the data's own units, 300 patients to train on and 142 to test."""
+    x, y = load_diabetes(return_X_y=True, scaled=False)
+    return (x[:300], y[:300]), (x[300:], y[300:])
+
+
+@pytest.mark.parametrize("gradients", ["auto", "manual"])
+def test_a_network_of_one_layer_reaches_least_squares(patients, gradients):
+    train, (x, y) = patients
+    ours = Regressor("softmax", gradients=gradients).fit(*train)
+    theirs = LinearRegression().fit(*train)
+    np.testing.assert_allclose(ours.predict(x), theirs.predict(x), rtol=1e-3)
+    assert ours.score(x, y) == pytest.approx(theirs.score(x, y), abs=1e-4)
+
+
+def test_a_regressor_is_scored_and_pickled(patients):
+    train, (x, y) = patients
+    ours: Any = Regressor("mlp", epochs=5).fit(*train)
+    assert len(ours.history_) == 5 and ours.history_["loss"][-1] < ours.history_["loss"][0]
+    p = ours.predict(x)
+    assert ours.score(x, y) == 1 - np.sum((y - p) ** 2) / np.sum((y - y.mean()) ** 2) > 0.3
+    again = pickle.loads(pickle.dumps(ours))
+    np.testing.assert_array_equal(again.predict(x), p)
+    refitted: Any = clone(ours)
+    np.testing.assert_array_equal(refitted.fit(*train).predict(x[:1]), p[:1])
+
+
 @pytest.mark.slow
 @parametrize_with_checks(
-    [Classifier("softmax", epochs=2), Classifier("mlp", epochs=2)],
+    [Classifier("softmax", epochs=2), Classifier("mlp", epochs=2), Regressor()],
     expected_failed_checks=lambda estimator: EXPECTED_FAILED_CHECKS,
 )
 def test_scikit_learns_own_checks_pass(estimator, check):

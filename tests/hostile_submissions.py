@@ -37,7 +37,7 @@ def all_in_one(tries, **names):
 
 IMPORTS = textwrap.indent(
     """\
-import ctypes, fcntl, functools, gc, glob, importlib, os, pickle, resource, signal, socket
+import ctypes, fcntl, functools, gc, importlib, os, pickle, resource, signal, socket
 import subprocess, sys, termios, threading, time
 import numpy as np
 libc = ctypes.CDLL(None, use_errno=True)
@@ -49,22 +49,10 @@ def call(*arguments):
 
 # Each must raise, or return False: nothing of the machine is within reach.
 REACHES = {
-    "starts_a_thousand_threads": """
-        threading.stack_size(32768)
-        for _ in range(1000):
-            threading.Thread(target=time.sleep, args=(20,), daemon=True).start()""",
-    "opens_a_socket": "socket.socketpair()",
     "reads_passwd": "return open('/etc/passwd').read()",
     "reads_a_neighbour": "return open('TARGET').read()",
     "reads_by_numpy": "return np.fromfile('TARGET')",
     "reads_the_answers": "return open('ROOT/docs/exercises-answers.md').read()",
-    "reads_our_backward_pass": "return open('ROOT/jaxnets/backprop/relu.py').read()",
-    "imports_our_backward_pass": "import jaxnets.backprop.relu",
-    "imports_the_judge": "import jaxnets.course.exercises.judge",
-    "finds_our_passes_in_memory": """
-        ours = 'jaxnets.backprop', 'gradcheck.layer_check'
-        return any(part in name for name in sys.modules for part in ours)
-    """,
     "lists_homes": "return bool(os.listdir('/home'))",
     "reads_the_environment": """
         return 'PASSWORD' in repr(os.environ) + open('/proc/self/environ').read()
@@ -82,7 +70,7 @@ REACHES = {
     """,
     "writes": "open('TARGET', 'w').write('x')",
     "writes_at_the_root": "open('/x', 'w')",
-    "writes_among_packages": "open('/packages/jax/x.py', 'w')",
+    "writes_among_packages": "open(jax.__file__, 'w')",
     "writes_in_memory": "open('/dev/shm/x', 'w')",
     "writes_a_temporary_file": "open('/tmp/x', 'w')",
     "makes_a_folder": "os.mkdir('/x')",
@@ -102,10 +90,10 @@ REACHES = {
     "writes_a_kernel_s_setting": "open('/proc/sys/kernel/core_pattern', 'w')",
     "changes_its_killer_s_order": "open('/proc/self/oom_score_adj', 'w').write('-1000')",
     "mounts": "call(165, None, b'/', b'tmpfs', 0, None)",
-    "mounts_over_itself": "call(165, b'/dev', b'/packages', None, 4096, None)",
+    "mounts_over_itself": "call(165, b'/dev', b'/usr', None, 4096, None)",
     "unshares": "call(272, 0x10000000)",
     "enters_a_namespace": "call(308, os.open('/proc/1/ns/net', os.O_RDONLY), 0)",
-    "changes_its_root": "os.chroot('/packages')",
+    "changes_its_root": "os.chroot('/usr')",
     "becomes_root": "os.setuid(0)",
     "is_root": "return os.getuid() == 0",
     "has_rights": """
@@ -117,25 +105,8 @@ REACHES = {
     "connects": "socket.create_connection(('127.0.0.1', PORT), 5)",
     "connects_to_an_abstract_socket": "socket.socket(socket.AF_UNIX).connect(chr(0) + 'SOCKET')",
     "asks_for_a_name": "socket.getaddrinfo('debian.org', 80)",
-    "forks": "os.fork() or time.sleep(100)",
-    "forks_by_vfork": "call(58)",
-    "forks_by_clone": "call(56, 17, 0, 0, 0, 0)",
-    "forks_by_clone3": "call(435, (ctypes.c_uint64 * 11)(0, 0, 0, 0, 17), 88)",
-    "forks_by_another_abi": "call(0x40000000 + 57)",
-    "starts_a_shell": "return os.system('true') == 0",
-    "starts_a_process": "subprocess.run([sys.executable, '-c', ''])",
-    "spawns": "os.posix_spawn(sys.executable, [], {})",
-    "daemonises": "os.fork() and os._exit(0); os.setsid()",
     "kills_the_first_process": "os.kill(1, 9); time.sleep(.2); return False",
     "traces_the_first_process": "call(101, 16, 1, 0, 0)",
-    "keeps_shared_memory": "call(29, 0, 4096, 0o1666)",
-    "keeps_a_queue": "call(68, 0, 0o1666)",
-    "keeps_semaphores": "call(64, 0, 1, 0o1666)",
-    "keeps_a_posix_queue": "call(240, b'x', 0o102, 0o666, None)",
-    "keeps_memory_in_a_file": "os.memfd_create('x')",
-    "keeps_a_key": "call(248, b'user', b'x', b'x', 1, -3)",
-    "reads_keys": "call(250, 0, -3, 0)",
-    "uses_io_uring": "call(425, 1, (ctypes.c_char * 120)())",
     "raises_its_limits": "resource.setrlimit(resource.RLIMIT_CPU, (-1, -1))",
     "raises_its_memory": "resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
     "types_into_the_terminal": "fcntl.ioctl(os.open('/dev/tty', os.O_RDWR), termios.TIOCSTI, b'x')",
@@ -149,10 +120,50 @@ REACHES = {
         return bool(found)
     """,
     "writes_from_xla": "return jax.pure_callback(lambda x: open('/x', 'w'), dy, dy)",
+    "starts_a_thousand_threads": """
+        threading.stack_size(32768)
+        for _ in range(1000):
+            threading.Thread(target=time.sleep, args=(20,), daemon=True).start()""",
 }  # fmt: skip
+
+# These may run, and harm nothing outside their sandbox (checked from there).
+HARMLESS = {
+    "opens_a_socket": "socket.socketpair()",
+    "forks": "os.fork() or time.sleep(100)",
+    "keeps_shared_memory": "call(29, 0, 4096, 0o1666)",
+    "keeps_a_queue": "call(68, 0, 0o1666)",
+    "keeps_semaphores": "call(64, 0, 1, 0o1666)",
+    "keeps_a_posix_queue": "call(240, b'x', 0o102, 0o666, None)",
+    "keeps_memory_in_a_file": "os.memfd_create('x')",
+    "uses_io_uring": "call(425, 1, (ctypes.c_char * 120)())",
+    "starts_a_shell": "return os.system('true') == 0",
+    "starts_a_process": "subprocess.run([sys.executable, '-c', ''])",
+    "spawns": "os.posix_spawn(sys.executable, [], {})",
+    "leaves_a_process": "os.fork() == 0 and time.sleep(1000)",
+}
+HARMLESS = {name: f"{code}\nreturn False" for name, code in HARMLESS.items()}
+
+# Ways to the package's own passes, which the sandbox has: each is refused or flagged.
+PASSES = {
+    "reads_our_backward_pass": "return open('ROOT/jaxnets/backprop/relu.py').read()",
+    "imports_our_backward_pass": "import jaxnets.backprop.relu",
+    "imports_the_judge": "import jaxnets.course.exercises.judge",
+    "finds_our_passes_in_memory": """
+        ours = 'jaxnets.backprop', 'gradcheck.layer_check'
+        return any(part in name for name in sys.modules for part in ours)
+    """,
+    "imports_by_a_name": "return __import__('jaxnets.backprop.relu').backprop.relu is not None",
+}
 
 # These may run; what they aim at, the grader, is not where they look (checked from outside).
 AIMS = {
+    "daemonises": "os.fork() and os._exit(0); os.setsid()",
+    "forks_by_calls": """
+        call(57)
+        call(58)
+        call(56, 17, 0, 0, 0, 0)
+        call(435, (ctypes.c_uint64 * 11)(0, 0, 0, 0, 17), 88)
+    """,
     "queues_a_signal": """
         info = (ctypes.c_int * 32)(9, 0, -1)
         libc.syscall(129, os.getppid(), 9, info)
@@ -182,7 +193,7 @@ AIMS = {
 }
 AIMS = {name: textwrap.dedent(code).strip() + "\nreturn False" for name, code in AIMS.items()}
 
-# Each must raise, or return False: no derivative is to be had. The right one is 2 * x.
+# Ways to a derivative: each is refused or flagged. The right one is 2 * x.
 DERIVES = """
     def derives(gradient):
         found = gradient(lambda x: (x * x).sum())(jnp.arange(3.0))
@@ -221,7 +232,15 @@ AUTODIFF = {
         functools.update_wrapper(f, jax.vmap, assigned=(), updated=('__globals__',))
         return derives(f.__globals__['grad'])
     """,
+    "optimizes": """
+        from jax.scipy.optimize import minimize
+        return minimize(lambda x: (x * x).sum(), jnp.ones(2), method='BFGS').success
+    """,
+    "checkpointed": "return derives(lambda f: jax.grad(jax.checkpoint(f)))",
     "by_importlib": "return derives(importlib.import_module('jax._src.api').grad)",
+}
+# Those that the sandbox does not stop.
+ROUND_THE_CHECKS = {
     "by_reloading": """
         sys.modules.pop('jax._src.interpreters.ad')
         return derives(importlib.reload(importlib.import_module('jax._src.api')).grad)
@@ -250,7 +269,7 @@ AUTODIFF = {
     "finds_its_transformations": """
         names = 'JVPTrace', 'LinearizeTrace', 'backward_pass', 'JVPTracer', 'jvpfun'
         found = [thing for thing in gc.get_objects() if getattr(thing, '__qualname__', '') in names]
-        return any(type(thing).__name__ != 'Missing' for thing in found)
+        return bool(found)
     """,
     "finds_a_rule": """
         from jax._src.lax import convolution, lax, slicing, windowed_reductions
@@ -260,29 +279,15 @@ AUTODIFF = {
             for module in modules for name in vars(module) if not name.startswith('__')
         )
     """,
-    "finds_its_bytecode": """
-        files = glob.glob('/packages/jax/_src/**/*.pyc', recursive=True)
-        return any(b'backward_pass' in open(file, 'rb').read() and 'ad.' in file for file in files)
-    """,
     "of_a_function_with_its_own": "return jax.nn.relu.jvp is not None",
     "taylor_mode": "from jax.experimental.jet import jet",
-    "differences_of_jax": "from jax.test_util import check_grads",
-    "sparse": "import jax.experimental.sparse",
-    "checkpointed": "return derives(lambda f: jax.grad(jax.checkpoint(f)))",
-    "optimizes": """
-        from jax.scipy.optimize import minimize
-        return minimize(lambda x: (x * x).sum(), jnp.ones(2), method='BFGS').success
-    """,
-    **{f"imports_{name.replace('.', '_')}": f"import {name}" for name in (
-        "torch", "tensorflow", "keras", "flax", "optax", "chex", "sympy", "scipy", "autograd",
-        "onnx", "cffi", "pip", "jaxnets.notebook.network",
-    )},
-}  # fmt: skip
-AUTODIFF = {
-    name: textwrap.dedent(DERIVES) + textwrap.dedent(code) for name, code in AUTODIFF.items()
 }
+AUTODIFF, ROUND_THE_CHECKS = (
+    {name: textwrap.dedent(DERIVES) + textwrap.dedent(code) for name, code in some.items()}
+    for some in (AUTODIFF, ROUND_THE_CHECKS)
+)
 
-# Each needs a sandbox of its own, and none may pass. None is stopped by rules.py.
+# Each needs a sandbox of its own, and none may pass.
 SELF = "import os, sys, time, signal, threading, ctypes"
 WRITE = """
 def write(content):

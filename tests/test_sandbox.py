@@ -1,8 +1,8 @@
-"""The sandbox of `grade`: what is not there cannot be reached, differentiation least of all."""
+"""The sandbox of `grade`: hostile submissions harm nothing, and none passes unseen."""
 
+import ast
 import os
 import platform
-import shutil
 import socket
 import sys
 import uuid
@@ -10,13 +10,24 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from hostile_submissions import AIMS, AUTODIFF, REACHES, RIGHT, all_in_one, relu
+from hostile_submissions import (
+    AIMS,
+    AUTODIFF,
+    HARMLESS,
+    PASSES,
+    REACHES,
+    RIGHT,
+    ROUND_THE_CHECKS,
+    all_in_one,
+    relu,
+)
 
-from jaxnets.course.exercises import child, sandbox, without_autodiff
-from jaxnets.course.exercises.grade import Limits, Submission, run_submission
+from jaxnets.course.exercises import sandbox
+from jaxnets.course.exercises.files import suspicion, violation
+from jaxnets.course.exercises.grade import Submission, answers_in, task_of
 from jaxnets.course.exercises.judge import verdict
-from jaxnets.course.exercises.sandbox import Sandbox
-from jaxnets.errors import RunFailedError, UserError
+from jaxnets.course.exercises.sandbox import Limits, Sandbox
+from jaxnets.errors import UserError
 
 
 @pytest.fixture
@@ -24,8 +35,8 @@ def run(bubblewrap, relu_cases):
     """Runs a submission of relu in its first setting, in float64."""
 
     def run(source):
-        submission = Submission("ann", "relu_backward", source)
-        return run_submission(submission, relu_cases, Limits(), bubblewrap)
+        task = task_of(Submission("ann", "relu_backward", source), relu_cases, Limits(), bubblewrap)
+        return answers_in(bubblewrap.run(task, Limits()), relu_cases, Limits())
 
     return run
 
@@ -75,8 +86,11 @@ def test_a_submission_reaches_nothing_of_the_machine(run, relu_cases, tmp_path, 
     assert state_of_this_machine(tmp_path) == before
 
 
-def test_a_submission_reaches_no_autodiff(run, relu_cases):
-    assert_right(run(all_in_one(AUTODIFF)), relu_cases)
+@pytest.mark.slow
+def test_what_a_submission_starts_and_keeps_ends_with_it(run, relu_cases, tmp_path):
+    before = state_of_this_machine(tmp_path)
+    assert_right(run(all_in_one(HARMLESS)), relu_cases)
+    assert state_of_this_machine(tmp_path) == before
 
 
 @pytest.mark.slow
@@ -87,9 +101,43 @@ def test_a_submission_that_aims_at_the_grader_misses_it(name, run, tmp_path):
     assert state_of_this_machine(tmp_path) == before
 
 
+def test_no_usual_way_to_a_derivative_passes(run, relu_cases):
+    """Even where nobody has looked at the source."""
+    assert_right(run(all_in_one(AUTODIFF)), relu_cases)
+
+
+WAYS = AUTODIFF | ROUND_THE_CHECKS | PASSES
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_way_round_is_refused_or_flagged(name):
+    tree = ast.parse(relu(WAYS[name]))  # Without its imports, which are refused anyway.
+    assert violation(tree) or suspicion(tree)
+
+
+@pytest.mark.parametrize("name", REACHES | HARMLESS | AIMS)
+def test_what_reaches_for_the_machine_is_refused(name):
+    code = (REACHES | HARMLESS | AIMS)[name]
+    assert violation(ast.parse(all_in_one({name: code})))
+
+
+def test_what_the_look_cannot_refuse_is_flagged_with_its_line():
+    for code, flag in (
+        ("getattr(jax, 'gr' + 'ad')", "getattr"),
+        ("jax.lax._src", "_src"),
+        ("np.ctypeslib", "ctypeslib"),
+        ("f(jnp, assigned='grad')", "'grad'"),
+        ("jnp.where.__globals__", "__globals__"),
+        ("jax.nn.relu.jvp_jaxpr_fun", "jvp_jaxpr_fun"),
+    ):
+        tree = ast.parse(relu(f'"""The gradient, as grad gives it."""\nreturn {code}'))
+        assert violation(tree) is None and suspicion(tree) == f"line 7: {flag}"
+    assert suspicion(ast.parse(relu(RIGHT))) == ""
+
+
 def test_a_container_s_command_shuts_the_submission_in():
     for kind in ("podman", "docker"):
-        command = Sandbox(kind, "an-image").command("print()", 3072, "a-name")
+        command = Sandbox(kind, "an-image").command(["-m", "a_module"], "a-name", 2048)
         assert command[:4] == [kind, "run", "--rm", "--interactive"]
         image = command.index("an-image")
         assert {
@@ -105,22 +153,10 @@ def test_a_container_s_command_shuts_the_submission_in():
             "--memory=3072m",
             "--memory-swap=3072m",
             "--workdir=/",
+            "--env=JAX_PLATFORMS=cpu",
             "--entrypoint=python",
         } == set(command[4:image])  # No folder of this machine is mounted.
-        assert command[image + 1 :] == ["-I", "-S", "-B", "-c", "print()", "", "/packages"]
-
-
-@pytest.mark.slow
-def test_a_containers_packages_are_enough(tmp_path, run_python, relu_cases, monkeypatch):
-    """What the image in docs/teachers/grading.md holds runs a submission by itself."""
-    folder = tmp_path / "packages"
-    made = run_python("-m", "jaxnets.course.exercises.without_autodiff", folder)
-    assert made.status == 0, made
-    monkeypatch.setattr(sandbox, "packages_folder", lambda: folder)
-    monkeypatch.setattr(sandbox, "site_folders", lambda: [])
-    submission = Submission("ann", "relu_backward", relu(RIGHT))
-    answers = run_submission(submission, relu_cases, Limits(), Sandbox(sandbox.TRUST))
-    assert_right(answers, relu_cases)
+        assert command[image + 1 :] == ["-P", "-B", "-m", "a_module"]
 
 
 def test_what_cannot_start_says_why(monkeypatch, tmp_path):
@@ -131,31 +167,38 @@ def test_what_cannot_start_says_why(monkeypatch, tmp_path):
         Sandbox("podman", "an-image").check()
 
 
-def test_the_filter_knows_the_calls_of_each_architecture():
-    for machine, calls in sandbox.REFUSED.items():
-        program = sandbox.filter_of_calls(machine)
-        assert len(program) == 8 * (6 + 2 * len(calls) + 2 + 5)
-        assert sandbox.ARCHITECTURES[machine].to_bytes(4, "little") in program
+@pytest.fixture
+def child(monkeypatch):
+    """A sandbox whose child is a given program."""
+
+    def run(program, limits=Limits()):  # noqa: B008
+        where = Sandbox(sandbox.TRUST)
+        command = [sys.executable, "-c", program]
+        monkeypatch.setattr(where, "command", lambda *_: command)
+        return where.run(bytes(1 << 22), limits)
+
+    return run
 
 
-def test_a_child_that_says_too_much_is_read_no_further(bubblewrap):
-    said = bubblewrap.run("while True: print('x' * 1000)", b"", most=5000)
-    assert said is not None and 5000 < len(said) < 5000 + (1 << 20)
+BEGINS = f"""
+import os, sys, time
+sys.stdin.buffer.read()
+os.write(1, {sandbox.STARTED!r})
+"""
 
 
-def test_a_child_that_reads_nothing_is_heard_all_the_same(bubblewrap):
-    assert bubblewrap.run("print('ready')", bytes(1 << 22)) == b"ready\n"
+def test_a_child_that_says_too_much_is_read_no_further(child):
+    outcome = child(BEGINS + "while True: print('x' * 1000)")
+    assert outcome.started and len(outcome.said) == sandbox.MOST_ANSWER + 1
 
 
-def test_a_child_whose_time_is_over_is_none(bubblewrap):
-    program = f"import time; print({child.STARTED.decode()!r}, end='', flush=True); time.sleep(600)"
-    assert bubblewrap.run(program, b"", wait=0.5) is None
+def test_a_child_that_reads_nothing_is_heard_all_the_same(child):
+    assert child("print('no memory')") == (b"no memory\n", False, False, False)
 
 
-@pytest.mark.slow
-def test_a_copy_of_jax_that_still_differentiates_is_refused(cache, monkeypatch):
-    """As that of a later JAX might, whose autodiff stood elsewhere."""
-    monkeypatch.setattr(without_autodiff, "_copy", shutil.copytree)
-    with pytest.raises(RunFailedError, match="without autodiff: it still differentiates"):
-        without_autodiff.packages_folder()
-    assert not [path for path in cache.rglob("*") if path.is_dir() and path.name == "jax"]
+def test_a_child_whose_time_is_over_is_ended(child):
+    assert child(BEGINS + "time.sleep(600)", Limits(wait=0.5)) == (b"", True, True, False)
+
+
+def test_a_child_that_is_killed_says_so(child):
+    assert child(BEGINS + "os.kill(os.getpid(), 9)") == (b"", True, False, True)

@@ -251,8 +251,7 @@ class Grade(Options):
 
     def run(self) -> int:
         from jaxnets.course.exercises.command import grade
-        from jaxnets.course.exercises.grade import Limits
-        from jaxnets.course.exercises.sandbox import TRUST, Sandbox
+        from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
 
         if self.json and self.format != "table":
             raise UserError("json and format={} exclude each other, got both", self.format)

@@ -179,7 +179,7 @@ def grade(
 
     Args:
       folder: The folder.
-      limits: grade.Limits.
+      limits: sandbox.Limits.
       sandbox: sandbox.Sandbox.
       as_json: Whether the rows are the objects of a list in JSON, else the lines of a table.
       exercises: Those of the assignment, as marks.points_of takes them; () is all.
@@ -240,17 +240,22 @@ def _table_rows(submissions: Sequence[Any], grades: Iterable[Any]) -> Iterator[A
     names = [[_cell(found.name), _cell(found.exercise)] for found in submissions]
     widths = [max(map(display.width_of, column)) for column in zip(head, *names, strict=False)]
     widths = [*widths[:2], 7, 0]
-    passed = 0
+    passed = flagged = 0
     for found, cells in zip(grades, names, strict=True):
         if head:
             print(display.line(head, widths, "<<<<"))
             head = []
         passed += found.passed
+        flagged += bool(found.flag)
         why = _(": ").join(filter(None, (found.wrong, found.reason)))
+        to_read = _("read {}", found.flag) if found.flag else ""
+        why = _("; ").join(filter(None, (why, to_read)))
         row = [*cells, _("passed") if found.passed else _("FAILED"), display.one_line(why)]
         print(display.line(row, widths, "<<<<"), flush=True)
         yield found
-    print(_("{} of {} passed", passed, len(submissions)))
+    total = [_("{} of {} passed", passed, len(submissions))]
+    total += [_("to read: {}", flagged)] if flagged else []
+    print(_("; ").join(total))
 
 
 def _cell(name: str) -> str:

@@ -6,37 +6,29 @@ submission prints, patches or exits with makes it pass, and nothing ends or chan
 
 import ast
 import collections
-import contextvars
-import functools
 import json
 import os
 import pickle
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnets.course.exercises import child
 from jaxnets.course.exercises.catalogue import BETS, BY_FUNCTION, imports_of
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
-from jaxnets.course.exercises.files import exercises_in, read_source
+from jaxnets.course.exercises.files import exercises_in, read_source, suspicion, violation
 from jaxnets.course.exercises.judge import Case, cases_of, verdict
-from jaxnets.course.exercises.sandbox import Running, Sandbox
-from jaxnets.course.exercises.sources import sources_of
+from jaxnets.course.exercises.sandbox import MOST_ANSWER, Limits, Outcome, Sandbox
 from jaxnets.display import one_line, shortened
 from jaxnets.errors import RunFailedError, UserError, first_line
-from jaxnets.language import _
+from jaxnets.language import _, spoken
 
 ENDINGS, HIDDEN = (".py", ".toml"), (".", "__")
-MAX_ANSWER = 1 << 24  # Bytes; the largest right answer has 60 kB.
-MAX_HEAD = 1 << 16  # Bytes of the line before the arrays.
 MAX_REASON = 200  # Characters of what a submission says.
-MAX_AXES = 8
-MOST_THREADS = 256  # XLA starts some more than it had at its first program.
-ATTEMPTS = 2  # To start a process: another one may just have taken the last that was free.
-MIB_FOR_JAX = 1024  # In a container, beside what a submission may take.
+# Beyond those that JAX has at its first program: its compiler starts some more, one a core.
+MOST_PROCESSES = 8 + (os.cpu_count() or 1)
 
 
 class Check(NamedTuple):
@@ -58,14 +50,7 @@ class Grade(NamedTuple):
     checks: tuple[Check, ...] = ()  # Empty where nothing could be compared.
     file: str = ""
     student: str = ""  # Whose numbers a sheet holds; "" are everybody's.
-
-
-class Limits(NamedTuple):
-    """The time and memory that a submission may use."""
-
-    seconds: int = 20  # Of a processor.
-    memory: int = 2048  # MiB.
-    wait: float = 200.0  # Seconds until it is ended, whatever it waits for.
+    flag: str = ""  # What a teacher should read in it, passed or not.
 
 
 class Submission(NamedTuple):
@@ -74,9 +59,9 @@ class Submission(NamedTuple):
     name: str  # The student's.
     exercise: str  # As in Grade; the file's name where it has none.
     source: str = ""
-    imports: frozenset[str] = frozenset()  # The names of jaxnets that it may import, in full.
     grade: Grade | None = None  # Set where nothing need run.
     file: str = ""
+    flag: str = ""
 
 
 def submissions_in(folder: str) -> list[Submission]:
@@ -123,12 +108,13 @@ def _submissions(name: str, path: Path) -> list[Submission]:
         functions, reason = exercises_in(source, path.name)
     except Exception as error:
         return [_failed(name, path, first_line(error))]
-    if reason:
-        return [_failed(name, path, reason, function) for function in functions]
-    return [
-        Submission(name, function, source, _importable(function, functions), file=path.name)
-        for function in functions
-    ]
+    tree, found = ast.parse(source), []
+    for function in functions:
+        if why := reason or violation(tree, _importable(function, functions)):
+            found.append(_failed(name, path, why, function))
+        else:
+            found.append(Submission(name, function, source, None, path.name, suspicion(tree)))
+    return found
 
 
 def _failed(name: str, path: Path, reason: str, exercise: str = "") -> Submission:
@@ -184,151 +170,119 @@ def grades_of(
     if any(submission.grade is None for submission in submissions):
         sandbox.check()
     judges: dict[str, list[Case]] = {}
-    running: collections.deque[tuple[Submission, Future | None]] = collections.deque()
-    workers, processes = os.cpu_count() or 1, Running()
+    running: collections.deque[tuple[Submission, bytes, Future[Outcome] | None]]
+    running = collections.deque()
+
+    def next_grade() -> Grade:
+        submission, task, started = running.popleft()
+        if started is None:
+            return _of_file(submission)
+        outcome = started.result()
+        if outcome.killed or not outcome.started:
+            # Another one may have taken the machine's memory or processes: once more, alone.
+            wait([other for _one, _task, other in running if other])
+            outcome = sandbox.run(task, limits)
+        return _grade(submission, outcome, judges[submission.exercise], limits)
+
+    workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         try:
             for submission in submissions:
-                started = None
+                task, started = b"", None
                 if submission.grade is None:
                     name = submission.exercise
                     judges[name] = cases = judges.get(name) or cases_of(name)
-                    # Python's syntax trees want one thread at a time.
-                    texts = _texts_in(_sources(submission.imports))
-                    job = submission, cases, limits, sandbox, processes, texts
-                    speaking = contextvars.copy_context()
-                    started = pool.submit(speaking.run, run_submission, *job)
-                running.append((submission, started))
+                    task = task_of(submission, cases, limits, sandbox)
+                    started = pool.submit(sandbox.run, task, limits)
+                running.append((submission, task, started))
                 while len(running) > workers:
-                    yield _grade(*running.popleft(), judges)
+                    yield next_grade()
             while running:
-                yield _grade(*running.popleft(), judges)
+                yield next_grade()
         finally:  # After Ctrl-C nothing runs on.
             pool.shutdown(wait=False, cancel_futures=True)
-            processes.end()
+            sandbox.end()
+
+
+def task_of(
+    submission: Submission, cases: Sequence[Case], limits: Limits, sandbox: Sandbox
+) -> bytes:
+    """A submission as child.py takes it."""
+    task = {
+        "source": submission.source,
+        "name": submission.exercise,
+        "language": spoken(),
+        "calls": [case.call for case in cases],
+        "seconds": limits.seconds,
+        "memory": limits.memory << 20,
+        "processes": MOST_PROCESSES if sandbox.limits_processes else None,
+    }
+    return pickle.dumps(task)
+
+
+def _of_file(submission: Submission) -> Grade:
+    """The grade of a submission that need not run."""
+    assert submission.grade
+    return submission.grade._replace(file=submission.file)
 
 
 def _grade(
-    submission: Submission, started: Future | None, judges: Mapping[str, list[Case]]
+    submission: Submission, outcome: Outcome, cases: Sequence[Case], limits: Limits
 ) -> Grade:
-    name, exercise, file = submission.name, submission.exercise, submission.file
-    failed = Grade(name, exercise, False, file=file)
-    if submission.grade is not None or started is None:
-        return (submission.grade or failed)._replace(file=file)
+    """The grade of a submission that has run."""
+    name, exercise, _source, _none, file, flag = submission
+    failed = Grade(name, exercise, False, file=file, flag=flag)
+    if not outcome.started:
+        said = _short(outcome.said.decode(errors="replace")) or "it said nothing"
+        who = f"{name}: {exercise}"
+        raise RunFailedError("{}: its process did not start, which is no verdict: {}", who, said)
+    answers = answers_in(outcome, cases, limits)
+    if isinstance(answers, str):
+        return failed._replace(reason=_short(answers))
     try:
-        answers = started.result()
-        if isinstance(answers, str):
-            return failed._replace(reason=_short(answers))
-        found = verdict(exercise, cases := judges[exercise], answers)
-    except RunFailedError:
-        raise
+        found = verdict(exercise, cases, answers)
     except Exception as error:  # Its row alone.
         fault = f"{type(error).__name__}: {first_line(error)}"
         return failed._replace(reason=_short(_("it cannot be graded: {}", fault)))
     names = dict.fromkeys(case.call.gradient_name(leaf) for case in cases for leaf in case.right)
     checks = tuple(Check(one, one not in found.wrong) for one in names)
     wrong = found.wrong[0] if found.wrong else ""
-    return Grade(name, exercise, found.passed, wrong, _short(found.reason), checks, file)
+    reason = _short(found.reason)
+    return failed._replace(passed=found.passed, wrong=wrong, reason=reason, checks=checks)
 
 
-def run_submission(
-    submission: Submission,
-    cases: Sequence[Case],
-    limits: Limits,
-    sandbox: Sandbox,
-    running: Running | None = None,
-    texts: Mapping[str, str] | None = None,  # In which it says what is wrong.
+def answers_in(
+    outcome: Outcome, cases: Sequence[Case], limits: Limits
 ) -> list[dict[str, np.ndarray]] | str:
-    """Runs a submission in a sandbox; its arrays, or why there are none.
-
-    Raises:
-      RunFailedError: Its process did not start: the machine's fault, not the submission's.
-    """
-    task = {
-        "source": submission.source,
-        "name": submission.exercise,
-        "sources": _sources(submission.imports),
-        "texts": texts,
-        "kind": type(cases[0].call).__name__,
-        "calls": [tuple(case.call) for case in cases],
-        "seconds": limits.seconds,
-        "memory": limits.memory << 20,
-        "threads": MOST_THREADS if sandbox.counts_alone else None,
-    }
-    for _attempt in range(ATTEMPTS):
-        answer = sandbox.run(
-            Path(child.__file__).read_text("utf-8"),
-            pickle.dumps(task),
-            memory=limits.memory + MIB_FOR_JAX,
-            wait=limits.wait,
-            most=MAX_ANSWER,
-            running=running,
-        )
-        if answer is None or answer.startswith(child.STARTED):
-            break
-    else:
-        said = _short(answer.decode(errors="replace")) or "it said nothing"
-        who = f"{submission.name}: {submission.exercise}"
-        raise RunFailedError("{}: its process did not start, which is no verdict: {}", who, said)
-    if answer is None:
+    """The arrays of a submission that has run, or why there are none."""
+    if outcome.timed_out:
         return _("it was still running: its time is over")
-    if len(answer) > MAX_ANSWER:
+    if len(outcome.said) > MOST_ANSWER:
         return _("it answered with more than is right")
-    return arrays_of(answer.removeprefix(child.STARTED), cases) or _(
-        "it ended without an answer: its process ended itself, or passed {} s or {} MiB",
-        *(limits.seconds, limits.memory),
-    )
+    if not outcome.said:
+        return _(
+            "it ended without an answer: its process ended itself, or passed {} s or {} MiB",
+            *(limits.seconds, limits.memory),
+        )
+    return arrays_of(outcome.said, cases)
 
 
-def _texts_in(sources: Mapping[str, str]) -> dict[str, str]:
-    """What the texts in these sources are in the reader's language, if that is not English."""
-    nodes = (node for source in sources.values() for node in ast.walk(ast.parse(source)))
-    texts = (node.value for node in nodes if isinstance(node, ast.Constant))
-    return {text: said for text in texts if isinstance(text, str) and (said := _(text)) != text}
-
-
-@functools.cache
-def _sources(imports: frozenset[str]) -> dict[str, str]:
-    passes = "jaxnets.course.exercises.passes"
-    needed = [f"{passes}.Call", f"{passes}.gradients_of", f"{passes}.run_source"]
-    needed += ["jaxnets.language.speak"]
-    return sources_of([*needed, *sorted(imports)])
-
-
-def arrays_of(answer: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray]] | str:
-    """Reads an answer that may be forged: a line of JSON, then numbers in float64.
-
-    Nothing is computed before all shapes are the right ones. An empty answer is "".
-    """
-    if not answer:
-        return ""
-    head, _end, content = answer.partition(b"\n")
+def arrays_of(said: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray]] | str:
+    """Reads an answer in JSON that may be forged: arrays of the right shapes, or a reason."""
     try:
-        values: Any = json.loads(head) if len(head) <= MAX_HEAD else None
-        if isinstance(reason := values.get("reason"), str):
-            return reason or _("it gave no reason")
-        rows = [dict(row) for row in values["shapes"]]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        values: Any = json.loads(said)
+        if isinstance(values, dict):
+            return str(values["reason"])
+        rows = [
+            {name: np.asarray(value, np.float64) for name, value in row.items()} for row in values
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return _("its answer cannot be read")
     if [set(row) for row in rows] != [set(case.right) for case in cases]:
         return _("its answer has not the gradients that were asked for")
-    zipped = list(zip(rows, cases, strict=True))
-    for row, case in zipped:
-        for name, shape in row.items():
-            if shape != list(right := case.right[name].shape):
+    for row, case in zip(rows, cases, strict=True):
+        for name, right in case.right.items():
+            if row[name].shape != right.shape:
                 label = case.call.gradient_name(name)
-                return _("{}: expected the shape {}, got {}", label, right, _got(shape))
-    counts = [case.right[name].size for row, case in zipped for name in row]
-    if 8 * sum(counts) != len(content):
-        return _("its answer has not the size that it says")
-    arrays = iter(np.split(np.frombuffer(content, "<f8"), np.cumsum(counts)[:-1]))
-    return [
-        {name: next(arrays).reshape(case.right[name].shape) for name in row} for row, case in zipped
-    ]
-
-
-def _got(shape: Any) -> str:
-    sizes = isinstance(shape, list) and len(shape) <= MAX_AXES
-    if not sizes or not all(type(size) is int and 0 <= size <= MAX_ANSWER for size in shape):
-        return _("no shape")
-    return str(tuple(shape))
+                return _("{}: expected the shape {}, got {}", label, right.shape, row[name].shape)
+    return rows

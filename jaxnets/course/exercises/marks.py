@@ -179,10 +179,12 @@ def _status(student: Student) -> str:
     missing = [mark.exercise.name for mark in student.marks if mark.grade is None]
     others = [printable(one.exercise) for one in student.others]
     whose = [mark.grade.student for mark in student.marks if mark.grade]
+    flagged = [mark.exercise.name for mark in student.marks if mark.grade and mark.grade.flag]
     foreign = dict.fromkeys(printable(name) for name in whose if name not in ("", student.name))
     parts += [_("not handed in: {}", _(", ").join(missing))] if missing else []
     parts += [_("without points: {}", _(", ").join(others))] if others else []
     parts += [_("numbers of {}", _(", ").join(foreign))] if foreign else []
+    parts += [_("to read: {}", _(", ").join(flagged))] if flagged else []
     return _("; ").join(parts)
 
 

@@ -333,8 +333,8 @@ def cache(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def bubblewrap():
-    """The sandbox of `grade`; tests that need it are skipped where it cannot start."""
+def _bubblewrap_starts():
+    """Tests that need the sandbox of `grade` are skipped where it cannot start."""
     from jaxnets.course.exercises.sandbox import Sandbox
     from jaxnets.errors import UserError
 
@@ -342,6 +342,13 @@ def bubblewrap():
         Sandbox().check()
     except UserError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture
+def bubblewrap(_bubblewrap_starts):
+    """The sandbox of `grade`."""
+    from jaxnets.course.exercises.sandbox import Sandbox
+
     return Sandbox()
 
 

@@ -88,7 +88,6 @@ REACHES = {
     "changes_a_device_s_time": "os.utime('/dev/null', (0, 0))",
     "sets_an_attribute": "os.setxattr(os.__file__, 'user.x', b'x')",
     "writes_a_kernel_s_setting": "open('/proc/sys/kernel/core_pattern', 'w')",
-    "changes_its_killer_s_order": "open('/proc/self/oom_score_adj', 'w').write('-1000')",
     "mounts": "call(165, None, b'/', b'tmpfs', 0, None)",
     "mounts_over_itself": "call(165, b'/dev', b'/usr', None, 4096, None)",
     "unshares": "call(272, 0x10000000)",
@@ -106,7 +105,6 @@ REACHES = {
     "connects_to_an_abstract_socket": "socket.socket(socket.AF_UNIX).connect(chr(0) + 'SOCKET')",
     "asks_for_a_name": "socket.getaddrinfo('debian.org', 80)",
     "kills_the_first_process": "os.kill(1, 9); time.sleep(.2); return False",
-    "traces_the_first_process": "call(101, 16, 1, 0, 0)",
     "raises_its_limits": "resource.setrlimit(resource.RLIMIT_CPU, (-1, -1))",
     "raises_its_memory": "resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
     "types_into_the_terminal": "fcntl.ioctl(os.open('/dev/tty', os.O_RDWR), termios.TIOCSTI, b'x')",
@@ -157,6 +155,8 @@ PASSES = {
 
 # These may run; what they aim at, the grader, is not where they look (checked from outside).
 AIMS = {
+    "traces_the_first_process": "call(101, 16, 1, 0, 0)",
+    "changes_its_killer_s_order": "open('/proc/self/oom_score_adj', 'w').write('-1000')",
     "daemonises": "os.fork() and os._exit(0); os.setsid()",
     "forks_by_calls": """
         call(57)

@@ -63,7 +63,7 @@ def test_no_hostile_submission_passes_or_touches_its_neighbours(submissions, bub
     ever = {name: jobs.pop(name) for name in ("m_sleeps", "m_stops_itself")}  # They do not end.
     for some, wait in ((jobs, 90), (ever, 2)):
         limits = Limits(seconds=4, memory=1024, wait=wait)
-        rows += grades_of(list(some.values()), limits, bubblewrap)
+        rows += grades_of(list(some.values()), limits, Sandbox())
     assert sorted(row.name for row in rows) == sorted({*hostile, *honest})
     assert {row.name for row in rows if row.passed} == set(honest)
     reasons = {row.name: row.reason or row.wrong for row in rows if not row.passed}

@@ -150,7 +150,7 @@ class Sandbox:
         return Outcome(said, True, over.is_set(), not over.is_set() and status in KILLED)
 
     def end(self) -> None:
-        """Ends all that run."""
+        """Ends all that run, and what would start."""
         self._ended = True
         for process in list(self._running):
             process.kill()

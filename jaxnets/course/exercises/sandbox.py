@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxnets.errors import UserError
+from jaxnets.language import Text
 
 BUBBLEWRAP, PODMAN, DOCKER, TRUST = "bwrap", "podman", "docker", "trust"
 NOBODY = 65534
@@ -31,11 +32,11 @@ KILLED = (137, -9)  # The status of a process that SIGKILL has ended, of bubblew
 COUNTS_ALONE = (5, 14)  # The first Linux that counts the processes of each sandbox.
 MOST_ANSWER = 1 << 23  # Bytes; the largest right answer has 170 kB.
 
-INSTALL = (
+INSTALL = Text(
     "expected bubblewrap, in which submissions run; install it (Debian, Ubuntu: sudo apt install "
     "bubblewrap; Fedora: sudo dnf install bubblewrap)"
 )
-OTHERWISE = (
+OTHERWISE = Text(
     "or use a container (--sandbox=podman or docker, see docs/teachers/grading.md), "
     "or --trust if the submissions are your own"
 )
@@ -81,7 +82,7 @@ class Sandbox:
         if self.kind == BUBBLEWRAP and sys.platform != "linux":
             raise UserError("expected Linux, where bubblewrap runs submissions; {}", OTHERWISE)
         if self.kind != TRUST and shutil.which(self.kind) is None:
-            missing = f"expected {self.kind}, which is not installed"
+            missing = Text("expected {}, which is not installed", self.kind)
             raise UserError("{}; {}", INSTALL if self.kind == BUBBLEWRAP else missing, OTHERWISE)
         release = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
         if self.kind == BUBBLEWRAP and os.getuid() != 0 and release < COUNTS_ALONE:

@@ -14,14 +14,10 @@ after saving; a second Ctrl-C stops at once. --resume continues the model's
 newest unfinished run, --resume --workdir=DIR that one.
 """
 
-import _signal  # pyright: ignore[reportMissingImports] (built in: never open to Ctrl-C itself)
-
-if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # Windows has none.
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # Ctrl-C waits for run_process.
-
 import contextlib
+import sys
 
-from jaxnets.errors import DONE, RunFailedError, run_process
+from jaxnets.errors import DONE, RunFailedError, run_main
 
 
 def main(arguments: list[str]) -> int:
@@ -68,4 +64,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_process(main)
+    sys.exit(run_main(main))

@@ -15,12 +15,13 @@ A part that is measured again replaces its old numbers.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import page, run
 from benchmarks.peers.ways import NETWORKS
-from jaxnets.errors import DONE, UserError, run_process, unknown
+from jaxnets.errors import DONE, UserError, run_main, unknown
 from jaxnets.files import replacing
 
 
@@ -100,4 +101,4 @@ def _names(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
 
 
 if __name__ == "__main__":
-    run_process(main)
+    sys.exit(run_main(main))

@@ -1,15 +1,8 @@
 """The command line: `jaxnets COMMAND` or `python -m jaxnets COMMAND`."""
 
-import _signal  # pyright: ignore[reportMissingImports]
 import sys
 
-# As in train.py; the script `jaxnets` imports this module to begin.
-if (__name__ == "__main__" or sys.argv[0].endswith("/jaxnets")) and hasattr(
-    _signal, "pthread_sigmask"
-):
-    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
-
-from jaxnets.errors import run_process
+from jaxnets.errors import run_main
 
 
 def main(arguments: list[str]) -> int:
@@ -21,7 +14,7 @@ def main(arguments: list[str]) -> int:
 
 def console_script() -> None:
     """The entry point of the script `jaxnets`."""
-    run_process(main)
+    sys.exit(run_main(main))
 
 
 if __name__ == "__main__":

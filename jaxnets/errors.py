@@ -34,9 +34,9 @@ class RunFailedError(Text, Exception):
 class StoppedError(Text, Exception):
     """A run that a signal stopped; its message says what was saved and how to resume."""
 
-    def __init__(self, message: Text, signal: int, *, at_once: bool = False):
-        super().__init__(*message.args)
-        self.signal, self.at_once = signal, at_once
+    def __init__(self, text: str, *values: object, number: int = signal.SIGINT):
+        super().__init__(text, *values)
+        self.signal = number
 
 
 def message_and_status(error: BaseException) -> tuple[Text, int] | None:
@@ -80,111 +80,39 @@ def show_error(message: Text) -> None:
     show(f"{_(ERROR)} {one_line(said(message))}", sys.stderr, red=_(ERROR))
 
 
-class _Stderr(io.FileIO):
-    """stderr, which may be full or without a reader: a message is lost, and no status changes."""
-
-    def write(self, content) -> int:
-        with contextlib.suppress(OSError):
-            return super().write(content)
-        return len(content)
-
-
-_interrupt_message = Text(INTERRUPTED)
-
-
-def _end(*given: object) -> None:
-    """Ends the process at once: the handler of SIGINT, which is given its number and frame.
-
-    A KeyboardInterrupt may be lost: NumPy's import turns it into an ImportError, and JAX's callback
-    of the garbage collector, which may run anywhere, drops it.
-    """
-    with contextlib.suppress(Exception):  # A stream may be full, gone, or just being written to.
-        sys.stdout.flush()
-    with contextlib.suppress(Exception):
-        show_error(_interrupt_message)
-    os._exit(BY_SIGNAL + signal.SIGINT)
-
-
 @contextlib.contextmanager
-def on_interrupt(message: Text) -> Generator[None]:
-    """Changes what the process says if Ctrl-C ends it in this block."""
-    global _interrupt_message
-    before, _interrupt_message = _interrupt_message, message
+def on_interrupt(hint: Text) -> Generator[None]:
+    """Says after a Ctrl-C in this block what is kept, and how to continue."""
     try:
         yield
-    finally:
-        _interrupt_message = before
-
-
-@contextlib.contextmanager
-def interruptible() -> Generator[None]:
-    """Lets Ctrl-C raise a KeyboardInterrupt in this block, which has something to clean up."""
-    if signal.getsignal(signal.SIGINT) is not _end:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, _end)
-
-
-def run_process(main: Callable[[list[str]], int]) -> None:
-    """Ends the process with the status of `run_main`; from then on Ctrl-C changes nothing."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # See run_main.
-        signal.signal(signal.SIGINT, _end)
-    if hasattr(signal, "pthread_sigmask"):  # A Ctrl-C that came during the imports ends it here.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    try:
-        status = run_main(main)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(status)
+    except KeyboardInterrupt as error:
+        if type(error) is not KeyboardInterrupt:  # One of ours, which knows more.
+            raise
+        raise StoppedError("interrupted; {}", hint) from None
 
 
 def run_main(main: Callable[[list[str]], int]) -> int:
     """Returns the exit status of main or of its error, which becomes one line on stderr."""
-    handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # Else it is ignored, as in a shell's background.
-        signal.signal(signal.SIGINT, _end)
-    # Opens /dev/null for each standard stream that the caller closed (`>&-`). The next file to
-    # be opened would otherwise get its number, and with it what JAX prints.
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
     if isinstance(sys.stdout, io.TextIOWrapper):  # Escapes characters that its encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if sys.stderr is sys.__stderr__:
-        raw = io.BufferedWriter(_Stderr(sys.stderr.fileno(), "w", closefd=False))
-        sys.stderr = io.TextIOWrapper(
-            raw, sys.stderr.encoding, sys.stderr.errors, line_buffering=True
-        )
     asked = asked_for(sys.argv)
     language = asked if asked in LANGUAGES else None  # None is the locale's.
-    try:
-        with speaking(language):
+    with speaking(language):
+        try:
             status = main(sys.argv[1:])
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain.
-        _leave_stdout()
-        return RUN_FAILED
-    except (Exception, KeyboardInterrupt) as error:
-        if (known := message_and_status(error)) is None:
-            raise
-        message, status = known
-        with speaking(language):
-            show_error(message)
-        if isinstance(error.__context__, BrokenPipeError):
+            print(end="", flush=True)
+            return status
+        except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain.
             _leave_stdout()
-        if isinstance(error, StoppedError) and error.at_once:
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-            os._exit(status)  # Python would wait for the thread that writes a checkpoint.
-        return status
-    finally:
-        if handler is signal.default_int_handler:
-            signal.signal(signal.SIGINT, handler)
+            return RUN_FAILED
+        except (Exception, KeyboardInterrupt) as error:
+            if (known := message_and_status(error)) is None:
+                raise
+            message, status = known
+            show_error(message)
+            if isinstance(error.__context__, BrokenPipeError):
+                _leave_stdout()
+            return status
 
 
 def _leave_stdout() -> None:

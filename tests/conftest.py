@@ -111,10 +111,10 @@ def pytest_configure(config):
     os.environ.setdefault("XLA_FLAGS", " ".join(quick))
     platform.set_up_jax(cpu_devices=8)
 
-    from jaxnets.runs import terminal
+    from jaxnets.runs import progress
 
     # What a slow machine alone makes a command say; test_progress.py has a clock of its own.
-    terminal.PATIENCE = terminal.SILENCE = math.inf
+    progress.PATIENCE = progress.SILENCE = math.inf
 
 
 def pytest_collection_modifyitems(items):
@@ -531,29 +531,16 @@ def run_command(run_in_process):
 
 
 @pytest.fixture
-def run_until_interrupted(monkeypatch, capsys):
-    """Runs what Ctrl-C ends at once, here by a SystemExit; returns how it ended."""
-
-    def run(run_in_process, *arguments) -> Outcome:
-        monkeypatch.setattr(os, "_exit", sys.exit)
-        with pytest.raises(SystemExit) as ended:
-            run_in_process(*arguments)
-        return Outcome(int(ended.value.code or 0), *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
 def interrupt_after(monkeypatch):
     """Makes the next runs of this process see Ctrl-C when they have asked for it so many times."""
-    from jaxnets.runs import terminal
+    from jaxnets.runs import stopping
 
     def after(times: int) -> None:
         def stop_on_interrupt():
             asked = itertools.count()
             return contextlib.nullcontext(lambda: signal.SIGINT if next(asked) >= times else 0)
 
-        monkeypatch.setattr(terminal, "stop_on_interrupt", stop_on_interrupt)
+        monkeypatch.setattr(stopping, "stop_on_interrupt", stop_on_interrupt)
 
     return after
 

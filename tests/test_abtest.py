@@ -350,7 +350,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from jaxnets.deploy.abtest import log, presentation, trial
-from jaxnets.errors import run_process
+from jaxnets.errors import run_main
 
 def main(arguments):
     users = log.read_users(arguments[0])
@@ -360,7 +360,7 @@ def main(arguments):
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 limit = used + int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-run_process(main)
+sys.exit(run_main(main))
 """
 
 

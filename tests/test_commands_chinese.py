@@ -10,7 +10,6 @@ from conftest import as_flags, read_json
 from jaxnets.display import RESUME, fold, width_of
 from jaxnets.language import Text, said, speaking
 from jaxnets.runs.run import SAVED
-from jaxnets.runs.terminal import STOPPED
 
 EPOCH = re.compile(r"epoch 1/1  loss [\d.]+  accuracy .*s|test loss [\d.]+  accuracy [\d.]+")
 ENGLISH = re.compile(r"(?<![\w./=\-])[a-z]{2,} [a-z]{2,} [a-z]{2,}")  # Three words in a row.
@@ -105,7 +104,7 @@ def test_chinese_columns_are_aligned(chinese, run_command):
 def test_the_message_of_an_interrupt_is_chinese_and_its_command_whole():
     command = "python train.py --resume --workdir=/" + 90 * "x"
     ends = Text("{}; {}", Text(SAVED, 320, 1, 2), Text(RESUME, command))
-    message = Text(STOPPED, ends)
+    message = Text("interrupted; {}", ends)
     with speaking("zh"):
         first, rest = fold(said(message), 80).split("\n")
         assert first == "已中断；已在第 320 步后保存（第 1 轮，共 2 轮）；继续训练："

@@ -339,9 +339,7 @@ def test_without_scikit_learn_the_networks_are_compared_all_the_same(
 
 
 @pytest.mark.parametrize("where", [1, 3], ids=["models", "curve"])
-def test_an_interrupt_keeps_what_is_done(
-    run_compare, run_until_interrupted, tiny_folder, tmp_path, monkeypatch, where
-):
+def test_an_interrupt_keeps_what_is_done(run_compare, tiny_folder, tmp_path, monkeypatch, where):
     done = []
 
     def fit(model, *_, **__):
@@ -352,7 +350,7 @@ def test_an_interrupt_keeps_what_is_done(
 
     monkeypatch.setattr(command, "fit", fit)
     flags = ["--models=softmax,mlp", f"--data_dir={tiny_folder}", f"--workdir={tmp_path}"]
-    status, _, err = run_until_interrupted(run_compare, *flags)
+    status, _, err = run_compare(*flags)
     hint = f"(--resume --workdir={tmp_path} continues it)"
     assert (status, err) == (130, f"error: interrupted; kept: {tmp_path} {hint}\n")
     found = read_json(tmp_path / "compare.json")

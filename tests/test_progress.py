@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from jaxnets.display import is_screen
-from jaxnets.runs import terminal
-from jaxnets.runs.terminal import Doing, Progress
+from jaxnets.runs import progress
+from jaxnets.runs.progress import Doing, Progress
 from jaxnets.training.loop import TrainLoader
 
 
@@ -25,7 +25,7 @@ class Clock:
 @pytest.fixture
 def training(tiny, monkeypatch):
     """Trains epochs of five steps before an observer, on a given clock."""
-    monkeypatch.setattr(terminal, "SILENCE", 45.0)
+    monkeypatch.setattr(progress, "SILENCE", 45.0)
 
     def train(epochs, seconds, ended=None, kind=Progress):
         clock, loader = Clock(), TrainLoader(tiny.train, 32, seed=0)
@@ -115,7 +115,7 @@ def test_a_terminal_without_a_size_is_a_log():
 
 
 def test_a_command_says_what_it_does_once_it_takes_a_while(monkeypatch, capsys):
-    monkeypatch.setattr(terminal, "PATIENCE", 1.0)
+    monkeypatch.setattr(progress, "PATIENCE", 1.0)
     clock = Clock()
     with Doing("report", 3, clock) as doing:
         for what in ("reading \x1b", "evaluating", "comparing"):

@@ -27,8 +27,8 @@ from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.language import speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models.precision import with_precision
+from jaxnets.runs.ending import loss_line
 from jaxnets.runs.resume import load_checkpoint
-from jaxnets.runs.terminal import loss_line
 from jaxnets.training.history import History
 from jaxnets.viz.plot import plot
 from jaxnets.viz.report import build, document, evaluation, figures, ledger, passes

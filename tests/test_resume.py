@@ -14,7 +14,7 @@ import pytest
 from conftest import assert_resume_hint, history, params_sha256, read_json, saved_params, slow
 
 from jaxnets.config.fields import Config
-from jaxnets.runs import checkpoints, terminal
+from jaxnets.runs import checkpoints, stopping
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
@@ -349,9 +349,9 @@ def test_steps_do_not_wait_for_a_slow_disk(train_tiny, tmp_path, monkeypatch):
 
 def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
     now = 0.0
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now)
     for first in (signal.SIGINT, signal.SIGTERM):
-        with pytest.raises(KeyboardInterrupt), terminal.stop_on_interrupt() as stop:
+        with pytest.raises(KeyboardInterrupt), stopping.stop_on_interrupt() as stop:
             assert stop() == 0
             signal.raise_signal(first)
             signal.raise_signal(first)  # timeout(1) sends it twice.
@@ -363,14 +363,14 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
 
 def test_after_a_hang_up_nothing_cuts_the_saving_short(monkeypatch):
     before, now = signal.getsignal(signal.SIGHUP), itertools.count(0.0)
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: next(now))
     try:
-        with terminal.stop_on_interrupt() as stop:
+        with stopping.stop_on_interrupt() as stop:
             for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
                 signal.raise_signal(number)
                 assert stop() == signal.SIGHUP
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup starts it.
-        with terminal.stop_on_interrupt() as stop:
+        with stopping.stop_on_interrupt() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert stop() == 0
     finally:
@@ -394,20 +394,3 @@ def test_a_terminal_that_closes_ends_the_run_saved(run_python, finished_run, tmp
     assert run_python("-c", code, *flags).status == 128 + signal.SIGHUP
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     assert 40 <= int(saved.stem) < 800
-
-
-def test_ctrl_c_while_jax_is_imported_is_one_line(run_python):
-    """JAX may catch the KeyboardInterrupt, as this finder of modules does."""
-    code = """if True:
-        import contextlib, signal, sys, train
-        from jaxnets.errors import run_main
-        class Finder:
-            def find_spec(name, *_):
-                if name == "jax":
-                    with contextlib.suppress(KeyboardInterrupt):
-                        signal.raise_signal(signal.SIGINT)
-        sys.meta_path.insert(0, Finder)
-        sys.exit(run_main(train.main))
-    """
-    outcome = run_python("-c", code, "--model=softmax")
-    assert (outcome.status, outcome.err) == (130, "error: interrupted\n")

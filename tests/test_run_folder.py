@@ -35,7 +35,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
 from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder, make_folder
-from jaxnets.runs.terminal import ends_in_one_line
+from jaxnets.runs.stopping import ends_in_one_line
 from jaxnets.viz.report.figures import learning_figures
 from jaxnets.viz.report.run_facts import read_run
 

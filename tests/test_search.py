@@ -58,7 +58,7 @@ def test_every_combination_and_seed_is_trained_as_train_py_does(
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.slow
 def test_an_interrupted_search_keeps_what_is_done_and_continues(
-    run_command, run_until_interrupted, tiny_flags, tmp_path, monkeypatch
+    run_command, tiny_flags, tmp_path, monkeypatch
 ):
     command = ["search", "--model=cnn", "--over=dropout=0,0.5", "--seeds=2", *tiny_flags]
     train_many, calls = search.train_many, []
@@ -70,7 +70,7 @@ def test_an_interrupted_search_keeps_what_is_done_and_continues(
         return train_many(configs, *arguments)
 
     monkeypatch.setattr(search, "train_many", interrupted)
-    status, _, err = run_until_interrupted(run_command, *command)
+    status, _, err = run_command(*command)
     kept = f"kept: {tmp_path / 'run'} (--resume --workdir={tmp_path / 'run'} continues it)"
     assert (status, err) == (130, f"error: interrupted; {kept}\n")
     before = read(tmp_path)

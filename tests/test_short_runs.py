@@ -8,7 +8,7 @@ from conftest import CLASSES, read_json
 
 from jaxnets.config.resolve import preset
 from jaxnets.metrics import Metrics
-from jaxnets.runs.terminal import ending
+from jaxnets.runs.ending import ending
 
 
 def test_a_limit_draws_images_with_their_own_labels(tiny):

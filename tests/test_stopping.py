@@ -116,7 +116,7 @@ def test_training_stops_after_the_first_epoch_that_reaches_the_target():
 
     assert reason(target=0.9) is None
     assert reason(0.8, 0.8999, target=0.9) is None
-    assert reason(0.8, 0.9, target=0.9) == (
+    assert str(reason(0.8, 0.9, target=0.9)) == (
         "stopped at the target: validation accuracy 0.9000 after epoch 2"
     )
     assert reason(None, target=0.0) is None  # Nothing was validated.

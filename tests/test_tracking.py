@@ -16,7 +16,7 @@ import pytest
 from conftest import read_json, records
 
 from jaxnets.config import fields
-from jaxnets.runs.terminal import ASCII, BLOCKS, loss_line
+from jaxnets.runs.ending import ASCII, BLOCKS, loss_line
 from jaxnets.tracking.check import PACKAGES
 from jaxnets.tracking.trackers import TRACKERS, trackers_of
 from jaxnets.tracking.values import hyperparameters, scalars_of
@@ -217,7 +217,7 @@ def test_equal_zero_and_single_losses():
 
 def test_a_terminal_shows_the_losses_and_a_pipe_does_not(train_tiny, monkeypatch):
     assert "validation loss 0" not in train_tiny("softmax").out.splitlines()[3]
-    monkeypatch.setattr("jaxnets.runs.terminal.sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("jaxnets.runs.ending.sys.stdout.isatty", lambda: True)
     *_, line, _, _, _, _ = train_tiny("softmax", "--overwrite").out.splitlines()
     assert line.startswith("validation loss ") and len(line) < 80
 

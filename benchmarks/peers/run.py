@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from benchmarks.peers.ways import DENSE, GROWING, INFERENCE, STARTING, TRAINING, Way
 from jaxnets.display import one_line
-from jaxnets.errors import interruptible
 from jaxnets.machine.platform import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -225,7 +224,7 @@ def run(
     parts: Sequence[str], networks: Sequence[str], rounds: int, quick: bool, limit: float
 ) -> Iterator[Measurement]:
     """Yields the measurements of all rounds; a failure is one of them."""
-    with interruptible(), tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         unpack_mnist(folder / "MNIST" / "raw")
         todo = jobs(parts, networks, folder, quick)

@@ -42,7 +42,8 @@ msgstr ""
 
 
 # What a message's text and its values are given to. The second argument of _refused is the text.
-SAYING = ("Text", "UserError", "RunFailedError", "NonFiniteLossError", "BadPictureError", "report")
+SAYING = ("Text", "UserError", "RunFailedError", "NonFiniteLossError", "StoppedError", "report")
+SAYING += ("BadPictureError",)
 VALUES = re.compile(r"(\{\d*\})*")
 
 

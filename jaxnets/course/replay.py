@@ -1,6 +1,6 @@
 """The slides' own procedure for the network coded by hand: search, choose, train anew, compare.
 
-A run with --log_format=lecture prints the slides' lines in place of those of runs/terminal.py.
+A run with --log_format=lecture prints the slides' lines in place of those of runs/progress.py.
 
 Source: slide "全连接神经网络的自定义编码实现", its program's output. Each hidden size is
 trained for 20 full-batch steps on all but a twelfth of the training images (5,000 of 60,000); the
@@ -24,10 +24,10 @@ from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
-from jaxnets.runs import terminal
+from jaxnets.runs import stopping
+from jaxnets.runs.progress import Progress
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import SEARCH, RunFolder
-from jaxnets.runs.terminal import Progress
 from jaxnets.training.loop import TrainLoader
 from jaxnets.training.observer import Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
@@ -71,7 +71,7 @@ def search_first(experiment: Experiment, folder: RunFolder, processes: Processes
     config, parts = experiment.config, held_out(experiment.data)
     found: dict[int, TrainingSummary] = {}
     print("Start searching the best parameter...", flush=True)
-    with terminal.stop_on_interrupt() as signal_came:
+    with stopping.stop_on_interrupt() as signal_came:
         stop = Stop(processes.synchronised_stop(signal_came))
         for size in config.latent_dims or ():
             trial = _single(config, size, config.seed, epochs=config.search_epochs)

@@ -17,7 +17,7 @@ import urllib3
 from tqdm import tqdm
 
 from jaxnets.data.idx import PublishedFile
-from jaxnets.errors import UserError, first_line, interruptible
+from jaxnets.errors import UserError, first_line
 
 # A mirror that has not answered by then is out of reach, whatever hangs: names, routes or TLS.
 PROBE_SECONDS = 3.0
@@ -48,7 +48,7 @@ def download(
     try:
         mirrors_in_reach = _probe_mirrors(mirrors, files[0].name)
         folder.mkdir(parents=True, exist_ok=True)
-        with interruptible(), filelock.FileLock(folder / ".lock"):
+        with filelock.FileLock(folder / ".lock"):
             for file in files:
                 if not (folder / file.name).exists():  # Another process may have downloaded it.
                     _fetch(file, mirrors_in_reach, folder)

@@ -52,11 +52,12 @@ from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.notebook.collect import collected
 from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
 from jaxnets.predict.trained import to_input
+from jaxnets.runs.progress import Progress
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.run import Run, write_config
 from jaxnets.runs.run_folder import CONFIG, MINE_SHA256, RunFolder
-from jaxnets.runs.terminal import Progress, stop_on_interrupt
+from jaxnets.runs.stopping import stop_on_interrupt
 from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop

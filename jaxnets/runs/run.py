@@ -14,7 +14,7 @@ from jaxnets.config.options import name_of
 from jaxnets.config.resolve import OwnNetwork, StoredRun, resolve
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, fold, printable, short_path, show
-from jaxnets.errors import RunFailedError, interruptible
+from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment, find_devices
 from jaxnets.language import N_, Text, _, said
 from jaxnets.machine.distributed import connected
@@ -22,7 +22,7 @@ from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.models.as_data import own_files
 from jaxnets.models.weights import describe_weights, head_of, weights_sha256
-from jaxnets.runs import terminal
+from jaxnets.runs import ending, stopping
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
 from jaxnets.runs.diagnosis import diagnose
 from jaxnets.runs.memory import check_enough_memory
@@ -112,7 +112,7 @@ class Run(Observer):
             folder = _open_folder(experiment, processes)
             model = flags.get("model")
             file = model.file if isinstance(model, OwnNetwork) else None
-            with terminal.ends_in_one_line(folder.path, config, file), folder:
+            with stopping.ends_in_one_line(folder.path, config, file), folder:
                 checkpoint = Checkpoint(state)
                 if config.resume:
                     checkpoint = load_checkpoint(folder, experiment, state, processes)
@@ -184,7 +184,7 @@ class Run(Observer):
             raise NonFiniteLossError("{}", message) from None
 
     def _train(self, observers: Sequence[Observer]) -> None:
-        with terminal.stop_on_interrupt() as signal_came:
+        with stopping.stop_on_interrupt() as signal_came:
             try:
                 if not int(self.checkpoint.state.step):
                     # What cannot be saved to ends the run before it has cost time.
@@ -252,7 +252,7 @@ class Run(Observer):
         for observer in observers:
             observer.on_finish(test)
         where, names = short_path(str(self.folder.path)), self.experiment.data.class_names
-        show(terminal.ending(test, names, self.config, where, self.folder.records()))
+        show(ending.ending(test, names, self.config, where, self.folder.records()))
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(
@@ -268,7 +268,7 @@ class Run(Observer):
         """The content of result.json; without test images the test's values are None."""
         history, config = self.folder.records(), self.config
         state, devices = self.checkpoint.state, self.experiment.parallel.devices
-        trained, validated = terminal.seconds_of(history)
+        trained, validated = ending.seconds_of(history)
         return {
             "model": config.model,
             "dataset": self.experiment.data.name,
@@ -338,7 +338,7 @@ def _connected(flags: dict[str, Any]) -> Generator[Processes]:
         return
     where = config.coordinator, config.num_processes, config.process_id
     # It tells the others why it ends, so Ctrl-C must not end it at once.
-    with interruptible(), connected(*where, flags) as processes:
+    with connected(*where, flags) as processes:
         yield processes
 
 

@@ -259,7 +259,7 @@ def search_all(
     search.training = Training(data)
     with search.open(workdir, resume), search.workers.started(search.training) as search.backend:
         hint = Text("kept: {} (--resume --workdir={} continues it)", search.folder, search.folder)
-        with on_interrupt(Text("interrupted; {}", hint)):
+        with on_interrupt(hint):
             # Before the first look of a race all its settings train side by side.
             together = first_look(len(search.points)) if race else seeds
             train_missing(search, range(first, first + seeds)[:together])

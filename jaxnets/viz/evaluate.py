@@ -20,7 +20,7 @@ from jaxnets.language import _
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.proportions import Interval, wilson
-from jaxnets.runs.terminal import Doing
+from jaxnets.runs.progress import Doing
 from jaxnets.viz.report.evaluation import Mistake, Predictions, class_scores, mistakes, predict
 from jaxnets.viz.report.figures import MISTAKE_COLUMNS, mistakes_figure
 from jaxnets.viz.run_data import data_named, data_of

@@ -40,7 +40,8 @@ from jaxnets.language import Text, _, speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import walk
-from jaxnets.runs import terminal
+from jaxnets.runs import stopping
+from jaxnets.runs.progress import Progress
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import MINE
 from jaxnets.training.observer import EarlyStopping, Record, Stop
@@ -247,9 +248,9 @@ def right_first(run: Run) -> None:
     ours = make_loss_and_grad(config, experiment.step_model)
     right = dataclasses.replace(experiment, own=OURS, loss_and_grad=ours)
     show(_("first by the right derivation, with the same seed and data:"))
-    with terminal.stop_on_interrupt() as signal_came:
+    with stopping.stop_on_interrupt() as signal_came:
         stop = Stop(run.processes.synchronised_stop(signal_came))
-        shown = terminal.Progress(config.epochs, right.loader)
+        shown = Progress(config.epochs, right.loader)
         watching = [EarlyStopping(config, []), stop, shown]
         for _state, record in right.epochs(Checkpoint(right.init_state()), watching):
             records.append(record)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from jaxnets.data.pictures.decode import BadPictureError, read_square
 from jaxnets.display import one_line, printable
-from jaxnets.errors import UserError, first_line, interruptible
+from jaxnets.errors import UserError, first_line
 from jaxnets.files import replacing, write_text
 from jaxnets.language import N_, Text, _, said
 from jaxnets.system import cache_folder
@@ -120,14 +120,12 @@ def decode_once(
     can hold. Where the cache cannot be written, the pixels are made for this run alone, in the
     temporary folder.
     """
-    with interruptible():
-        pixels, facts = _find_or_make(
-            kind,
-            key,
-            lambda stream: (
-                decode(stream) | {"bad": {row: reason.args for row, reason in bad.reasons.items()}}
-            ),
-        )
+
+    def decode_and_note(stream: IO[bytes]) -> Facts:
+        facts = decode(stream)
+        return facts | {"bad": {row: reason.args for row, reason in bad.reasons.items()}}
+
+    pixels, facts = _find_or_make(kind, key, decode_and_note)
     for row, reason in facts["bad"].items():
         bad.add(int(row), Text(*reason))
     return pixels, facts

@@ -23,7 +23,7 @@ from jaxnets.language import _
 from jaxnets.models.precision import with_precision
 from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
-from jaxnets.runs.terminal import Doing
+from jaxnets.runs.progress import Doing
 
 # What each format needs beside jaxnets, and what proves it.
 NEEDS = {"safetensors": (), "stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}

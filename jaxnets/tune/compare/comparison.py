@@ -264,7 +264,7 @@ def run(request: Request, workers: Workers) -> None:
     hint = Text("kept: {} (--resume --workdir={} continues it)", folder, folder)
     with (
         locked(folder, shared=workers.are_several),
-        on_interrupt(Text("interrupted; {}", hint)),
+        on_interrupt(hint),
         workers.started(work) as backend,
     ):
         found = sorted(os.listdir(folder))

@@ -30,7 +30,7 @@ from jaxnets.predict.digit import SIDE
 from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, folded, plain
 from jaxnets.predict.predict import to_predictor, usual_preparation
 from jaxnets.predict.trained import TrainedNetwork, load_network
-from jaxnets.runs.terminal import Doing
+from jaxnets.runs.progress import Doing
 from jaxnets.viz.run_data import data_of
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.

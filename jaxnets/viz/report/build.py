@@ -19,8 +19,8 @@ from jaxnets.files import number_in, output_path
 from jaxnets.language import N_, _, speaking, spoken
 from jaxnets.machine.platform import versions
 from jaxnets.predict.trained import to_input
+from jaxnets.runs.progress import Doing
 from jaxnets.runs.run_folder import REPORT
-from jaxnets.runs.terminal import Doing
 from jaxnets.viz.report import document, figures, ledger
 from jaxnets.viz.report.evaluation import Predictions, calibration, class_scores, mistakes
 from jaxnets.viz.report.passes import passes_of

@@ -1,57 +1,27 @@
-"""A run's lines on the terminal, and the signals from there that stop it."""
+"""A run's progress on the terminal: a line an epoch, and a bar or the lines of a log within one."""
 
 import contextlib
-import errno
 import math
-import os
-import shlex
-import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
-from pathlib import Path
-from threading import current_thread, main_thread
-from types import FrameType
-from typing import Any, TextIO
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from jaxnets.config.fields import Config
-from jaxnets.display import (
-    PICTURES,
-    REPORT,
-    RESUME,
-    columns,
-    four_digits,
-    is_screen,
-    paint,
-    printable,
-    program,
-    short_path,
-)
-from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
-from jaxnets.language import N_, Text, _
+from jaxnets.display import columns, four_digits, is_screen, paint, printable
+from jaxnets.language import _
 from jaxnets.metrics import Metrics, Sums
-from jaxnets.training.loop import Interrupted, TrainLoader
+from jaxnets.runs.stopping import ignoring_hangup
+from jaxnets.training.loop import TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
 
-# A closed terminal or a lost connection is SIGHUP; Windows has none.
-HANG_UP = getattr(signal, "SIGHUP", None)
-
-BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"  # From the lowest to the highest bar.
-MOST_BARS = 40
 # Seconds after which a log gets a line within an epoch: one a minute, if a step takes a quarter.
 SILENCE = 45.0
 # A log has a line for each of so many epochs; of more it has lines so many seconds apart.
 FEW_EPOCHS, APART = 20, 1.0
 PATIENCE = 1.0  # Seconds after which a command says what it is doing.
-STOPPED, AT_ONCE = N_("interrupted; {}"), N_("stopped at once; {}")
-
-# Seconds within which a second signal is the same request. timeout(1) signals the process and its
-# group. Programs that run others pass on a Ctrl-C, which these have received already.
-SAME_REQUEST = 0.1
 
 
 def duration(seconds: float) -> str:
@@ -66,84 +36,6 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {seconds} s"
     return f"{minutes // 60:,} h {minutes % 60} min"
-
-
-def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
-    """The seconds in which all epochs of a run trained and validated."""
-    names = ("seconds", "validation_seconds")  # An older version wrote the first alone.
-    trained, validated = (sum(record.get(name) or 0.0 for record in records) for name in names)
-    return trained, validated
-
-
-def ending(
-    test: Metrics, names: Sequence[str], config: Config, where: str, records: Sequence[Any]
-) -> str:
-    """The last lines of a run: mistakes, time, its folder `where` and commands to use it."""
-    wrong, count = int(test.count - test.correct), int(test.count)
-    trained, validated = seconds_of(records)
-    took = duration(trained)
-    if validated:
-        took = _("{}, validated in {}", took, duration(validated))
-    text = _("{} of {} test images are wrong; trained in {}", f"{wrong:,}", f"{count:,}", took)
-    line = f"{text}\n"
-    if sys.stdout.isatty():
-        line = loss_line(records, columns()) + line
-    report, predict = (
-        printable(shlex.join([*program(name), where])) for name in ("report", "predict")
-    )
-    at_chance = test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max()
-    if at_chance and not config.even_if_wrong:  # A wrong gradient is a reason of its own.
-        usual = printable(names[int(counts.argmax())])
-        text = _(
-            "note: test accuracy {} is no better than always answering {} ({}): try another "
-            "--learning_rate than {}, or more --epochs than {}",
-            f"{test.accuracy:.4f}",
-            usual,
-            f"{counts.max() / counts.sum():.4f}",
-            f"{config.learning_rate:g}",
-            config.epochs,
-        )
-        line += f"{text}\n"
-    line += _("run folder: {}", printable(where))
-    return "\n".join([line, _(REPORT, report), _(PICTURES, f"{predict} PICTURE")])
-
-
-def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -> str:
-    """A bar for each value, or for the mean of some neighbours; as high as its logarithm.
-
-    Losses fall by powers of ten: on a logarithmic scale the later epochs differ, too. A value that
-    is not above 0 counts as the smallest that is.
-
-    >>> bars([2.3, 0.6, 0.3, 0.2, 0.2])
-    '█▄▂▁▁'
-    """
-    least = min((value for value in values if value > 0), default=1.0)
-    logs = [math.log(max(value, least)) for value in values]
-    if len(logs) > most:
-        ends = [len(logs) * bar // most for bar in range(most + 1)]
-        parts = [logs[start:end] for start, end in zip(ends, ends[1:], strict=False)]
-        logs = [sum(part) / len(part) for part in parts]
-    low, span = min(logs), (max(logs) - min(logs)) or 1.0
-    return "".join(levels[round((x - low) / span * (len(levels) - 1))] for x in logs)
-
-
-def loss_line(records: Sequence[dict[str, Any]], width: int, stream: TextIO | None = None) -> str:
-    """The line of a run's validation losses, else of its training losses; "" before two epochs.
-
-    Where the stream's (stdout's) encoding lacks the blocks, the bars are ASCII.
-    """
-    part = "validation" if records and records[-1]["validation_loss"] is not None else "train"
-    losses = [record[f"{part}_loss"] for record in records]
-    if len(losses) < 2:
-        return ""
-    try:
-        BLOCKS.encode((stream or sys.stdout).encoding)
-        levels = BLOCKS
-    except (UnicodeError, LookupError, TypeError):  # None, where the stream is no file.
-        levels = ASCII
-    start, end = f"{part} loss {losses[0]:.3g} ", f" {losses[-1]:.3g}\n"
-    most = max(1, min(MOST_BARS, width - len(start) - len(end)))
-    return f"{start}{bars(losses, levels, most)}{end}"
 
 
 def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
@@ -214,7 +106,7 @@ class Progress(Observer):
             self._spoke = now
             with contextlib.suppress(OSError):  # Its reader is gone: a message changes no run.
                 print(self._log_line(metrics, now - self._began), file=sys.stderr, flush=True)
-        with _ignoring_hangup():
+        with ignoring_hangup():
             self._bar.update(count)
 
     def _within(self, metrics: Sums, rate: float) -> list[tuple[int, str]]:
@@ -248,7 +140,7 @@ class Progress(Observer):
             self._held = line
             return
         self._held, self._shown, self._spoke = "", now, now
-        with _ignoring_hangup():
+        with ignoring_hangup():
             self._bar.clear()
             print(line, flush=True)
             self._bar.refresh()
@@ -288,7 +180,7 @@ class Progress(Observer):
         return f"test loss {four_digits(test.loss)}  accuracy {test.accuracy:.4f}"
 
     def on_train_end(self) -> None:
-        with _ignoring_hangup():
+        with ignoring_hangup():
             self._bar.close()
             if self._held:  # It ended early, after an epoch that was left out.
                 print(self._held)
@@ -332,96 +224,3 @@ class Doing:
             self._bar = tqdm(total=self._parts, bar_format=look, dynamic_ncols=True, leave=False)
         self._bar.n = self._number - 1
         self._bar.set_description_str(text)
-
-
-@contextlib.contextmanager
-def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> Generator[None]:
-    """Turns what ends a run early into one line, with the command that resumes it.
-
-    Args:
-      folder: The run's.
-      config: The run's.
-      file: That of the user's own network, which its layers or its optimizer may need again.
-    """
-    words = [*program("train"), "--resume", f"--workdir={short_path(str(folder))}"]
-    words += [f"--model={file}"] if file else []
-    words += [f"--mine={','.join(config.mine)}"] if config.mine else []
-    hint = Text(RESUME, shlex.join(words))
-    at_once = Text(AT_ONCE, hint)
-    try:
-        with on_interrupt(at_once):
-            yield
-    except Interrupted as stopped:
-        if stopped.saved:
-            hint = Text("{}; {}", stopped.saved, hint)
-        raise StoppedError(Text(STOPPED, hint), stopped.signal) from None
-    except KeyboardInterrupt:
-        raise StoppedError(at_once, signal.SIGINT, at_once=True) from None
-    except BrokenPipeError:
-        raise RunFailedError("stdout has no reader any more; {}", hint) from None
-    except OSError as error:
-        # A full disk, say. What is wrong outside the run folder has its own message.
-        if not Path(str(error.filename)).is_relative_to(folder):
-            raise
-        raise RunFailedError("{}: {}; {}", error.filename, error.strerror, hint) from error
-
-
-@contextlib.contextmanager
-def stop_on_interrupt() -> Generator[Callable[[], int]]:
-    """Yields a function that returns the number of the signal that has come, else 0.
-
-    After a SIGINT or SIGTERM the next of either stops the process at once. A SIGHUP never does: a
-    closing terminal sends it more than once, and SIGTERM after it. Where it is ignored, as nohup
-    has it, it stays ignored.
-    """
-    came, when = 0, 0.0
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal came, when
-        if number == HANG_UP:
-            _leave_lost_terminal()
-        elif came not in (0, HANG_UP) and time.monotonic() - when > SAME_REQUEST:
-            signal.signal(number, before[number])
-            signal.raise_signal(number)
-        if not came:
-            came, when = number, time.monotonic()
-
-    if current_thread() is not main_thread():
-        yield lambda: came  # Signals belong to the main thread.
-        return
-    before: dict[int, Any] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:
-        before[HANG_UP] = signal.getsignal(HANG_UP)
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield lambda: came
-    finally:
-        for number, handler in before.items():
-            if not (number == HANG_UP and came):  # What is left to do, saving, must not be cut.
-                signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _ignoring_hangup() -> Generator[None]:
-    """Drops what is printed to a terminal that is gone: its SIGHUP may come later, or never."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        _leave_lost_terminal()
-
-
-def _leave_lost_terminal() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            os.write(stream.fileno(), b"")
-        except ValueError:  # No file, as in a notebook.
-            continue
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)

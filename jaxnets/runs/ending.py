@@ -1,0 +1,96 @@
+"""The last lines of a run."""
+
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import numpy as np
+
+from jaxnets.config.fields import Config
+from jaxnets.display import PICTURES, REPORT, columns, printable, program
+from jaxnets.language import _
+from jaxnets.metrics import Metrics
+from jaxnets.runs.progress import duration
+
+BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"  # From the lowest to the highest bar.
+MOST_BARS = 40
+
+
+def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
+    """The seconds in which all epochs of a run trained and validated."""
+    names = ("seconds", "validation_seconds")  # An older version wrote the first alone.
+    trained, validated = (sum(record.get(name) or 0.0 for record in records) for name in names)
+    return trained, validated
+
+
+def ending(
+    test: Metrics, names: Sequence[str], config: Config, where: str, records: Sequence[Any]
+) -> str:
+    """The last lines of a run: mistakes, time, its folder `where` and commands to use it."""
+    wrong, count = int(test.count - test.correct), int(test.count)
+    trained, validated = seconds_of(records)
+    took = duration(trained)
+    if validated:
+        took = _("{}, validated in {}", took, duration(validated))
+    text = _("{} of {} test images are wrong; trained in {}", f"{wrong:,}", f"{count:,}", took)
+    line = f"{text}\n"
+    if sys.stdout.isatty():
+        line = loss_line(records, columns()) + line
+    report, predict = (
+        printable(shlex.join([*program(name), where])) for name in ("report", "predict")
+    )
+    at_chance = test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max()
+    if at_chance and not config.even_if_wrong:  # A wrong gradient is a reason of its own.
+        usual = printable(names[int(counts.argmax())])
+        text = _(
+            "note: test accuracy {} is no better than always answering {} ({}): try another "
+            "--learning_rate than {}, or more --epochs than {}",
+            f"{test.accuracy:.4f}",
+            usual,
+            f"{counts.max() / counts.sum():.4f}",
+            f"{config.learning_rate:g}",
+            config.epochs,
+        )
+        line += f"{text}\n"
+    line += _("run folder: {}", printable(where))
+    return "\n".join([line, _(REPORT, report), _(PICTURES, f"{predict} PICTURE")])
+
+
+def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -> str:
+    """A bar for each value, or for the mean of some neighbours; as high as its logarithm.
+
+    Losses fall by powers of ten: on a logarithmic scale the later epochs differ, too. A value that
+    is not above 0 counts as the smallest that is.
+
+    >>> bars([2.3, 0.6, 0.3, 0.2, 0.2])
+    '█▄▂▁▁'
+    """
+    least = min((value for value in values if value > 0), default=1.0)
+    logs = [math.log(max(value, least)) for value in values]
+    if len(logs) > most:
+        ends = [len(logs) * bar // most for bar in range(most + 1)]
+        parts = [logs[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        logs = [sum(part) / len(part) for part in parts]
+    low, span = min(logs), (max(logs) - min(logs)) or 1.0
+    return "".join(levels[round((x - low) / span * (len(levels) - 1))] for x in logs)
+
+
+def loss_line(records: Sequence[dict[str, Any]], width: int, stream: TextIO | None = None) -> str:
+    """The line of a run's validation losses, else of its training losses; "" before two epochs.
+
+    Where the stream's (stdout's) encoding lacks the blocks, the bars are ASCII.
+    """
+    part = "validation" if records and records[-1]["validation_loss"] is not None else "train"
+    losses = [record[f"{part}_loss"] for record in records]
+    if len(losses) < 2:
+        return ""
+    try:
+        BLOCKS.encode((stream or sys.stdout).encoding)
+        levels = BLOCKS
+    except (UnicodeError, LookupError, TypeError):  # None, where the stream is no file.
+        levels = ASCII
+    start, end = f"{part} loss {losses[0]:.3g} ", f" {losses[-1]:.3g}\n"
+    most = max(1, min(MOST_BARS, width - len(start) - len(end)))
+    return f"{start}{bars(losses, levels, most)}{end}"

@@ -1,0 +1,115 @@
+"""The signals that stop a run, and the one line in which it then ends."""
+
+import contextlib
+import errno
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from threading import current_thread, main_thread
+from types import FrameType
+from typing import Any
+
+from jaxnets.config.fields import Config
+from jaxnets.display import RESUME, program, short_path
+from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
+from jaxnets.language import Text
+from jaxnets.training.loop import Interrupted
+
+# A closed terminal or a lost connection is SIGHUP; Windows has none.
+HANG_UP = getattr(signal, "SIGHUP", None)
+# Seconds within which a second signal is the same request. timeout(1) signals the process and its
+# group. Programs that run others pass on a Ctrl-C, which these have received already.
+SAME_REQUEST = 0.1
+
+
+@contextlib.contextmanager
+def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> Generator[None]:
+    """Turns what ends a run early into one line, with the command that resumes it.
+
+    Args:
+      folder: The run's.
+      config: The run's.
+      file: That of the user's own network, which its layers or its optimizer may need again.
+    """
+    words = [*program("train"), "--resume", f"--workdir={short_path(str(folder))}"]
+    words += [f"--model={file}"] if file else []
+    words += [f"--mine={','.join(config.mine)}"] if config.mine else []
+    hint = Text(RESUME, shlex.join(words))
+    try:
+        with on_interrupt(hint):
+            yield
+    except Interrupted as stopped:
+        if stopped.saved:
+            hint = Text("{}; {}", stopped.saved, hint)
+        raise StoppedError("interrupted; {}", hint, number=stopped.signal) from None
+    except BrokenPipeError:
+        raise RunFailedError("stdout has no reader any more; {}", hint) from None
+    except OSError as error:
+        # A full disk, say. What is wrong outside the run folder has its own message.
+        if not Path(str(error.filename)).is_relative_to(folder):
+            raise
+        raise RunFailedError("{}: {}; {}", error.filename, error.strerror, hint) from error
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Generator[Callable[[], int]]:
+    """Yields a function that returns the number of the signal that has come, else 0.
+
+    A second Ctrl-C or SIGTERM ends the run at once, as a KeyboardInterrupt. A SIGHUP never does: a
+    closing terminal sends it more than once, and SIGTERM after it. Where it is ignored, as nohup
+    has it, it stays ignored.
+    """
+    came, when = 0, 0.0
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal came, when
+        if number == HANG_UP:
+            _leave_lost_terminal()
+        elif came not in (0, HANG_UP) and time.monotonic() - when > SAME_REQUEST:
+            raise KeyboardInterrupt
+        if not came:
+            came, when = number, time.monotonic()
+
+    if current_thread() is not main_thread():
+        yield lambda: came  # Signals belong to the main thread.
+        return
+    before: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:
+        before[HANG_UP] = signal.getsignal(HANG_UP)
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            if not (number == HANG_UP and came):  # What is left to do, saving, must not be cut.
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def ignoring_hangup() -> Generator[None]:
+    """Drops what is printed to a terminal that is gone: its SIGHUP may come later, or never."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        _leave_lost_terminal()
+
+
+def _leave_lost_terminal() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.write(stream.fileno(), b"")
+        except ValueError:  # No file, as in a notebook.
+            continue
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

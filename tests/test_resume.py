@@ -187,11 +187,11 @@ def test_fewer_cores_are_told(train_tiny, interrupted_run):
 
 
 @pytest.mark.slow
-def test_the_flags_that_began_a_replay_resume_it(train_tiny, run_until_interrupted, monkeypatch):
+def test_the_flags_that_began_a_replay_resume_it(train_tiny, monkeypatch):
     flags = ["mlp_handwritten", "--batch_size=full", "--search_epochs=1", "--learning_rate=1e-3"]
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
-        assert run_until_interrupted(train_tiny, *flags, "--latent_dims=4,8").status == 130
+        assert train_tiny(*flags, "--latent_dims=4,8").status == 130
     other = train_tiny(*flags, "--latent_dims=4", "--resume")
     other.assert_refused("latent_dims was (4, 8), got (4")
     assert train_tiny(*flags, "--latent_dims=4,8", "--resume").status == 0

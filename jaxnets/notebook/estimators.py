@@ -20,7 +20,7 @@ from jaxnets.models import create_model
 from jaxnets.notebook.callbacks import bar_for
 from jaxnets.notebook.network import Network
 from jaxnets.predict.predict import BATCH, compile_network
-from jaxnets.runs.terminal import Progress
+from jaxnets.runs.progress import Progress
 from jaxnets.trees import Params
 
 try:

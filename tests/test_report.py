@@ -31,7 +31,7 @@ from jaxnets.runs.ending import loss_line
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.training.history import History
 from jaxnets.viz.plot import plot
-from jaxnets.viz.report import build, document, evaluation, figures, ledger, passes
+from jaxnets.viz.report import build, evaluation, figures, ledger, passes
 from jaxnets.viz.report.run_facts import read_run
 
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'
@@ -272,9 +272,9 @@ def test_a_large_network_is_compared_in_float32_alone(run, monkeypatch):
     monkeypatch.setattr(ledger, "MAX_PARAMS", 10)
     monkeypatch.setattr(ledger, "gradients", compute)
     facts = dataclasses.replace(run, missing=[])
-    parts, after = build._gradients(facts)
-    assert [figure.name for figure, _ in parts] == ["norms", "ledger"]
-    assert "float64" in facts.missing[0] and "float32 1e-05" in after
+    html, drawn = build.report([facts])
+    assert {"norms", "ledger"} <= {figure.name for figure in drawn}
+    assert "float64" in facts.missing[0] and "allowed are float32 1e-05." in html
 
 
 NAMES = ["loss", "accuracy", "rate", "speed", "wait", "confusion", "calibration", "scores"]
@@ -326,12 +326,6 @@ def test_the_report_has_every_figure_and_loads_nothing(written):
         assert f'<figure id="{figure.name}">' in html
         assert len(figure.alt) > 20 and svg.escape(figure.alt) in html
     assert html.count('role="img"') == len(drawn)
-
-
-def test_a_flag_in_a_verdict_does_not_break():
-    html = document.verdict_list([("bad", "<b>: try --learning_rate, or --epochs=40.")])
-    flags = ["<code>--learning_rate</code>", "<code>--epochs=40</code>"]
-    assert "<b>" not in html and all(flag in html for flag in flags), html
 
 
 def test_the_style_has_the_digest_of_the_policy(written):
@@ -438,7 +432,7 @@ def test_a_run_without_its_data_shows_what_needs_none(copy, gone):
     html, drawn = build.report([run])
     assert {figure.name for figure in drawn} == {*NAMES[:5], "filters"}
     (said,) = run.missing
-    assert ("not at hand" if gone else "other images") in said and svg.escape(said) in html
+    assert ("not at hand" if gone else "other images") in said and said in Tags(html).text
 
 
 def test_several_runs_stand_side_by_side_with_what_differs(run, copy, tmp_path):

@@ -48,6 +48,7 @@ def test_a_wheel_brings_train_and_the_script(site, run_installed):
     assert (site / "jaxnets/train.py").read_text() == (ROOT / "train.py").read_text()
     assert (site / "jaxnets/viz/page/assets/index.html").exists()
     assert (site / "jaxnets/viz/report/assets/report.css").exists()
+    assert (site / "jaxnets/viz/report/templates/report.html").exists()
     outcome = run_installed(SCRIPT, "train", "--help")
     assert outcome.status == 0 and "jaxnets train --model=cnn" in outcome.out
     assert "要训练的网络" in run_installed(SCRIPT, "train", "--help", "--language=zh").out

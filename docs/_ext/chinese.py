@@ -41,6 +41,7 @@ msgstr ""
 """
 
 
+OF_TEMPLATES = {"trimmed": "true", "newstyle_gettext": "true"}  # As jaxnets/viz/templates.py.
 # What a message's text and its values are given to. The second argument of _refused is the text.
 SAYING = ("Text", "UserError", "RunFailedError", "NonFiniteLossError", "StoppedError", "report")
 SAYING += ("BadPictureError",)
@@ -50,6 +51,9 @@ VALUES = re.compile(r"(\{\d*\})*")
 def texts() -> Iterator[tuple[str, str]]:
     """The files, and every text in them that may be shown in Chinese."""
     yield from _given_to({"_": None, "N_": None})
+    for path in sorted((ROOT / "jaxnets").rglob("templates/**/*.html")):
+        for _line, text, *_rest in extract_from_file("jinja2", path, options=OF_TEMPLATES):
+            yield str(path.relative_to(ROOT)), str(text)
     for path in sorted((ROOT / "jaxnets").rglob("assets/*.json")):  # Of the pages.
         for text in json.loads(path.read_text("utf-8")).values():
             yield str(path.relative_to(ROOT)), text

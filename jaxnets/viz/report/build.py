@@ -4,24 +4,24 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxnets import files
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import one_line, short_path, shortened, show
+from jaxnets.display import one_line, printable, short_path, shortened, show
 from jaxnets.drawing.charts import percent, plain
-from jaxnets.drawing.svg import Figure, check_png, escape
+from jaxnets.drawing.svg import Figure, check_png
 from jaxnets.errors import UserError
 from jaxnets.files import number_in, output_path
-from jaxnets.language import N_, _, speaking, spoken
-from jaxnets.machine.platform import versions
+from jaxnets.language import N_, _, speaking
 from jaxnets.predict.trained import to_input
 from jaxnets.runs.progress import Doing
 from jaxnets.runs.run_folder import REPORT
-from jaxnets.viz.report import document, figures, ledger
+from jaxnets.viz.report import figures, ledger
+from jaxnets.viz.report.document import RunPart, Section, document
 from jaxnets.viz.report.evaluation import Predictions, calibration, class_scores, mistakes
 from jaxnets.viz.report.passes import passes_of
 from jaxnets.viz.report.run_facts import RunFacts, read_run
@@ -47,16 +47,6 @@ FACTS = {
 }
 MAX_SETTINGS = 200  # A config.json may come from anywhere.
 LONGEST = 200  # Characters of a value in a table.
-
-
-class Part(NamedTuple):
-    """A section's parts: figures, each with a note, and HTML after them."""
-
-    figures: list[tuple[Figure, str]]
-    after: str = ""
-
-
-NOTHING = Part([])
 
 
 def write_report(
@@ -139,45 +129,36 @@ def report(
     It tells `doing` of each slow part when that begins.
     """
     drawn: list[Figure] = []
-    body, links = "", []
-    title = _("Report") + _(": ") + runs[0].name
     answers = []
     for run in runs:
         doing(_("evaluating {}", run.name))
         answers.append(run.predictions)
-    if len(runs) > 1:
-        title = _("{} runs side by side", len(runs))
-        for name, heading, part in _comparison(runs, answers):
-            body += _section(name, heading, part, drawn, "runs-")
+    compared = _comparison(runs, answers) if len(runs) > 1 else []
+    for section in compared:
+        drawn += _named(section, "runs-")
+    parts = []
     for run, prefix in zip(runs, _prefixes(runs), strict=True):
-        sections = ""
+        sections = []
         for name, heading, part_of in SECTIONS:
             if name in SLOW:
                 doing(f"{run.name}: {_(heading)}")
             with run.attempt(_(heading)):
-                sections += _section(name, _(heading), part_of(run), drawn, prefix)
-        html = f"{_overview(run, prefix)}{sections}"
-        links.append((f"run-{prefix}", escape(run.name)))
-        if len(runs) > 1:  # Folded: many runs stay a short page.
-            facts = _("test accuracy {}", _value_of(run, "test_accuracy"))
-            heading = f"<h2>{escape(run.name)}</h2><span>{escape(facts)}</span>"
-            html = f'<details class="run"><summary>{heading}</summary>{html}</details>'
-        body += f'<section id="run-{prefix}">\n{html}</section>\n'
-    if len(runs) == 1:
-        links = re.findall(r'<h3 id="([^"]*)">([^<]*)</h3>', body)
-    nav = " ".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in links)
-    footer = _("Made by jaxnets {}. This file loads nothing.", versions()["jaxnets"])
-    return document.document(spoken(), title, nav, body, footer), drawn
+                if part := part_of(run):
+                    sections.append(Section(name, _(heading), *part))
+                    drawn += _named(sections[-1], prefix)
+        parts.append(_run_part(run, prefix, sections))
+    return document(compared, parts), drawn
 
 
-def _section(name: str, heading: str, part: Part, drawn: list[Figure], prefix: str) -> str:
-    """A section's HTML; its figures are named with the prefix and added to those drawn."""
-    for figure, _note in part.figures:
+def _named(section: Section, prefix: str) -> list[Figure]:
+    """A section's figures, whose names now begin with the prefix."""
+    for figure in section.figures.values():
         figure.name = prefix + figure.name
-        drawn.append(figure)
-    columns = "" if name == "learning" else " columns"
-    html = document.figures_of(part.figures, f"figures{columns}") + part.after
-    return document.headed(heading, html, prefix + name) if html else ""
+    return [*section.figures.values()]
+
+
+def _by_name(figures: Sequence[Figure]) -> dict[str, Figure]:
+    return {figure.name: figure for figure in figures}
 
 
 def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
@@ -194,34 +175,30 @@ def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
     return found[1:]
 
 
-def _comparison(
-    runs: Sequence[RunFacts], answers: Sequence[Predictions | None]
-) -> list[tuple[str, str, Part]]:
+def _comparison(runs: Sequence[RunFacts], answers: Sequence[Predictions | None]) -> list[Section]:
     """Several runs side by side: results, what differs in their settings, their curves."""
-    names = ["", *(run.name for run in runs)]
-    judged = document.verdict_list(comparison([run.name for run in runs], answers))
-    rows = [[_(text), *(_value_of(run, name) for run in runs)] for name, text in FACTS.items()]
-    results = document.card(document.table(names, rows))
+    head = ["", *(run.name for run in runs)]
+    facts = [[_(text), *(_value_of(run, name) for run in runs)] for name, text in FACTS.items()]
+    judged = comparison([run.name for run in runs], answers)
+    results = {"head": head, "rows": facts, "verdicts": judged}
     keys = [key for run in runs for key in run.config]
     differences = [
-        [key, *(_shown(run.config.get(key)) for run in runs)]
+        [key, *(_in_table(run.config.get(key)) for run in runs)]
         for key in [*dict.fromkeys(keys)][:MAX_SETTINGS]
-        if key not in NO_DIFFERENCE and len({_shown(run.config.get(key)) for run in runs}) > 1
+        if key not in NO_DIFFERENCE and len({_in_table(run.config.get(key)) for run in runs}) > 1
     ]
-    settings = document.table(names, differences)
-    if not differences:
-        settings = document.paragraph(_("The runs have the same settings."))
-    return [
-        ("results", _("Results"), Part([], results + judged)),
-        ("differences", _("What differs"), Part([], document.card(settings))),
-        ("learning", _("Learning"), Part([(one, "") for one in figures.learning_figures(runs)])),
+    curves = _by_name(figures.learning_figures(runs))
+    found = [
+        Section("results", _("Results"), {}, results),
+        Section("differences", _("What differs"), {}, {"head": head, "rows": differences}),
     ]
+    return [*found, Section("learning", _("Learning"), curves, {})] if curves else found
 
 
 def _value_of(run: RunFacts, name: str) -> str:
     """A fact of a run: from its result, else from its last epoch or its config."""
     if name in ("model", "dataset"):
-        return _shown(run.result.get(name, run.config.get(name)))
+        return _in_table(run.result.get(name, run.config.get(name)))
     if name == INTERVAL:
         accuracy, count = (number_in(run.result, key) for key in ("test_accuracy", "test_count"))
         if accuracy is None or not count or not 0 <= accuracy <= 1 or count < 1:
@@ -240,7 +217,7 @@ def _value_of(run: RunFacts, name: str) -> str:
     return f"{value:,.0f}" if value >= 1000 or value % 1 == 0 else f"{value:.4g}"
 
 
-def _shown(value: Any) -> str:
+def _in_table(value: Any) -> str:
     """A value of a JSON file in a table."""
     if isinstance(value, list):
         text = ", ".join(map(str, value))
@@ -248,63 +225,59 @@ def _shown(value: Any) -> str:
         text = ", ".join(f"{key} {part}" for key, part in value.items())
     else:
         text = "–" if value is None else str(value)
-    return shortened(text, LONGEST)
+    return printable(shortened(text, LONGEST))
 
 
-def _overview(run: RunFacts, prefix: str) -> str:
-    facts = ""
-    for name, text in FACTS.items():
-        if name != INTERVAL:
-            value = escape(_value_of(run, name))
-            if name == "test_accuracy":
-                value += f"<span>{escape(_value_of(run, INTERVAL))}</span>"
-            facts += f"<div><dt>{escape(_(text))}</dt><dd>{value}</dd></div>"
-    html = f'<dl class="facts">{facts}</dl>\n'
+def _run_part(run: RunFacts, prefix: str, sections: list[Section]) -> RunPart:
+    """A run with its facts, its verdicts and what it lacks."""
+    facts = [
+        {
+            "label": _(text),
+            "value": _value_of(run, name),
+            "interval": _value_of(run, INTERVAL) if name == "test_accuracy" else "",
+        }
+        for name, text in FACTS.items()
+        if name != INTERVAL
+    ]
+    judged = []
     with run.attempt(_("Verdicts")):
-        if judged := verdicts(run):
-            html += document.headed(
-                _("Verdicts"), document.verdict_list(judged), f"{prefix}verdicts"
-            )
-    if run.trained is not None and not run.trained.finished:
-        step = format(run.trained.step, ",")
-        text = _("The run is not finished: this is how far it had come after step {}.", step)
-        html += document.paragraph(text)
-    if run.trained is not None and run.trained.config.ten_crop:
-        text = _("The run was tested on ten crops of each image; here it sees the middle one.")
-        html += document.paragraph(text)
-    if run.missing:
-        items = "".join(f"<li>{escape(text)}</li>" for text in run.missing)
-        title = _("What is missing")
-        html += f'<div class="card missing"><h4>{escape(title)}</h4>'
-        html += f"<ul>{items}</ul></div>\n"
-    return html
+        judged = verdicts(run)
+    trained = run.trained
+    return RunPart(
+        printable(run.name),
+        prefix,
+        accuracy=_value_of(run, "test_accuracy"),
+        facts=facts,
+        verdicts=judged,
+        sections=sections,
+        unfinished_step=f"{trained.step:,}" if trained and not trained.finished else None,
+        ten_crop=trained is not None and trained.config.ten_crop,
+        missing=run.missing,
+    )
 
 
-def _learning(run: RunFacts) -> Part:
+Part = tuple[dict[str, Figure], dict[str, Any]]  # A section's figures and values.
+
+
+def _learning(run: RunFacts) -> Part | None:
     drawn = figures.learning_figures([run])
     if not drawn:
-        return NOTHING
+        return None
     names = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
     names += ["learning_rate", "seconds", "images_per_second"]
     rows = [
         [f"{x:.5g}" if x is not None else "–" for x in row]
         for row in zip(*(run.column(name) for name in names), strict=True)
     ]
-    head = [name.replace("_", " ") for name in names]
     shown = rows if len(rows) <= 200 else [*rows[:100], *rows[-100:]]
-    note = _(
-        "Training numbers are averages over an epoch, with dropout and augmentation; validation "
-        "numbers are taken after it. Point at a curve for its values."
-    )
-    table = document.details(_("The numbers as a table"), document.table(head, shown))
-    return Part([(figure, "") for figure in drawn], document.paragraph(note, "note") + table)
+    return _by_name(drawn), {"head": [name.replace("_", " ") for name in names], "rows": shown}
 
 
-def _mine(run: RunFacts) -> Part:
+def _mine(run: RunFacts) -> Part | None:
     """The training by wrong passes of the user's own, beside the one by the right passes."""
     records, wrong = (run.mine.get(name) for name in ("right", "wrong"))
     if not isinstance(records, list) or not isinstance(wrong, list) or not records:
-        return NOTHING
+        return None
     records = [record for record in records if files.is_record(record)]
     right = dataclasses.replace(run, name=_("the right derivation"), records=records)
     both = [dataclasses.replace(run, name=_("your derivation")), right]
@@ -313,72 +286,63 @@ def _mine(run: RunFacts) -> Part:
         figure.name = f"mine-{figure.name}"
         if not run.records:  # The only curve.
             figure.title += _(": ") + right.name
-    html = ""
-    for one in wrong[:MAX_SETTINGS]:
-        found = one if isinstance(one, dict) else {}
-        names, why = found.get("gradients"), _shown(found.get("reason"))
-        if isinstance(names, list) and names:
-            why = _("{} is wrong", _(" and ").join(map(_shown, names[:MAX_SETTINGS])))
-        where = f"{_shown(found.get('function'))} ({_shown(found.get('layer'))})"
-        html += document.paragraph(where + _(": ") + why)
-    if 0 < (epoch := len(run.records)) <= len(records):
+    values: dict[str, Any] = {"wrong": [_wrong_gradient(one) for one in wrong[:MAX_SETTINGS]]}
+    epoch = len(run.records)
+    values["epoch"] = epoch if epoch <= len(records) else 0
+    if values["epoch"]:
         validated = number_in(records[epoch - 1], "validation_accuracy") is not None
         part = "validation" if validated else "train"
         accuracies, losses = (
             [number_in(one.records[epoch - 1], f"{part}_{name}") or 0.0 for one in both]
             for name in ("accuracy", "loss")
         )
-        text = _(
-            "After epoch {} the accuracy is {} instead of {}, the loss {} instead of {}.",
-            *(epoch, *map(percent, accuracies), *map(plain, losses)),
-        )
-        html += document.paragraph(text)
-    if ended := run.mine.get("ended"):
-        html += document.paragraph(_("Your training ended: {}", _shown(ended)))
-    text = _("Both trainings began with the same weights and saw the same images in one order.")
-    return Part([(one, "") for one in drawn], html + document.paragraph(text, "note"))
+        values |= {"accuracies": [*map(percent, accuracies)], "losses": [*map(plain, losses)]}
+    ended = run.mine.get("ended")
+    values["ended"] = _in_table(ended) if ended else ""
+    return _by_name(drawn), values
 
 
-def _mistakes(run: RunFacts) -> Part:
+def _wrong_gradient(found: Any) -> dict[str, Any]:
+    """Where a gradient of the user's own is wrong, as mine.json has it, and which or why."""
+    found = found if isinstance(found, dict) else {}
+    names = found.get("gradients")
+    names = names[:MAX_SETTINGS] if isinstance(names, list) else []
+    return {
+        "where": f"{_in_table(found.get('function'))} ({_in_table(found.get('layer'))})",
+        "gradients": [*map(_in_table, names)],
+        "why": _in_table(found.get("reason")),
+    }
+
+
+def _mistakes(run: RunFacts) -> Part | None:
     if run.trained is None or run.data is None or (found := run.predictions) is None:
-        return NOTHING
+        return None
     names = run.trained.class_names
     scores, calibrated = class_scores(found.confusion), calibration(found)
-    note = _(
-        "Above the dashed line the network is right more often than it says, below it "
-        "less often. Expected calibration error (Guo et al. 2017, {} bins): {}.",
-        *(len(calibrated.accuracy), format(100 * calibrated.error, ".3g") + " %"),
-    )
-    parts = [
-        (figures.confusion_figure(found, names), ""),
-        (figures.calibration_figure(calibrated), note),
-        (figures.scores_figure(scores, names), ""),
+    drawn = [
+        figures.confusion_figure(found, names),
+        figures.calibration_figure(calibrated),
+        figures.scores_figure(scores, names),
     ]
-    after = ""
-    if worst := mistakes(found, run.data, figures.MISTAKES):
-        marked = any(one.is_rejected for one in worst)
-        figure = figures.mistakes_figure(worst, run.data)
-        note = _(
-            "Framed: one of the 15 labels of MNIST's test images that most people reject, with the "
-            "label that they choose instead, if they agree on one. Source: Northcutt, Athalye and "
-            "Mueller 2021, arXiv:2103.14749, labelerrors.com."
-        )
-        parts.append((figure, note if marked else ""))
-    else:
-        after = document.paragraph(_("No test image is wrong."), "note")
+    worst = mistakes(found, run.data, figures.MISTAKES)
+    if worst:
+        drawn.append(figures.mistakes_figure(worst, run.data))
     rows = [
         [name, *(f"{x:.4f}" if np.isfinite(x) else "–" for x in three), f"{count:,}"]
         for name, *three, count in zip(names, *scores, strict=True)
     ]
-    head = [_("class"), _("precision"), _("recall"), _("F1"), _("images")]
-    title = _("Precision, recall and F1 of each class")
-    return Part(parts, after + document.details(title, document.table(head, rows)))
+    return _by_name(drawn), {
+        "bins": len(calibrated.accuracy),
+        "error": f"{100 * calibrated.error:.3g} %",
+        "any_rejected": any(one.is_rejected for one in worst),
+        "rows": rows,
+    }
 
 
-def _inside(run: RunFacts) -> Part:
+def _inside(run: RunFacts) -> Part | None:
     """The first layer's weights and, with the data set, an image through all layers."""
     if (trained := run.trained) is None:
-        return NOTHING
+        return None
     image, label = np.zeros(trained.image_shape, np.uint8), 0
     if run.data is not None:
         image, label = np.asarray(run.data.test.images[0]), int(run.data.test.labels[0])
@@ -387,12 +351,13 @@ def _inside(run: RunFacts) -> Part:
     drawn = [figures.filters_figure(found)]
     if run.data is not None:
         drawn.append(figures.activations_figure(found, trained.class_names[label]))
-    return Part([(figure, "") for figure in drawn if figure is not None])
+    known = _by_name([figure for figure in drawn if figure is not None])
+    return (known, {}) if known else None
 
 
-def _gradients(run: RunFacts) -> Part:
+def _gradients(run: RunFacts) -> Part | None:
     if run.trained is None or run.data is None:
-        return NOTHING
+        return None
     trained, found = run.trained, ledger.gradients(run.trained, run.data)
     entries, sizes = ledger.ledger(trained, found), []
     if is_custom(trained.config.optimizer):
@@ -404,14 +369,7 @@ def _gradients(run: RunFacts) -> Part:
         run.missing.append(
             _("the ledger's float64 and bfloat16: the network has more than {} parameters", most)
         )
-    note = _(
-        "Euclidean norms by layer, of the first {} training images. The update is that of one step "
-        "with learning rate {}; about a thousandth of the weights is usual.",
-        *(found.count, format(trained.config.learning_rate, "g")),
-    )
-    parts = [(figures.norms_figure(sizes), note)] if sizes else []
-    parts.append((figures.ledger_figure(entries), ""))
-    allowed = ", ".join(f"{dtype} {ledger.TOLERANCES[dtype]:.0e}" for dtype in found.manual)
+    drawn = [figures.norms_figure(sizes)] if sizes else []
     rows = [
         [
             f"{one.layer}.{one.array}",
@@ -422,49 +380,34 @@ def _gradients(run: RunFacts) -> Part:
         ]
         for one in entries
     ]
-    head = [_("gradient"), "", _("largest, by hand"), _("by autodiff")]
-    head += [*found.manual, _("agrees")]
-    title = _("The gradient ledger: by hand against autodiff")
-    html = f"<h4>{escape(title)}</h4>{document.table(head, rows)}"
-    note = _(
-        "Every array's gradient on {} training images with the run's weights, derived by "
-        "hand and by autodiff of the plain network. The error is the largest difference "
-        "relative to the array's largest number; allowed are {}.",
-        *(found.count, allowed),
-    )
+    kernels = ""
     if found.kernels is not None:
-        note += _(
-            " Kernels, faster forms of some layers, agree with the derived passes to {} in "
-            "float64.",
-            format(max(one.kernels or 0 for one in entries), ".1e"),
-        )
-    if run.config.get("mine"):
-        note += _(" The run was trained by its user's own passes; the derived ones here are ours.")
-    html += document.paragraph(note, "note")
-    ratios = [
-        [one.layer, *(plain(x) for x in one[1:]), plain(one.update / (one.weights or 1))]
-        for one in sizes
-    ]
-    head = [_("layer"), _("weights"), _("gradient"), _("update"), _("update / weights")]
-    if sizes:
-        title = _("Size of weights, gradients and updates")
-        html += document.details(title, document.table(head, ratios))
-    return Part(parts, document.card(html))
+        kernels = f"{max(one.kernels or 0 for one in entries):.1e}"
+    return _by_name([*drawn, figures.ledger_figure(entries)]), {
+        "count": found.count,
+        "rate": f"{trained.config.learning_rate:g}",
+        "precisions": [*found.manual],
+        "allowed": ", ".join(f"{dtype} {ledger.TOLERANCES[dtype]:.0e}" for dtype in found.manual),
+        "rows": rows,
+        "kernels": kernels,
+        "mine": bool(run.config.get("mine")),
+        "sizes": [
+            [one.layer, *map(plain, one[1:]), plain(one.update / (one.weights or 1))]
+            for one in sizes
+        ],
+    }
 
 
-def _environment(run: RunFacts) -> Part:
-    where = [[name, _shown(run.config[name])] for name in SURROUNDINGS if name in run.config]
-    return Part([], document.card(document.table(["", ""], where)) if where else "")
+def _environment(run: RunFacts) -> Part | None:
+    rows = [[name, _in_table(run.config[name])] for name in SURROUNDINGS if name in run.config]
+    return ({}, {"rows": rows}) if rows else None
 
 
-def _settings(run: RunFacts) -> Part:
-    settings = [[k, _shown(v)] for k, v in run.config.items() if k not in NO_SETTINGS]
+def _settings(run: RunFacts) -> Part | None:
+    settings = [[k, _in_table(v)] for k, v in run.config.items() if k not in NO_SETTINGS]
     settings = settings[:MAX_SETTINGS]
-    if not settings:
-        return NOTHING
-    short = document.table(["", ""], [[key, value] for key, value in settings if key in MAIN])
-    whole = document.details(_("All settings"), document.table(["", ""], settings))
-    return Part([], document.card(short + whole))
+    main = [[key, value] for key, value in settings if key in MAIN]
+    return ({}, {"main": main, "all": settings}) if settings else None
 
 
 SLOW = ("inside", "gradients")

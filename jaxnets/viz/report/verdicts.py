@@ -1,7 +1,7 @@
-"""What a run's numbers say, a sentence each: overfitting, still falling, confused, calibrated.
+"""What a run's numbers say: overfitting, still falling, confused, calibrated.
 
-A verdict is only as good as its numbers. Each sentence has them, and where they do not suffice it
-says so.
+A verdict is only as good as its numbers. Each sentence (templates/verdicts.html) has them, and
+where they do not suffice it says so.
 """
 
 import math
@@ -29,10 +29,11 @@ DRAWS, MOST_DRAWN = 1000, 20_000_000  # Of calibrated networks: draws, and image
 
 
 class Verdict(NamedTuple):
-    """A sentence with its evidence, and what to do next."""
+    """What is found, with its evidence."""
 
     kind: str  # "good", "bad", or "unknown" where the numbers do not suffice.
-    text: str
+    name: str  # That of its sentence in templates/verdicts.html,
+    values: dict[str, Any]  # and the numbers in it.
 
 
 class Course(NamedTuple):
@@ -89,52 +90,26 @@ def overfitting(run: RunFacts) -> Verdict:
     epochs, train, held_out = _columns(run, "epoch", "train_loss", "validation_loss")
     of_train, of_held_out = course(train), course(held_out)
     if of_train is None or of_held_out is None:
-        text = _(
-            "Overfitting cannot be judged: the run has {} of the {} epochs with a training and a "
-            "validation loss that this needs.",
-            *(len(epochs), FEWEST),
+        return Verdict(
+            "unknown", "overfitting_too_early", {"epochs": len(epochs), "needed": FEWEST}
         )
-        return Verdict("unknown", text)
     if run.validation_count < MIN_IMAGES:
-        text = _(
-            "Overfitting cannot be judged: this needs {} validation images, and {} are known. Hold "
-            "back more (--validation_size).",
-            *(MIN_IMAGES, run.validation_count),
-        )
-        return Verdict("unknown", text)
+        numbers = {"needed": MIN_IMAGES, "known": run.validation_count}
+        return Verdict("unknown", "overfitting_few_images", numbers)
     best = of_held_out.lowest
-    ends = [four_digits(losses[k]) for losses in (held_out, train) for k in (best, -1)]
+    lowest, last = four_digits(held_out[best]), four_digits(held_out[-1])
+    train_then, train_last = four_digits(train[best]), four_digits(train[-1])
+    epoch = f"{epochs[best]:g}"
     if of_held_out.risen:
-        numbers = f"{epochs[best]:g}", *ends
-        if train[-1] < (1 - EFFECT) * train[best]:
-            text = _(
-                "Overfitting: since epoch {} the validation loss has risen from {} to {}, while "
-                "the training loss fell from {} to {}. Stop there (--early_stopping=5), or "
-                "regularize: more images, --augment, --dropout, --weight_decay.",
-                *numbers,
-            )
-        else:
-            text = _(
-                "Not overfitting, but unstable: since epoch {} the validation loss has risen from "
-                "{} to {}, and the training loss went from {} to {}. Try a lower --learning_rate.",
-                *numbers,
-            )
-        return Verdict("bad", text)
+        name = "overfitting" if train[-1] < (1 - EFFECT) * train[best] else "unstable"
+        numbers = {"since": epoch, "lowest": lowest, "last": last}
+        numbers |= {"train_then": train_then, "train_last": train_last}
+        return Verdict("bad", name, numbers)
     grows = -of_train.change * train[-1] >= EFFECT * held_out[-1]
     if of_train.falls and not of_held_out.falls and grows and train[-1] < held_out[-1]:
-        text = _(
-            "Overfitting begins: in the last {} epochs the training loss still fell, to {}, but "
-            "the validation loss no longer did: it is {}. Stop here, or regularize: more images, "
-            "--augment, --dropout, --weight_decay.",
-            *(of_train.count, ends[3], ends[1]),
-        )
-        return Verdict("bad", text)
-    text = _(
-        "No overfitting: the validation loss is {}, not above its lowest level ({} after epoch "
-        "{}). A larger network may be tried.",
-        *(ends[1], ends[0], f"{epochs[best]:g}"),
-    )
-    return Verdict("good", text)
+        numbers = {"count": of_train.count, "train": train_last, "validation": last}
+        return Verdict("bad", "overfitting_begins", numbers)
+    return Verdict("good", "no_overfitting", {"last": last, "lowest": lowest, "epoch": epoch})
 
 
 def still_falling(run: RunFacts) -> Verdict:
@@ -143,70 +118,32 @@ def still_falling(run: RunFacts) -> Verdict:
     Of few validation images the training loss is judged.
     """
     validated = run.validation_count >= MIN_IMAGES
-    name = _("validation loss") if validated else _("training loss")
     epochs, losses = _columns(run, "epoch", "validation_loss" if validated else "train_loss")
     found = course(losses)
     if found is None:
-        text = _(
-            "Whether the loss still falls cannot be judged: the run has {} of the {} epochs that "
-            "this needs.",
-            *(len(losses), FEWEST),
-        )
-        return Verdict("unknown", text)
+        return Verdict("unknown", "falling_too_early", {"epochs": len(losses), "needed": FEWEST})
     lowest, last = four_digits(losses[found.lowest]), four_digits(losses[-1])
     if found.risen:
-        text = _(
-            "No longer falling: the {} was lowest after epoch {} ({}) and is now {}. More epochs "
-            "of this kind will not lower it.",
-            *(name, f"{epochs[found.lowest]:g}", lowest, last),
-        )
-        return Verdict("bad", text)
+        epoch = f"{epochs[found.lowest]:g}"
+        numbers = {"validated": validated, "epoch": epoch, "lowest": lowest, "last": last}
+        return Verdict("bad", "no_longer_falling", numbers)
     if losses[-1] > (1 - EFFECT) * losses[0]:
-        text = _(
-            "Hardly fallen: the {} was {} after the first epoch and is now {}. Try another "
-            "--learning_rate, or a larger network.",
-            *(name, four_digits(losses[0]), last),
-        )
-        return Verdict("bad", text)
+        numbers = {"validated": validated, "first": four_digits(losses[0]), "last": last}
+        return Verdict("bad", "hardly_fallen", numbers)
     if abs(losses[-1]) < EFFECT and not validated:
-        text = _(
-            "Done: the training loss is {}, near 0. Hold back {} validation images or more "
-            "(--validation_size) to see whether the network generalizes.",
-            *(last, MIN_IMAGES),
-        )
-        return Verdict("good", text)
-    change = f"{100 * abs(found.change):.2g} %"
-    twice = 2 * len(losses)
+        return Verdict("good", "near_zero", {"last": last, "images": MIN_IMAGES})
     rates = [rate for rate in run.column("learning_rate") if rate is not None]
-    has_ended = bool(rates) and rates[-1] < ENDED * max(rates)
-    if found.falls:
-        text = _(
-            "Still falling: in the last {} epochs the {} fell by {}.", found.count, name, change
-        )
-    elif abs(found.change) < EFFECT:
-        text = _(
-            "Done: in the last {} epochs the {} changed by {} only.", found.count, name, change
-        )
-    else:
-        text = _(
-            "Done: in the last {} epochs the {} changed by {}, which its noise explains.",
-            *(found.count, name, change),
-        )
+    kind = "bad" if found.falls else "good"
+    then = "more epochs" if found.falls else "cosine schedule"
     if not run.result and len(losses) < (number_in(run.config, "epochs") or 0):
-        text += _(" The run is not finished: continue it with --resume.")
-        return Verdict("unknown", text)
-    if has_ended:
-        text += _(
-            " Its learning rate has ended near 0, so more epochs mean a longer schedule: for less, "
-            "try --epochs={} in a new run.",
-            twice,
-        )
-        return Verdict("unknown" if found.falls else "good", text)
-    if found.falls:
-        return Verdict("bad", text + _(" Continue with --resume --epochs={}.", twice))
-    return Verdict(
-        "good", text + _(" For less, let the learning rate fall to 0, as by --schedule=cosine.")
-    )
+        kind, then = "unknown", "finish"
+    elif rates and rates[-1] < ENDED * max(rates):
+        kind, then = "unknown" if found.falls else "good", "longer schedule"
+    name = "level" if abs(found.change) < EFFECT else "level_by_noise"
+    change = f"{100 * abs(found.change):.2g} %"
+    numbers = {"validated": validated, "count": found.count, "change": change}
+    numbers |= {"then": then, "epochs": 2 * len(losses)}
+    return Verdict(kind, "still_falling" if found.falls else name, numbers)
 
 
 def confused(found: Predictions, names: Sequence[str]) -> Verdict:
@@ -220,39 +157,26 @@ def confused(found: Predictions, names: Sequence[str]) -> Verdict:
     support, every = counts.sum(axis=1), f"{counts.sum():,}"
     names = [printable(name) for name in names]
     if not wrong.any():
-        return Verdict("good", _("No classes are confused: all {} test images are right.", every))
+        return Verdict("good", "none_confused", {"images": every})
     if len(answers := np.unique(found.classes)) == 1:
-        text = _("All {} test images are taken for {}.", every, names[answers[0]])
-        return Verdict("bad", text)
+        return Verdict("bad", "one_answer", {"images": every, "answer": names[answers[0]]})
     shares = wrong / np.maximum(support, 1)[:, None]
     label, predicted = divmod(int((shares if size == 2 else wrong).argmax()), size)
     most, mistakes = int(wrong[label, predicted]), int(wrong[label].sum())
-    first = names[label], names[predicted], f"{most:,}", f"{support[label]:,}"
+    pair = {"label": names[label], "answer": names[predicted]}
+    pair |= {"most": f"{most:,}", "images": f"{support[label]:,}"}
     if size == 2:
         back = int(wrong[predicted, label])
         p = float(binomtest(most, most + back, support[label] / support.sum()).pvalue)
-        text = _(
-            "{} is taken for {} in {} of {} images, the other way round in {} of {}",
-            *(*first, f"{back:,}", f"{support[predicted]:,}"),
-        )
+        pair |= {"back": f"{back:,}", "answer_images": f"{support[predicted]:,}"}
     else:
         p = min(1.0, size * (size - 1) * float(binom.sf(most - 1, mistakes, 1 / (size - 1))))
-        text = _("{} is taken for {} in {} of {} images", *first)
-        text += _(": {} of its {} mistakes", *(f"{most:,}", f"{mistakes:,}"))
+        pair |= {"mistakes": f"{mistakes:,}"}
     if p >= ALPHA:
-        text = _("Most often {}; chance gives as much, so no two classes stand out.", text)
-        return Verdict("unknown", text)
+        return Verdict("unknown", "confused_by_chance", {"pair": pair})
     if shares[label, predicted] < EFFECT:
-        text = _(
-            "Most often {}: more than by chance, but less than {} of them.", text, percent(EFFECT)
-        )
-        return Verdict("good", text)
-    text = _(
-        "Most confused: {}, more than by chance. Look at them below; more images of both classes "
-        "may help.",
-        text,
-    )
-    return Verdict("bad", text)
+        return Verdict("good", "rarely_confused", {"pair": pair, "least": percent(EFFECT)})
+    return Verdict("bad", "confused", {"pair": pair})
 
 
 class Calibrated(NamedTuple):
@@ -283,44 +207,17 @@ def calibrated(found: Predictions, seed: int = 0) -> Calibrated:
 def calibration(found: Predictions) -> Verdict:
     """Whether the network is right as often as it says."""
     if len(found.labels) < MIN_IMAGES:
-        text = _(
-            "Calibration cannot be judged: there are {} of the {} test images that it needs.",
-            *(len(found.labels), MIN_IMAGES),
-        )
-        return Verdict("unknown", text)
+        numbers = {"images": len(found.labels), "needed": MIN_IMAGES}
+        return Verdict("unknown", "calibration_few_images", numbers)
     one = calibrated(found)
-    said, was = float(found.confidences.mean()), float(found.right.mean())
-    numbers = [f"{100 * x:.2g} %" for x in (one.error, one.chance)]
+    confidence, accuracy = float(found.confidences.mean()), float(found.right.mean())
+    numbers = {"error": f"{100 * one.error:.2g} %", "chance": f"{100 * one.chance:.2g} %"}
     if one.p >= ALPHA:
-        text = _(
-            "Calibrated, as far as these images show: the expected calibration error is {}, and a "
-            "calibrated network has up to {}. Its probabilities may be taken as they are.",
-            *numbers,
-        )
-        return Verdict("good", text)
+        return Verdict("good", "calibrated", numbers)
     if one.error < EFFECT:
-        text = _(
-            "Nearly calibrated: the expected calibration error is {}, where a calibrated network "
-            "has up to {}. Its probabilities may be taken as they are.",
-            *numbers,
-        )
-        return Verdict("good", text)
-    numbers = percent(said), percent(was), *numbers
-    if said > was:
-        text = _(
-            "Not calibrated, overconfident: on average it is sure by {} and right in {}. Its "
-            "expected calibration error is {}; a calibrated network has up to {}. Train fewer "
-            "epochs, or try --label_smoothing=0.1.",
-            *numbers,
-        )
-    else:
-        text = _(
-            "Not calibrated, underconfident: on average it is sure by {} and right in {}. Its "
-            "expected calibration error is {}; a calibrated network has up to {}. Train more "
-            "epochs, or with less --label_smoothing, --dropout or --augment.",
-            *numbers,
-        )
-    return Verdict("bad", text)
+        return Verdict("good", "nearly_calibrated", numbers)
+    numbers |= {"confidence": percent(confidence), "accuracy": percent(accuracy)}
+    return Verdict("bad", "overconfident" if confidence > accuracy else "underconfident", numbers)
 
 
 def verdicts(run: RunFacts) -> list[Verdict]:
@@ -356,11 +253,7 @@ def comparison(names: Sequence[str], answers: Sequence[Predictions | None]) -> l
     """
     known = [(name, one) for name, one in zip(names, answers, strict=True) if one is not None]
     if len(known) < 2:
-        text = _(
-            "The runs cannot be tested against each other: fewer than two have predictions. Each "
-            "run's part says what is missing."
-        )
-        return [Verdict("unknown", text)]
+        return [Verdict("unknown", "untested", {})]
     pairs = len(known) * (len(known) - 1) // 2
     first = int(np.argmax([one.right.mean() for _name, one in known]))
     best, of_best = known.pop(first)
@@ -370,34 +263,21 @@ def comparison(names: Sequence[str], answers: Sequence[Predictions | None]) -> l
 def _against(best: str, a: Predictions, other: str, b: Predictions, pairs: int) -> Verdict:
     """The verdict on two runs of so many pairs."""
     pair = compared(a, b)
+    names = {"best": printable(best), "other": printable(other)}
     if pair is None:
-        text = _("{} and {} were tested on different images: they cannot be compared.", best, other)
-        return Verdict("unknown", text)
+        return Verdict("unknown", "other_images", names)
     differ = pair.only_a + pair.only_b
     if not differ:
-        text = _("{} and {} are right on the same images: there is no difference.", best, other)
-        return Verdict("unknown", text)
+        return Verdict("unknown", "same_answers", names)
     p = min(1.0, pair.p * pairs)
+    numbers = {"wins": f"{pair.only_a:,}", "p": f"{p:.2g}" if p >= 1e-4 else "< 0.0001"}
     if p < ALPHA:
-        text = _(
-            "{} is better than {}: of the {} images on which one alone is right, it has {} "
-            "(McNemar's exact test, p {}).",
-            *(best, other, f"{differ:,}", f"{pair.only_a:,}", _p(p)),
-        )
-        return Verdict("good", text)
-    text = _(
-        "Between {} and {} no difference is shown: of the images on which one alone is right, "
-        "they have {} and {} (McNemar's exact test, p {}).",
-        *(best, other, f"{pair.only_a:,}", f"{pair.only_b:,}", _p(p)),
-    )
-    return Verdict("unknown", text)
+        return Verdict("good", "better", {**names, **numbers, "images": f"{differ:,}"})
+    losses = f"{pair.only_b:,}"
+    return Verdict("unknown", "no_difference", {**names, **numbers, "losses": losses})
 
 
 def accuracy_interval(right: float, count: int) -> str:
     """Wilson's 95 % interval of an accuracy, as the report shows it."""
     low, high = wilson(right, count, ALPHA)
     return _("{} to {}", percent(low), percent(high))
-
-
-def _p(p: float) -> str:
-    return f"{p:.2g}" if p >= 1e-4 else "< 0.0001"

@@ -88,7 +88,8 @@ class Served:
         self._thread.start()
         self._stack = contextlib.AsyncExitStack()
         self._client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(self.app), base_url="http://localhost"
+            transport=httpx.ASGITransport(self.app, raise_app_exceptions=False),
+            base_url="http://localhost",
         )
         self.run(self._stack.enter_async_context(self.service.running()))
         self.run(self._stack.enter_async_context(self._client))

@@ -410,30 +410,15 @@ def test_a_log_whose_column_is_computed_takes_no_memory(tmp_path, run_limited):
     path = foreign_log(tmp_path / "log", COMPUTED, 2000)
     assert path.stat().st_size < 1 << 20
     outcome = run_limited(path, 64 << 20)  # All rows together: 120 MB.
-    outcome.assert_refused("expected a feedback log, found another table or none")
+    assert (outcome.status, outcome.err) == (0, "")
 
 
-def test_only_the_servers_own_table_is_read(tmp_path, run_command, monkeypatch):
-    path = tmp_path / "log.sqlite"
-    own = feedback.SCHEMA.partition(";")[0].replace(" if not exists", "")
-    tables = {
-        "a computed column": COMPUTED,
-        "a column more": own.replace("label text,", "label text, more text,"),
-        "a default": own.replace("label text,", "label text default 'x',"),
-        "no row ids": own.replace("autoincrement", "").replace("arm)\n)", "arm)\n) without rowid"),
-    }
-    for name, table in tables.items():
-        run_command("abtest", foreign_log(tmp_path / name, table, 4)).assert_refused(
-            "expected a feedback log"
-        )
-    with contextlib.closing(sqlite3.connect(tmp_path / "view")) as database:
-        database.execute(own.replace("table feedback", "table other"))
-        database.execute("create view feedback as select * from other")
-    run_command("abtest", tmp_path / "view").assert_refused("found another table or none")
-    assert run_command("abtest", foreign_log(path, own, 4)).status == 0
+def test_a_table_without_end_is_left(tmp_path, run_command, monkeypatch):
     monkeypatch.setattr(feedback, "MAX_STEPS", 0)
+    table = COMPUTED.partition(" text generated")[0] + ")"
+    path = foreign_log(tmp_path / "log", table, 4)
     assert run_command("abtest", path).status == 0  # Below a million instructions.
-    foreign_log(tmp_path / "long", own, 100_000)
+    foreign_log(tmp_path / "long", table, 100_000)
     run_command("abtest", tmp_path / "long").assert_refused("expected a feedback log: interrupted")
 
 

@@ -199,6 +199,7 @@ HOSTS = {
     "docs.jax.dev",
     "docs.pytorch.org",
     "docs.ray.io",
+    "docs.sqlalchemy.org",
     "github.com",
     "gradescope-autograders.readthedocs.io",
     "hothardware.com",

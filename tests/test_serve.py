@@ -1,10 +1,8 @@
 """jaxnets serve: what each route answers, whom, and what it refuses; in this process."""
 
-import asyncio
 import contextlib
 import json
 import re
-import signal
 import sqlite3
 import threading
 import time
@@ -14,14 +12,12 @@ import jax
 import numpy as np
 import pytest
 from conftest import HANGS
+from fastapi import HTTPException
 from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
-from uvicorn.config import Config
 
-from jaxnets.deploy.server import app, limits, models, protocol, service
-from jaxnets.deploy.server.connections import StoppableServer
+from jaxnets.deploy.server import app, models, protocol, service
 from jaxnets.deploy.server.feedback import read
-from jaxnets.deploy.server.limits import RequestError
-from jaxnets.deploy.server.service import Answer, Assignment, sign, verify
+from jaxnets.deploy.server.service import Assignment, Ticket, sign, verify
 from jaxnets.display import one_line
 from jaxnets.predict.predict import load_predictor
 from jaxnets.training.step import to_float
@@ -56,7 +52,6 @@ def server(runs, tmp_path_factory):
 
 def test_the_protocol_describes_the_server_and_its_models(server):
     assert server.get("/v2/health/live") == {"live": True}
-    assert server.ask("HEAD", "/v2/health/live").status_code == 200
     assert server.get("/v2/health/ready") == {"ready": True}
     assert server.get("/v2")["extensions"] == ["binary_tensor_data"]
     for path in ("/v2/models/b", "/v2/models/b/versions/1"):
@@ -71,18 +66,6 @@ def test_the_protocol_describes_the_server_and_its_models(server):
             ],
         }
         assert server.get(f"{path}/ready") == {"name": "b", "version": "1", "ready": True}
-
-
-def test_a_server_that_stops_is_not_ready(runs, tmp_path):
-    with Served([runs["a"].path], tmp_path / "log") as server:
-        stoppable = StoppableServer(Config(server.app), lambda: None, server.service.stop)
-        stoppable.handle_exit(signal.SIGTERM, None)
-        assert stoppable.should_exit and not stoppable.force_exit
-        answer = server.ask("GET", "/v2/health/ready")
-        assert (answer.status_code, answer.json()) == (503, {"ready": False})
-        server.post(INFER, inference(random_bytes(1)))  # What still comes is answered.
-        stoppable.handle_exit(signal.SIGTERM, None)
-        assert stoppable.force_exit
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28, 1), (3, 28, 28), (3, 784)])
@@ -202,8 +185,8 @@ def test_pixels_in_json_are_the_networks_own(server, runs, largest):
 
 
 def test_bytes_become_the_floats_of_the_training():
-    values, shape = protocol.to_numbers("image", [[0.0, *range(1, 256)]], 255)
-    images = protocol.to_images("image", values, shape, (16, 16, 1), 255)
+    values = protocol.to_numbers([[*range(256)]])
+    images = protocol.to_images("image", values, (16, 16, 1), 255)
     np.testing.assert_array_equal(images.ravel(), to_float(np.arange(256, dtype=np.uint8)))
 
 
@@ -234,7 +217,7 @@ def test_a_user_keeps_one_model_and_the_split_holds(server):
 
 
 def test_feedback_is_saved_once_with_all_that_the_test_needs(server, runs):
-    log = server.service.log.path
+    log = server.service.log.place
     before = len(read(log))
     answers = server.post("/compare", {"image": random_bytes(1)[0, ..., 0].tolist()})["answers"]
     a, b = (found["pictures"][0] for found in answers)
@@ -256,14 +239,14 @@ def test_feedback_is_saved_once_with_all_that_the_test_needs(server, runs):
 
 
 def test_only_the_servers_own_answers_are_taken():
-    answer = Answer("r", "u", "m", "1", "A", "7")
-    text = sign(b"key", answer)
-    assert verify(b"key", text) == answer
+    ticket = Ticket("r", "u", "m", "1", "A", "7")
+    text = sign(b"key", ticket)
+    assert verify(b"key", text) == ticket
     changed = text[:-6] + ("A" if text[-6] != "A" else "B") + text[-5:]
-    for other in (changed, "", "A" * 64, "é", 7, None, ["x"], text * 100):
-        with pytest.raises(RequestError, match="expected the text of an answer"):
+    for other in (changed, "", "A" * 64, "é", text * 100):
+        with pytest.raises(HTTPException, match="expected the text of an answer"):
             verify(b"key", other)
-    with pytest.raises(RequestError):
+    with pytest.raises(HTTPException):
         verify(b"other", text)
 
 
@@ -308,7 +291,12 @@ def requests(server):
 def test_a_new_checkpoint_takes_over_without_a_lost_request(tmp_path, looking, monkeypatch, capfd):
     reports = []  # Stderr is read once, at the end: capfd loses what is written while it reads.
     report = service.report
-    monkeypatch.setattr(service, "report", lambda line: (report(line), reports.append(line)))
+
+    def noted(text, *values):
+        reports.append(text.format(*values))
+        report(text, *values)
+
+    monkeypatch.setattr(service, "report", noted)
     run = SoftmaxRun(tmp_path / "a", step=1)
     with run.folder, Served([run.path], tmp_path / "log") as server, requests(server) as failed:
         compiled = server.service.models[0].version.compiled
@@ -348,91 +336,59 @@ def tensor(**changes):
 
 
 @pytest.mark.parametrize(
-    ("path", "values", "complaint"),
+    ("status", "path", "values", "complaint"),
     [
-        (INFER, {}, "inputs: expected, but missing"),
-        (INFER, {"inputs": [1]}, "inputs.0: expected a valid object, got 1"),
-        (INFER, {"inputs": []}, "inputs: List should have at least 1 item"),
-        (INFER, tensor(name="x"), "inputs.0.name: expected 'images', got 'x'"),
-        (INFER, tensor(datatype="INT8"), "datatype: expected 'FP32', 'FP64'"),
-        (INFER, tensor(datatype={}), "datatype: expected 'FP32', 'FP64'"),
-        (INFER, tensor(shape=[2, 784]), "expected 1,568 numbers"),
-        (INFER, tensor(shape=[784]), "expected the shape"),
-        (INFER, tensor(shape=[]), "expected the shape"),
-        (INFER, tensor(shape=["1"] * 5), "shape: List should have at most 4 items"),
-        (INFER, tensor(shape=[-1, 784]), "expected 1 to 1,024 images"),
-        (INFER, tensor(shape=[10**30, 784]), "expected 1 to 1,024 images"),
-        (INFER, tensor(shape=[True, 784]), "shape.0: expected a valid integer, got True"),
-        (INFER, tensor(shape="1x784"), "shape: expected a valid list, got '1x784'"),
-        (INFER, tensor(data=[256] + [0] * 783), "pixels from 0 to 255"),
-        (INFER, tensor(data=[-1] + [0] * 783), "pixels from 0 to 255"),
-        (INFER, tensor(data=[0.5] * 784, datatype="FP32", shape=[1, 784, 1]), "the shape"),
-        (INFER, tensor(data=[1.5] * 784, datatype="FP32"), "pixels from 0 to 1"),
-        (INFER, tensor(data=[-0.5] * 784, datatype="FP32"), "pixels from 0 to 1"),
-        (INFER, tensor(data=["1"] * 784), "expected a list of numbers"),
-        (INFER, tensor(data=[True] * 784), "expected a list of numbers"),
-        (INFER, tensor(data=[None] * 784), "expected a list of numbers"),
-        (INFER, tensor(data=[[0] * 783, [0]]), "lists of one length"),
-        (INFER, tensor(data=[[[[[[0]]]]]]), "lists of one length"),
-        (INFER, tensor(data=[10**400] * 784), "pixels from 0 to 255"),
-        (INFER, tensor(data={}), "expected a list of numbers"),
-        (INFER, tensor(data=[]), "got 0"),
-        (INFER, tensor(parameters={"binary_data_size": 784}), "either data or"),
-        (INFER, {**tensor(), "parameters": {"binary_data_output": 1}}, "expected a valid boolean"),
-        (INFER, tensor(parameters=[1]), "parameters: expected a valid object"),
-        (INFER, {**tensor(), "outputs": [{"name": "x"}]}, "outputs.0.name: expected 'prob"),
-        (INFER, {**tensor(), "outputs": [{"name": []}]}, "outputs.0.name: expected 'prob"),
-        (INFER, {**tensor(), "outputs": {"name": "labels"}}, "outputs: expected a valid list"),
-        (INFER, {**tensor(), "outputs": [{"name": "labels"}] * 2}, "outputs: expected each once"),
-        (INFER, {**tensor(), "outputs": [{}] * 3}, "outputs: List should have at most 2 items"),
-        (INFER, {**tensor(), "id": "x" * 300}, "id: String should have at most 256"),
-        ("/predict", {}, "expected image or images"),
-        ("/predict", {"image": [0] * 783}, "expected the shape"),
-        ("/predict", {"images": [[0] * 784] * 1025}, "expected 1 to 1,024 images"),
-        ("/predict", {"image": [0] * 784, "images": []}, "lists of pixels, got both"),
-        ("/predict", {"image": [0] * 784, "max": 2}, "max: expected 1 or 255"),
-        ("/predict", {"image": [0] * 784, "max": True}, "max: expected a valid integer, got True"),
-        ("/predict", {"image": [0] * 784, "max": 1.0}, "max: expected a valid integer, got 1.0"),
-        ("/predict", {"image": "0" * 784}, "expected a list of numbers"),
-        ("/predict?top=0", {"image": [0] * 784}, "top: expected"),
-        ("/predict?top=²", {"image": [0] * 784}, "top: expected"),
-        ("/feedback", {"correct": True}, "answer: expected, but missing"),
-        ("/feedback", {"answer": 7, "correct": 1}, "correct: expected a valid boolean, got 1"),
-        ("/feedback", {"answer": 7, "correct": True}, "expected the text of an answer"),
-        ("/feedback", {"answer": "x" * 10_000, "correct": True}, "expected the text of an answer"),
+        (422, INFER, {}, "inputs: expected, but missing"),
+        (422, INFER, tensor(name="x"), "inputs.0.name: expected 'images', got 'x'"),
+        (422, INFER, tensor(shape=[True, 784]), "shape.0: expected a valid integer, got True"),
+        (422, INFER, tensor(shape=[-1, -784]), "shape.0: expected greater than or equal to 1, got"),
+        (422, INFER, tensor(data=["x"] * 784), "data: expected a list of numbers"),
+        (422, INFER, tensor(data=[[0] * 783, [0]]), "lists of one length"),
+        (422, INFER, tensor(data=[10**400] * 784), "data: expected a list of numbers"),
+        (422, INFER, tensor(data={}), "data: expected a list of numbers"),
+        (400, INFER, tensor(data=[]), "data: expected 784 numbers, got 0"),
+        (400, INFER, tensor(shape=[10**30, 784]), "numbers, got 784"),
+        (400, INFER, tensor(shape=[784]), "images: expected the shape [N, 28, 28, 1] or [N, 784]"),
+        (400, INFER, tensor(data=[256] + [0] * 783), "pixels from 0 to 255"),
+        (400, INFER, tensor(data=[-1] + [0] * 783), "pixels from 0 to 255"),
+        (400, INFER, tensor(data=[1.5] * 784, datatype="FP32"), "pixels from 0 to 1"),
+        (400, INFER, tensor(parameters={"binary_data_size": 784}), "either data or"),
+        (422, "/predict", {}, "expected image or images"),
+        (422, "/predict", {"image": [0] * 784, "images": []}, "expected image or images"),
+        (422, "/predict", {"image": [0] * 784, "max": 2}, "max: expected 1 or 255, got 2"),
+        (400, "/predict", {"image": [0] * 783}, "expected the shape"),
+        (400, "/predict", {"images": [[0] * 784] * 1025}, "expected 1 to 1,024 images, got 1,025"),
+        (422, "/predict?top=0", {"image": [0] * 784}, "top: expected greater than or equal to 1"),
+        (422, "/feedback", {"correct": True}, "answer: expected, but missing"),
+        (422, "/feedback", {"answer": "x", "correct": 1}, "correct: expected a valid bool"),
+        (400, "/feedback", {"answer": "x", "correct": True}, "expected the text of an answer"),
     ],
 )  # fmt: skip
-def test_wrong_values_are_refused_in_one_line(server, path, values, complaint):
-    assert complaint in server.refusal(400, "POST", path, json=values)
+def test_wrong_values_are_refused_in_one_line(server, status, path, values, complaint):
+    assert complaint in server.refusal(status, "POST", path, json=values)
 
 
 @pytest.mark.parametrize(
-    ("content", "complaint"),
+    ("status", "content", "complaint"),
     [
-        (b"", "JSON:"),
-        (b"{", "JSON:"),
-        (b"[]", "expected an object, got a list"),
-        (b"\xff\xfe\x00", "JSON:"),
-        (b'{"image": [NaN]}', "expected numbers, got NaN"),
-        (b'{"image": [-Infinity]}', "expected numbers, got -Infinity"),
-        (b'{"image": [1e999]}', "the shape"),
-        (b'{"image": ' + b"[" * 200_000, "fewer brackets"),
-        (b'{"a":' * 200_000, "fewer brackets"),
-        (b'{"image": [' + b"9" * 5000 + b"]}", "JSON:"),
-        (b'{"image": [' + b"1e999," * 783 + b"0]}", "pixels from 0 to 255"),
+        (422, b"", "body: expected, but missing"),
+        (422, b"{", "JSON: Expecting"),
+        (422, b"[]", "body: expected a valid dictionary"),
+        (400, b'{"image": ' + b"[" * 200_000, "There was an error parsing the body"),
+        (400, b'{"image": [' + b"9" * 5000 + b"]}", "There was an error parsing the body"),
+        (400, b'{"image": [' + b"1e999," * 783 + b"0]}", "pixels from 0 to 255"),
+        (400, b'{"image": [' + b"NaN," * 783 + b"0]}", "pixels from 0 to 255"),
     ],
 )
-def test_wrong_json_is_refused_in_one_line(server, content, complaint):
+def test_wrong_json_is_refused_in_one_line(server, status, content, complaint):
     headers = {"Content-Type": "application/json"}
-    for path in ("/predict", "/compare"):
-        message = server.refusal(400, "POST", path, content=content, headers=headers)
-        assert complaint in message
+    message = server.refusal(status, "POST", "/predict", content=content, headers=headers)
+    assert complaint in message
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "empty file"),
         (b"GIF89a", "picture:"),
         (png(random_bytes(1)[0, ..., 0])[:-40], "picture:"),
         (png(np.full((90, 70), 250, np.uint8)), "picture:"),  # There is no ink.
@@ -446,89 +402,55 @@ def test_what_is_no_picture_is_refused_in_one_line(server, content, complaint):
     assert complaint in form
 
 
-def test_a_large_file_of_a_form_needs_no_disk(server, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    refusal = server.refusal(400, "POST", "/predict", files={"x": ("x", bytes(2 << 20))})
-    assert "not a picture" in refusal
-
-
 def test_a_request_of_the_wrong_kind_is_refused(server):
     refusal = server.refusal
     assert "expected a, b" in refusal(404, "GET", "/v2/models/<script>/ready")
-    assert "expected version 1" in refusal(404, "GET", "/v2/models/a/versions/2")
-    assert "expected version 1" in refusal(404, "POST", "/v2/models/a/versions/..x/infer")
-    routes = "expected /predict, /compare, /feedback, /v2/health/live, /v2/health/ready, /v2, "
-    routes += "/metrics, /openapi.json, / or /v2/models/NAME"
-    paths = (
-        "/x",
-        "/x.js",
-        "/../../etc/passwd",
-        "/%2e%2e/%2e%2e/etc/passwd",
-        "/a%00b",
-        "/v2/models/",
+    for path in ("/v2/models/a/versions/2", "/v2/models/a?version=2"):
+        assert "expected version 1" in refusal(404, "GET", path)
+    for path in ("/x", "/x.js", "/%2e%2e/%2e%2e/etc/passwd", "/a%00b"):
+        assert refusal(404, "GET", path) == "expected a path of /openapi.json"
+    assert "expected a method" in refusal(405, "GET", "/predict")
+    assert "body: expected a valid dictionary" in refusal(
+        422, "POST", "/feedback", content=b'{"answer": "x"}', headers={"Content-Type": "text/plain"}
     )
-    for path in (*paths, "/" + "x" * 1000):
-        assert routes in refusal(404, "GET", path)
-    assert "expected POST" in refusal(405, "GET", "/predict")
-    assert "expected GET" in refusal(405, "DELETE", "/v2")
-    text = {"Content-Type": "text/plain"}
-    assert "content-type: expected" in refusal(415, "POST", "/predict", content=b"x", headers=text)
-    assert "content-type: expected application/json, got 'text/plain'" in refusal(
-        415, "POST", "/feedback", content=b"{}", headers=text
-    )
-    packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
-    assert "expected none" in refusal(415, "POST", "/predict", content=b"x", headers=packed)
-    form = {"Content-Type": "multipart/form-data"}
-    assert "form:" in refusal(400, "POST", "/predict", content=b"x", headers=form)
     assert "expected files" in refusal(400, "POST", "/predict", files={"x": (None, "text")})
     many = [("x", ("x.png", b""))] * 65
     assert "Too many files" in refusal(400, "POST", "/predict", files=many)
-    for length in ("x", "-1", "99999999999999", "9"):
+    for status, length in ((422, "x"), (422, "-1"), (422, "0")):
         headers = {"Inference-Header-Content-Length": length}
-        refusal(400, "POST", INFER, content=b"{}", headers=headers)
-    long = {"X-User": "x" * 257}
-    assert "x-user: expected 1 to 256" in refusal(
-        400, "POST", "/predict", json=blank(), headers=long
+        refusal(status, "POST", INFER, content=b"{}", headers=headers)
+    key = {"X-User": "x" * 257}
+    assert "x-user: String should have" in refusal(
+        422, "POST", "/predict", json=blank(), headers=key
     )
 
 
-def test_a_body_over_the_limit_is_refused_and_forgotten(server):
+@pytest.mark.parametrize(
+    "content", [b"--y\r\n", b"--x\r\nno header\r\n\r\n", b"--x--\r\nmore", b""]
+)
+def test_a_damaged_form_is_refused(server, content):
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=x"):
+        headers = {"Content-Type": kind}
+        answer = server.ask("POST", "/predict", content=content, headers=headers)
+        assert answer.status_code in (400, 422) and list(answer.json()) == ["error"]
+
+
+def test_a_body_over_the_limit_is_refused(server):
+    async def parts():  # Of a length that is not declared.
+        for _ in range(17):
+            yield bytes(1 << 20)
+
     headers = {"Content-Type": "image/png"}
-    for size in (limits.MAX_BODY + 1, 2 * limits.MAX_BODY):
-        message = server.refusal(413, "POST", "/predict", content=b"x" * size, headers=headers)
-        assert message == f"expected at most 16,777,216 bytes, got {size:,}"
-    blanks, headers_of_json = b" " * (limits.MAX_JSON + 1), {"Content-Type": "application/json"}
-    server.refusal(413, "POST", INFER, content=blanks, headers=headers_of_json)
-    server.service.room.used = server.service.room.most  # By others.
-    assert "try again" in server.refusal(503, "POST", "/predict", content=b"x", headers=headers)
-    server.service.room.used = 0
+    for content in (bytes(app.MAX_BODY + 1), parts()):
+        message = server.refusal(413, "POST", "/predict", content=content, headers=headers)
+        assert message == "expected at most 16,777,216 bytes"
     server.post("/predict", blank())
-    assert server.service.room.used == 0
 
 
 def test_too_many_images_at_a_time_are_put_off(server, monkeypatch):
     monkeypatch.setattr(server.service.models[0].version.images, "most", 3)
     assert "try again" in server.refusal(503, "POST", INFER, json=inference(random_bytes(4)))
     server.post(INFER, inference(random_bytes(3)))
-
-
-def test_who_does_not_read_a_large_answer_is_given_up(server, monkeypatch, capfd):
-    monkeypatch.setattr(limits, "SLOW", 0.01)
-    sent = []
-
-    async def receive():
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async def send(message):
-        sent.append(message)
-        if len(sent) > 2:  # The head, a part: the system's buffers are full.
-            await asyncio.Event().wait()
-
-    monkeypatch.setattr(app, "PART", 100)
-    scope = {"type": "http", "method": "GET", "path": "/run.js", "headers": [], "query_string": b""}
-    server.run(server.app(scope, receive, send))
-    assert len(sent) == 3 and len(sent[1]["body"]) == 100
-    assert capfd.readouterr().err == ""
 
 
 def test_another_host_than_this_machine_is_refused(runs, tmp_path):
@@ -539,11 +461,11 @@ def test_another_host_than_this_machine_is_refused(runs, tmp_path):
             assert server.ask("GET", "/v2", headers={"Host": host}).status_code == 200
         evil = ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]", "")
         for host in (*evil, "[::1]evil.example", "[::1]:80.evil.example", "localhost:evil.example"):
-            server.refusal(421, "GET", "/v2", headers={"Host": host})
+            assert server.ask("GET", "/v2", headers={"Host": host}).status_code == 400, host
 
 
 def test_a_fault_is_one_line_here_and_a_500_there(server, monkeypatch, capfd):
-    def broken(**_):
+    def broken(*_):
         raise ZeroDivisionError("secret\nof the server")
 
     monkeypatch.setattr(server.service, "find", broken)
@@ -594,28 +516,25 @@ def test_a_plain_page_shows_names_as_text(tmp_path):
         found = server.ask("POST", "/predict", json=blank())
         assert found.headers["content-type"] == "application/json"
         labels = [one["label"] for one in found.json()["pictures"][0]["predictions"]]
-        assert sorted(labels) == sorted(names)
+        shown = [names[0], "b\\u202e", "\\ud800"]  # As a terminal may show them, too.
+        assert sorted(labels) == sorted(shown)
         token = found.json()["pictures"][0]["answer"]
         outputs = server.post("/v2/models/-b-x/infer", tensor())["outputs"]
         assert outputs[1]["data"][0] == labels[0]
         server.post("/feedback", {"answer": token, "correct": True})
-        for name in names:
+        for name in shown:
             pixels = random_bytes(1, len(name)).ravel().tolist()
             found = server.post("/predict", {"image": pixels})["pictures"][0]["answer"]
-            content = json.dumps({"answer": found, "label": name})  # In ASCII.
-            headers = {"Content-Type": "application/json"}
-            told = server.ask("POST", "/feedback", content=content, headers=headers)
-            assert told.json() == {"saved": True}
+            assert server.post("/feedback", {"answer": found, "label": name}) == {"saved": True}
         log: Any = server.service.log
-        labels = {row.label for row in read(log.path)}
-        assert labels >= {names[0], "b\\u202e", "\\ud800"}
+        assert {row.label for row in read(log.place)} >= set(shown)
 
 
 def test_the_description_has_every_route(server):
     described = server.get("/openapi.json")
     assert described["openapi"].startswith("3.1")
     found = {(path, method) for path, item in described["paths"].items() for method in item}
-    read = {"/", "/metrics", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"}
+    read = {"/", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"}
     for path in read:
         assert server.ask("GET", path).status_code == 200
     of_model = {("", "get"), ("/ready", "get"), ("/infer", "post")}

@@ -6,17 +6,14 @@ import os
 import signal
 import sqlite3
 import stat
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
 
 import pytest
 
 from jaxnets.deploy.abtest.log import read_users
-from jaxnets.deploy.server.feedback import Feedback, FeedbackLog, read
-from jaxnets.deploy.server.postgres import PostgresLog, shown
-from jaxnets.deploy.server.postgres import rows as postgres_rows
+from jaxnets.deploy.server import feedback
+from jaxnets.deploy.server.feedback import Feedback, FeedbackLog, read, shown
 from jaxnets.errors import UserError
 
 
@@ -37,60 +34,82 @@ def url(postgres):
     return postgres.create()
 
 
-class Place(NamedTuple):
-    """Where a log is, and its two ways there."""
-
-    where: Any
-    open: Any
-    read: Any
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def place(request, tmp_path):
-    if request.param == "sqlite":
-        return Place(tmp_path / "log.sqlite", FeedbackLog, read)
-    url = request.getfixturevalue("url")
-    return Place(url, PostgresLog, lambda url: [*postgres_rows(url)])
+    """Where a log is."""
+    return tmp_path / "log" if request.param == "sqlite" else request.getfixturevalue("url")
 
 
 def test_rows_are_read_in_the_order_of_arrival(place):
     rows = [row(3), row(1, "B", False, None), row(2, label="ß ? 七 \\x00")]
-    with contextlib.closing(place.open(place.where)) as log:
+    with contextlib.closing(FeedbackLog(place)) as log:
         assert log.append(rows[:2]) == [True, True]
         assert log.append(rows[2:]) == [True]
-        assert place.read(place.where) == rows
-    assert place.read(place.where) == rows
+        assert read(place) == rows
+    assert read(place) == rows
 
 
 def test_only_its_user_reads_the_file(log):
-    assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(log.place).st_mode) == 0o600
 
 
 def test_an_answer_takes_one_feedback_or_the_same_again(place):
-    with contextlib.closing(place.open(place.where)) as log:
+    with contextlib.closing(FeedbackLog(place)) as log:
         other = row(1, correct=False, label="1")
         assert log.append([row(1), row(1), other, row(1, "B")]) == [True, True, False, True]
         assert log.append([other, row(1)]) == [False, True]
-    assert place.read(place.where) == [row(1), row(1, "B")]
+    assert read(place) == [row(1), row(1, "B")]
 
 
 def test_reader_and_server_do_not_wait_for_each_other(log):
     log.append([row(1)])
-    reader = sqlite3.connect(f"{log.path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+    reader = sqlite3.connect(f"file:{log.place}?mode=ro", uri=True, isolation_level=None)
     reader.execute("begin")
     assert reader.execute("select count(*) from feedback").fetchone() == (1,)
-    log._log.execute("pragma busy_timeout = 0")  # A lock would be an error at once.
     log.append([row(2)])
-    assert read(log.path) == [row(1), row(2)]
+    assert read(log.place) == [row(1), row(2)]
     assert reader.execute("select count(*) from feedback").fetchone() == (1,)  # Its snapshot.
     reader.close()
 
 
+OLD = """
+create table feedback (
+  id integer primary key autoincrement,
+  time real not null check (typeof(time) = 'real'),
+  user text not null,
+  model text not null,
+  version text not null,
+  arm text not null check (arm in ('A', 'B')),
+  prediction text not null,
+  label text,
+  correct integer not null check (correct in (0, 1)),
+  request text not null,
+  unique (request, arm)
+);
+create table setting (name text primary key, value blob not null);
+"""
+
+
+def test_a_file_of_an_earlier_version_is_read_and_written(tmp_path):
+    key = os.urandom(32)
+    with sqlite3.connect(tmp_path / "log") as old:
+        old.executescript(OLD)
+        old.execute("insert into setting values ('key', ?)", (key,))
+        marks = ", ".join("?" * len(row(1)))
+        old.execute(f"insert into feedback ({', '.join(row(1)._fields)}) values ({marks})", row(1))
+    old.close()
+    assert read(tmp_path / "log") == [row(1)]
+    with contextlib.closing(FeedbackLog(tmp_path / "log")) as log:
+        assert log.key == key
+        assert log.append([row(1), row(1, correct=False), row(2)]) == [True, False, True]
+    assert read(tmp_path / "log") == [row(1), row(2)]
+
+
 def test_a_batch_that_fails_leaves_nothing(place):
-    with contextlib.closing(place.open(place.where)) as log:
+    with contextlib.closing(FeedbackLog(place)) as log:
         with pytest.raises(OSError, match="(?i)check constraint"):
             log.append([row(1), row(2, arm="C")])
-        assert place.read(place.where) == []
+        assert read(place) == []
         assert log.append([row(1)]) == [True]
 
 
@@ -99,14 +118,14 @@ def test_servers_that_start_together_share_one_key(place):
 
     def start(number):
         together.wait()
-        with contextlib.closing(place.open(place.where)) as log:
+        with contextlib.closing(FeedbackLog(place)) as log:
             log.append([row(number), row(100, correct=bool(number % 2))])
             return log.key
 
     with ThreadPoolExecutor(8) as servers:
         keys = set(servers.map(start, range(8)))
     assert [len(key) for key in keys] == [32]
-    assert {one.request for one in place.read(place.where)} == {
+    assert {one.request for one in read(place)} == {
         f"request {number}" for number in [*range(8), 100]
     }
 
@@ -121,14 +140,7 @@ def test_another_file_is_refused_in_one_line(tmp_path):
     with sqlite3.connect(tmp_path / "wrong.sqlite") as wrong:
         wrong.execute("create table feedback (id, time)")
     wrong.close()
-    FeedbackLog(tmp_path / "bytes.sqlite").close()
-    with sqlite3.connect(tmp_path / "bytes.sqlite") as damaged:
-        damaged.execute("create table other (a)")
-    damaged.close()
-    content = (tmp_path / "bytes.sqlite").read_bytes()
-    content = content.replace(b"CREATE TABLE other", b"CREATE TABLE \xee\xee\xee\xee\xee")
-    (tmp_path / "bytes.sqlite").write_bytes(content)
-    for name in ("text", "other.sqlite", "wrong.sqlite", "bytes.sqlite"):
+    for name in ("text", "other.sqlite", "wrong.sqlite"):
         with pytest.raises(UserError, match="expected a"):
             read(tmp_path / name)
         with pytest.raises(UserError, match="feedback: expected a log"):
@@ -137,9 +149,7 @@ def test_another_file_is_refused_in_one_line(tmp_path):
         FeedbackLog(tmp_path / "nowhere" / "log")
 
 
-@pytest.mark.parametrize(
-    "key", ["k" * 32, 3.5, 32, 0, b"", b"k" * 31, b"k" * 33, None], ids=lambda key: repr(key)[:8]
-)
+@pytest.mark.parametrize("key", ["k" * 32, 32, b"k" * 31], ids=lambda key: repr(key)[:8])
 def test_a_log_whose_key_is_not_32_bytes_is_refused(tmp_path, key):
     path = tmp_path / "log.sqlite"
     FeedbackLog(path).close()
@@ -154,26 +164,22 @@ def test_a_log_whose_key_is_not_32_bytes_is_refused(tmp_path, key):
 
 KILLED = """
 import sys
-from pathlib import Path
-from test_serve_feedback import row
-from jaxnets.deploy.server.feedback import FeedbackLog
-from jaxnets.deploy.server.postgres import PostgresLog, is_url
-log = PostgresLog(sys.argv[1]) if is_url(sys.argv[1]) else FeedbackLog(Path(sys.argv[1]))
+from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
+log = FeedbackLog(sys.argv[1])
 for number in range(10**9):
-    log.append([row(number)])
+    log.append([Feedback(1e9, "u", "cnn", "860", "A", "7", "7", True, f"request {number}")])
     print(number, flush=True)
 """
 
 
-def test_what_was_appended_before_a_kill_is_in_the_log(place, start_python, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
-    with start_python("-c", KILLED, place.where) as process:
+def test_what_was_appended_before_a_kill_is_in_the_log(place, start_python):
+    with start_python("-c", KILLED, place) as process:
         printed = [int(process.stdout.readline()) for _ in range(20)]
         process.kill()
         rest = process.stdout.read()  # `communicate` would lose what was read ahead.
     assert process.returncode == -signal.SIGKILL
     printed += [int(line) for line in rest.split("\n")[:-1]]
-    found = [int(one.request.split()[1]) for one in place.read(place.where)]
+    found = [int(one.request.split()[1]) for one in read(place)]
     assert found[: len(printed)] == printed == list(range(len(printed)))
     assert len(found) <= len(printed) + 1  # The last may be in the log and not yet printed.
 
@@ -182,10 +188,10 @@ def test_what_was_appended_before_a_kill_is_in_the_log(place, start_python, monk
 
 
 def test_a_lost_database_is_found_again(postgres, url):
-    with contextlib.closing(PostgresLog(url)) as log:
+    with contextlib.closing(FeedbackLog(url)) as log:
         assert log.append([row(1)]) == [True]
         postgres.ask("postgres", "select pg_terminate_backend(pid) from pg_stat_activity "
-                     "where datname = %s", log._log.info.dbname)  # fmt: skip
+                     "where datname = %s", url.rpartition("/")[2])  # fmt: skip
         assert log.append([row(1), row(2)]) == [True, True]
         postgres.stop()
         with pytest.raises(OSError, match="cannot write to postgresql://127.0.0.1:") as raised:
@@ -193,7 +199,7 @@ def test_a_lost_database_is_found_again(postgres, url):
         assert "s3cret" not in str(raised.value) and "owner" not in str(raised.value)
         postgres.start()
         assert log.append([row(3)]) == [True]
-    assert [*postgres_rows(url)] == [row(1), row(2), row(3)]
+    assert read(url) == [row(1), row(2), row(3)]
 
 
 def test_what_is_accepted_survives_lost_connections(postgres, url):
@@ -210,57 +216,41 @@ def test_what_is_accepted_survives_lost_connections(postgres, url):
                     saved.append(f"request {number}")
 
     with ThreadPoolExecutor(2) as writers:
-        written = [writers.submit(append, PostgresLog(url), first) for first in (0, 10**9)]
+        written = [writers.submit(append, FeedbackLog(url), first) for first in (0, 10**9)]
         for _ in range(100):
             postgres.ask("postgres", "select pg_terminate_backend(pid) from pg_stat_activity "
                          "where datname = %s", name)  # fmt: skip
         ended.set()
         for one in written:
             one.result()
-    found = [one.request for one in postgres_rows(url)]
+    found = [one.request for one in read(url)]
     assert len(saved) > 20 and set(saved) <= set(found) and len(found) == len(set(found))
 
 
-@pytest.mark.slow
-def test_a_database_that_hangs_is_left(postgres, url):
-    with contextlib.closing(PostgresLog(url)) as log:
-        hanging = log._log.info.backend_pid
-        os.kill(hanging, signal.SIGSTOP)
-        try:
-            assert log.append([row(1)]) == [True]  # By another connection.
-            assert log._log.info.backend_pid != hanging
-        finally:
-            os.kill(hanging, signal.SIGCONT)
-    assert [*postgres_rows(url)] == [row(1)]
-
-
-@pytest.mark.oracle
-@pytest.mark.slow
-def test_a_held_lock_is_not_waited_for_for_ever(postgres, url):
+def test_a_held_lock_is_not_waited_for_for_ever(url, monkeypatch):
     psycopg = pytest.importorskip("psycopg")
-    with contextlib.closing(PostgresLog(url)) as log:
-        with psycopg.connect(url) as other:
-            other.execute("lock table feedback in exclusive mode")
-            with pytest.raises(OSError, match="lock timeout"):
-                log.append([row(1)])
-        assert log.append([row(1)]) == [True]
+    monkeypatch.setitem(feedback.BEGIN, "postgresql", "set local statement_timeout = '100ms'")
+    with contextlib.closing(FeedbackLog(url)) as log, psycopg.connect(url) as other:
+        other.execute("lock table feedback in exclusive mode")
+        with pytest.raises(OSError, match="statement timeout"):
+            log.append([row(1)])
 
 
 def test_the_least_rights_are_enough(postgres, url):
     name = url.rpartition("/")[2]
-    PostgresLog(url).close()
+    FeedbackLog(url).close()
     for user, rights in (
         ("server", "grant select, insert on feedback to {0}; grant select on setting to {0}"),
         ("reader", "grant select on feedback to {0}"),
     ):
         postgres.ask(name, f"create role {name}_{user} login password 'x'")
         postgres.ask(name, rights.format(f"{name}_{user}"))
-    with contextlib.closing(PostgresLog(postgres.url(name, f"{name}_server:x"))) as log:
+    with contextlib.closing(FeedbackLog(postgres.url(name, f"{name}_server:x"))) as log:
         assert log.append([row(1), row(2, "B")]) == [True, True]
     reader = postgres.url(name, f"{name}_reader:x")
     assert read_users(reader).right.sum(axis=0).tolist() == [1, 1]
     with pytest.raises(UserError, match="permission denied for table setting"):
-        PostgresLog(reader)
+        FeedbackLog(reader)
 
 
 def test_another_database_is_refused_in_one_line(postgres, url):
@@ -268,20 +258,20 @@ def test_another_database_is_refused_in_one_line(postgres, url):
     with pytest.raises(UserError, match='relation "feedback" does not exist'):
         read_users(url)
     postgres.ask(name, "create table feedback (id int)")
-    for use in (PostgresLog, read_users):
+    for use in (FeedbackLog, read_users):
         with pytest.raises(UserError, match="expected a (feedback )?log"):
             use(url)
     postgres.ask(name, "drop table feedback")
-    PostgresLog(url).close()
+    FeedbackLog(url).close()
     with pytest.raises(UserError, match="expected answers of users, found none"):
         read_users(url)
     postgres.ask(name, "update setting set value = 'k'")
     with pytest.raises(UserError, match="its key is not 32 bytes"):
-        PostgresLog(url)
+        FeedbackLog(url)
     latin = f"{name}_latin"
     postgres.ask("postgres", f"create database {latin} encoding 'LATIN1' template template0")
     with pytest.raises(UserError, match="its encoding is LATIN1, not UTF8"):
-        PostgresLog(postgres.url(latin))
+        FeedbackLog(postgres.url(latin))
 
 
 @pytest.mark.oracle
@@ -312,13 +302,13 @@ def test_no_error_shows_a_password(request, url, run_command, tmp_path):
         outcome.assert_refused()
         assert "s3cret" not in outcome.err
     with pytest.raises(UserError) as raised:
-        PostgresLog(url)
+        FeedbackLog(url)
     assert "s3cret" not in str(raised.value)
 
 
 @pytest.mark.oracle
 def test_a_log_is_shown_by_its_hosts_and_database():
     pytest.importorskip("psycopg")
-    assert shown("postgresql://ann:x@a:1,[::1]:2/d?sslmode=require") == "postgresql://a:1,[::1]:2/d"
-    assert shown("postgres://ann@a,b:5/") == "postgresql://a,b:5/"
-    assert shown("postgresql:///d?host=/run/p&password=x") == "postgresql:///run/p/d"
+    assert shown("postgresql://ann:x@a:1/d?sslmode=require&password=x") == "postgresql://a:1/d"
+    assert shown("postgres://ann@[::1]/d") == "postgresql://[::1]/d"
+    assert shown("runs/log.sqlite") == "runs/log.sqlite"

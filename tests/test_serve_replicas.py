@@ -15,9 +15,8 @@ from conftest import HANGS
 from served import SoftmaxRun, inference, random_bytes
 from test_serve_process import Process, requests_of
 
-from jaxnets.deploy.server import limits
+from jaxnets.deploy.server import app
 from jaxnets.deploy.server.feedback import read
-from jaxnets.deploy.server.postgres import rows
 from jaxnets.deploy.server.service import Assignment
 
 # Ray gives its own processes a fixed time to start: not enough on cores that others keep busy.
@@ -38,12 +37,11 @@ def runs(tmp_path_factory):
 def server(request, start_python, runs, tmp_path):
     """A server of two replicas, and a function that reads its log."""
     if request.param == "sqlite":
-        log, read_log = tmp_path / "log", lambda: read(tmp_path / "log")
+        log = tmp_path / "log"
     else:
         log = request.getfixturevalue("postgres").create()
-        read_log = lambda: [*rows(log)]  # noqa: E731
     process = Process(start_python, runs, log, "--ray=local", "--replicas=2")
-    yield process, read_log
+    yield process, lambda: read(log)
     if process.child.poll() is None:
         process.stop()
 
@@ -93,8 +91,8 @@ def test_replicas_answer_as_one_server(server, runs):
         many = client.post("/v2/models/b/infer", json=inference(random_bytes(128, seed=1)))
         assert many.json()["outputs"][0]["shape"] == [128, 10]
         assert client.get("/v2/health/ready").json() == {"ready": True}
-        assert client.get("/v2", headers={"Host": "evil.example"}).status_code == 421
-        large = client.post("/predict", content=b"x" * (limits.MAX_BODY + 1))
+        assert client.get("/v2", headers={"Host": "evil.example"}).status_code == 400
+        large = client.post("/predict", content=b"x" * (app.MAX_BODY + 1))
         assert large.status_code == 413
         assert "jaxnets_requests_total" in client.get("/metrics").text
         assert "s3cret" not in client.get("/metrics").text

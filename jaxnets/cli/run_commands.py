@@ -303,8 +303,7 @@ class Abtest(_OfRuns):
             raise UserError("dataset: expected two runs with it, got a log")
 
         from jaxnets.deploy.abtest import presentation, trial
-        from jaxnets.deploy.abtest.log import read_users
-        from jaxnets.deploy.server.postgres import is_url, shown
+        from jaxnets.deploy.abtest.log import name_of, read_users
 
         if self.output:
             from jaxnets.drawing.svg import figure_path
@@ -313,8 +312,7 @@ class Abtest(_OfRuns):
         found = trial.evaluate(read_users(log), plan)
         if self.output:
             presentation.plot(found).save(self.output)
-        name = shown(log) if is_url(log) else short_path(log)
-        return presentation.to_values(found), presentation.to_text(found, name)
+        return presentation.to_values(found), presentation.to_text(found, name_of(log))
 
     def _of_runs(self, plan: "Plan") -> tuple[dict[str, Any], str]:
         run_a, run_b, *others = self.given
@@ -366,7 +364,7 @@ class Serve(_OfRuns):
             raise UserError("split: expected two runs with it, got one")
         share_b = _share_b(self.split)
         self.check_exist(*self.runs)
-        for name in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
+        for name in ("fastapi", "uvicorn", "prometheus_client", "python_multipart", "sqlalchemy"):
             if importlib.util.find_spec(name) is None:
                 raise not_installed(name, "serve")
 

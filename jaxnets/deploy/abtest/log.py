@@ -10,13 +10,13 @@ import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnets.deploy.server import feedback, postgres
-from jaxnets.display import printable
-from jaxnets.errors import UserError, first_line
+from jaxnets.deploy.server import is_url
+from jaxnets.display import printable, short_path
+from jaxnets.errors import UserError, first_line, not_installed
 
 ARMS = ("A", "B")
 COLUMNS = {"arm": 1, "correct": 1, "user": 0, "time": 0, "model": 0}  # How often at least.
@@ -104,11 +104,9 @@ def read_users(path: str) -> Users:
     Raises:
       UserError: There is no such log, or it is damaged, of another form, or empty.
     """
-    if postgres.is_url(path):
-        name, answers = postgres.shown(path), _answers(postgres.rows(path))
-    else:
-        name, answers = path, _answers_in_file(path)
+    answers = _answers(path) if is_url(path) else _answers_in_file(path)
     users = Users.of(itertools.islice(answers, MAX_ANSWERS + 1))
+    name = name_of(path)
     if not users.judged.any():
         raise UserError("{}: expected answers of users, found none", name)
     if users.shown.sum() > MAX_ANSWERS:
@@ -116,9 +114,23 @@ def read_users(path: str) -> Users:
     return users
 
 
-def _answers(rows: Iterable[feedback.Feedback]) -> Iterator[Answer]:
+def name_of(log: str) -> str:
+    """A log's path, or its URL without a password."""
+    return _feedback().shown(log) if is_url(log) else short_path(log)
+
+
+def _feedback() -> Any:
+    """The server's log, which needs a package that CSV does not."""
+    try:
+        from jaxnets.deploy.server import feedback
+    except ModuleNotFoundError:
+        raise not_installed("sqlalchemy", "serve") from None
+    return feedback
+
+
+def _answers(log: str | Path) -> Iterator[Answer]:
     """The answers of the server's own log."""
-    for row in rows:
+    for row in _feedback().rows(log):
         yield Answer(row.arm, row.correct, row.user, f"{row.model} version {row.version}")
 
 
@@ -134,7 +146,7 @@ def _answers_in_file(path: str) -> Iterator[Answer]:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of no user.
         raise UserError("{}: expected a log or a run folder: {}", path, first_line(error)) from None
-    return _answers(feedback.rows(file)) if is_database else read_csv(file)
+    return _answers(file) if is_database else read_csv(file)
 
 
 def read_csv(path: str | Path) -> Iterator[Answer]:

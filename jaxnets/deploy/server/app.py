@@ -1,210 +1,71 @@
-"""The routes, their description, and what stands around all of them."""
+"""The routes, which FastAPI reads and describes."""
 
-import asyncio
-import logging
 import math
-import re
+import reprlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Path
-from pydantic.json_schema import models_json_schema
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from fastapi import APIRouter, Body, Depends, FastAPI, Header, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jaxnets.deploy.server import limits, protocol
-from jaxnets.deploy.server.limits import CLOSE, JSON, RequestError, to_json
+from jaxnets.deploy.server import protocol
+from jaxnets.deploy.server.models import Model, Version
 from jaxnets.deploy.server.page import INDEX, Page
-from jaxnets.deploy.server.service import Service, report, verify
+from jaxnets.deploy.server.service import Metrics, Service, report, verify
 from jaxnets.display import one_line
 from jaxnets.version import __version__
 
+MAX_BODY = 16 << 20  # Bytes of a body; a phone's photo has up to 12 MB.
 MAX_KEY = 256  # Characters of a user's key.
 MAX_PICTURES = 64  # Files in a request.
-TOP = 5  # The number of classes that are named.
-PART = 1 << 16  # Bytes of an answer that wait for a slow reader.
-BYTES = "application/octet-stream"
-FORM = "multipart/form-data"
-UNSAID = ("", "application/x-www-form-urlencoded")  # curl's own, unless told: the content decides.
-HOST = re.compile(r"(\[[^]]*\]|[^:[]*)(:\d*)?")  # A name or an address, and perhaps a port.
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
-FAULT = RequestError(500, "the server has a fault", CLOSE)
-# It warns of every form that is damaged; the answer says so.
-logging.getLogger("python_multipart").addHandler(logging.NullHandler())
+MAX_MESSAGE = 300  # Characters of an error, which may quote the request.
+JSON, BYTES, FORM = "application/json", "application/octet-stream", "multipart/form-data"
+FILE = {"type": "string", "format": "binary"}  # The schema of bytes.
+PLAIN = {  # What an error says instead of Starlette's words.
+    "Not Found": "expected a path of /openapi.json",
+    "Method Not Allowed": "expected a method of /openapi.json",
+}
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Top = Annotated[int, Query(ge=1, le=999_999, description="How many classes are named.")]
+KEY = "The user's key; the same user is always answered by the same model."
+Key = Annotated[str | None, Header(min_length=1, max_length=MAX_KEY, description=KEY)]
 
 
-def create_app(service: Service, hosts: frozenset[str] | None = None) -> "Guard":
+def create_app(service: Service, hosts: frozenset[str] | None = None) -> FastAPI:
     """The server's ASGI application; `hosts` are the only names that requests may be sent to."""
     app = FastAPI(
         title="jaxnets",
         version=__version__,
-        lifespan=lambda _: service.running(),  # Which Ray begins and ends, not this server.
-        openapi_url=None,  # Its route, below, adds what is read by hand.
+        lifespan=lambda _: service.running(),
+        docs_url=None,  # Its program would come from another host.
+        redoc_url=None,
         responses={
             "4XX": {"model": protocol.Error, "description": "The request is wrong."},
             503: {"model": protocol.Error, "description": "The server has enough to do."},
         },
-        exception_handlers={RequestError: _refuse, HTTPException: _refuse_http, Exception: _admit},
+        exception_handlers={
+            RequestValidationError: _refuse_values,
+            StarletteHTTPException: _refuse,
+            Exception: _admit_fault,
+        },
     )
-    page, form = Page(service), service.image_shape
-
-    # Pictures and feedback. What is sent is read by hand: for its limits, its types, its speed.
-
-    async def ask(request: Request, every: bool) -> list[dict[str, Any]]:
-        key = request.headers.get("x-user")
-        if key is not None and not 1 <= len(key) <= MAX_KEY:
-            raise RequestError(400, f"x-user: expected 1 to {MAX_KEY} characters, got {len(key)}")
-        top, media_type = _top(request), _media_type(request)
-        most = limits.MAX_JSON if media_type == JSON else limits.MAX_BODY
-        if media_type not in (JSON, FORM, BYTES, *UNSAID) and not media_type.startswith("image/"):
-            raise _wrong_type(f"{JSON}, {FORM}, {BYTES} or image/...", media_type)
-        async with service.room.body(request, most) as content:
-            is_json = media_type in UNSAID and content.lstrip()[:1] == b"{"
-            images: Any
-            if media_type == JSON or is_json:
-                images = protocol.read_pixels(content, form)
-            else:
-                is_form = media_type == FORM
-                files = await _files(request, content) if is_form else [("picture", content)]
-                images = [await service.prepare(content, name) for name, content in files]
-            return await service.predict(images, key, top, every)
-
-    pictures = _pictures([0] * math.prod(form))
-
-    @app.post("/predict", response_model=protocol.Answer, openapi_extra=pictures)
-    async def predict(request: Request) -> Response:
-        """The user's model names the pictures."""
-        (answer,) = await ask(request, every=False)
-        return _json(answer)
-
-    @app.post("/compare", response_model=protocol.Answers, openapi_extra=pictures)
-    async def compare(request: Request) -> Response:
-        """Each model names the pictures."""
-        return _json({"answers": await ask(request, every=True)})
-
-    @app.post("/feedback", response_model=dict[str, bool], openapi_extra=_body("Feedback"))
-    async def feedback(request: Request) -> Response:
-        """Was an answer right? It is saved."""
-        if (media_type := _media_type(request)) != JSON:  # Another site's page may send others.
-            raise _wrong_type(JSON, media_type)
-        async with service.room.body(request, limits.MAX_JSON) as content:
-            said = protocol.parse(protocol.Feedback, content)
-        answer, correct, label = verify(service.log.key, said.answer), said.correct, said.label
-        if label is not None and label not in service.class_names:
-            raise RequestError(400, f"label: expected a class' name, got {label!r:.80}")
-        if correct is None and label is None:
-            raise RequestError(400, "expected correct, true or false, or label, the true class")
-        if label is not None and correct not in (None, label == answer.prediction):
-            raise RequestError(400, f"expected correct and label to agree on {answer.prediction!r}")
-        if correct is None:
-            correct = label == answer.prediction
-        if correct and label is None:
-            label = answer.prediction
-        await service.save(answer, correct, label)
-        return _json({"saved": True})
-
-    # The Open Inference Protocol.
-
-    @app.get("/v2/health/live")
-    async def live() -> dict[str, bool]:
-        """The server runs."""
-        return {"live": True}
-
-    @app.get("/v2/health/ready", responses={503: {"model": dict[str, bool]}})
-    async def ready(response: Response) -> dict[str, bool]:
-        """It takes requests; 503 if not."""
-        response.status_code = 200 if service.ready else 503
-        return {"ready": service.ready}
-
-    @app.get("/v2")
-    async def server() -> dict[str, Any]:
-        """The server's metadata."""
-        return {"name": "jaxnets", "version": __version__, "extensions": ["binary_tensor_data"]}
-
-    # Each of these is asked for a model, and for one of its versions.
-    of_model = APIRouter()
-    names = [model.name for model in service.models]
-    blank = {"name": "images", "datatype": "UINT8", "shape": [1, *form]}
-    example = {"inputs": [{**blank, "data": [0] * math.prod(form)}]}
-
-    @of_model.get("", response_model=protocol.ModelMetadata)
-    async def model(request: Request) -> Any:
-        """A model's metadata."""
-        found, _ = service.find(**request.path_params)
-        count = len(service.class_names)
-        return {
-            "name": found.name,
-            "versions": [version.name for version in found.versions],
-            "platform": "jax",
-            "inputs": [{"name": "images", "datatype": "FP32", "shape": [-1, *form]}],
-            "outputs": [
-                {"name": "probabilities", "datatype": "FP32", "shape": [-1, count]},
-                {"name": "labels", "datatype": "BYTES", "shape": [-1]},
-            ],
-        }
-
-    @of_model.get("/ready")
-    async def model_ready(request: Request) -> dict[str, Any]:
-        """A model can be asked."""
-        found, version = service.find(**request.path_params)
-        return {"name": found.name, "version": version.name, "ready": True}
-
-    @of_model.post(
-        "/infer",
-        response_model=protocol.Inferred,
-        responses={200: {"content": {BYTES: {"schema": {"type": "string"}}}}},
-        openapi_extra=_body("Inference", example),
-    )
-    async def infer(request: Request) -> Response:
-        """The probability of each class."""
-        found, version = service.find(**request.path_params)
-        length = request.headers.get(protocol.HEADER_LENGTH)
-        most = limits.MAX_BODY if length else limits.MAX_JSON
-        async with service.room.body(request, most) as content:
-            images, asked = protocol.read_tensor(content, length, form)
-            rows = await version.probabilities(images)
-        named = {"model_name": found.name, "model_version": version.name}
-        answer, head = protocol.render_inference(named, service.class_names, asked, rows)
-        if head is None:
-            return Response(answer, media_type=JSON)
-        return Response(answer, headers={protocol.HEADER_LENGTH: str(head)}, media_type=BYTES)
-
-    async def of_newest(name: Annotated[str, Path(json_schema_extra={"enum": names})]) -> None:
-        """Describes the path's parameters; `Service.find` checks them."""
-
-    async def of_version(version: Annotated[str, Path(examples=["1"])]) -> None:
-        """The same."""
-
-    either = Depends(of_newest)
-    app.include_router(of_model, prefix="/v2/models/{name}", dependencies=[either])
-    app.include_router(
-        of_model,
-        prefix="/v2/models/{name}/versions/{version}",
-        dependencies=[either, Depends(of_version)],
-    )
-
-    # What is left.
+    app.add_middleware(Middleware, metrics=service.metrics)
+    if hosts is not None:  # Another site's page may reach this machine by a name of its own.
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)
+    app.include_router(_pictures(service))
+    app.include_router(_protocol(service))
+    page = Page(service)
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Numbers for Prometheus."""
         numbers = service.metrics.text(service.models)
         return Response(numbers, headers={"Content-Type": service.metrics.content_type})
-
-    @app.get("/openapi.json")
-    async def openapi() -> dict[str, Any]:
-        """This description."""
-        return _described(app)
 
     @app.get("/", response_class=HTMLResponse)
     @app.get("/{stem}.{ending}", include_in_schema=False)
@@ -213,183 +74,222 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> "Guard"
         content, media_type = await page.file(request.url.path[1:] or INDEX)
         return Response(content, headers={"Content-Type": media_type, **page.headers})
 
-    direct = {"/predict": (predict, {}), "/feedback": (feedback, {})}
-    direct |= {f"/v2/models/{name}/infer": (infer, {"name": name}) for name in names}
-    return Guard(app, service, hosts, direct)
+    return app
 
 
-def _body(name: str, example: Any = None) -> dict[str, Any]:
-    """The description of a body that is read by hand."""
-    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{name}"}}
-    if example:
-        content["example"] = example
-    return {"requestBody": {"required": True, "content": {JSON: content}}}
+def _pictures(service: Service) -> APIRouter:
+    """The routes for pictures and feedback."""
+    router, form = APIRouter(), service.image_shape
+
+    async def read(request: Request, sent: Annotated[protocol.Pixels, protocol.OR_BYTES, Body()]):
+        """The images of a request."""
+        if not isinstance(sent, bytes):
+            return protocol.read_pixels(sent, form)
+        media_type = request.headers.get("content-type", "")
+        if media_type.lower().startswith(FORM):
+            return [await service.prepare(*file) for file in await _files(request)]
+        if sent.lstrip().startswith(b"{"):  # JSON that curl sends without its content type.
+            return protocol.read_pixels(_parsed(protocol.Pixels, sent), form)
+        return [await service.prepare(sent, "picture")]
+
+    files = {"type": "object", "additionalProperties": FILE, "minProperties": 1}
+    content = {
+        JSON: {"example": {"image": [0] * math.prod(form)}},
+        BYTES: {"schema": FILE},
+        FORM: {"schema": files},
+    }
+    described = {"requestBody": {"content": content}}
+
+    @router.post("/predict", openapi_extra=described)
+    async def predict(
+        images: Annotated[Any, Depends(read)], top: Top = 5, x_user: Key = None
+    ) -> protocol.Answer:
+        """The user's model names the pictures."""
+        (answer,) = await service.predict(images, x_user, top, every=False)
+        return answer
+
+    @router.post("/compare", openapi_extra=described)
+    async def compare(
+        images: Annotated[Any, Depends(read)], top: Top = 5, x_user: Key = None
+    ) -> protocol.Answers:
+        """Each model names the pictures."""
+        return protocol.Answers(answers=await service.predict(images, x_user, top, every=True))
+
+    # FastAPI reads no JSON without its content type, as another site's page may send it.
+    @router.post("/feedback")
+    async def feedback(said: protocol.Feedback) -> dict[str, bool]:
+        """Was an answer right? It is saved."""
+        ticket, correct, label = verify(service.log.key, said.answer), said.correct, said.label
+        if label is not None and label not in service.class_names:
+            raise HTTPException(400, f"label: expected a class' name, got {label!r:.80}")
+        if correct is None and label is None:
+            raise HTTPException(400, "expected correct, true or false, or label, the true class")
+        if label is not None and correct not in (None, label == ticket.prediction):
+            raise HTTPException(
+                400, f"expected correct and label to agree on {ticket.prediction!r}"
+            )
+        if correct is None:
+            correct = label == ticket.prediction
+        if correct and label is None:
+            label = ticket.prediction
+        await service.save(ticket, correct, label)
+        return {"saved": True}
+
+    return router
 
 
-def _pictures(blank: list[int]) -> dict[str, Any]:
-    """The description of a request with pictures."""
-    file = {"type": "string", "format": "binary"}
-    files = {"type": "object", "additionalProperties": file, "minProperties": 1}
-    described = _body("Pixels", {"image": blank})
-    described["requestBody"]["content"] |= {BYTES: {"schema": file}, FORM: {"schema": files}}
-    top = {"type": "integer", "minimum": 1, "maximum": 999_999, "default": TOP}
-    key = {"type": "string", "minLength": 1, "maxLength": MAX_KEY}
-    text = "The user's key; the same user is always answered by the same model."
-    described["parameters"] = [
-        {"name": "top", "in": "query", "schema": top, "description": "How many classes are named."},
-        {"name": "X-User", "in": "header", "schema": key, "description": text},
-    ]
-    return described
+def _protocol(service: Service) -> APIRouter:
+    """The routes of the Open Inference Protocol."""
+    router, form = APIRouter(prefix="/v2"), service.image_shape
 
+    @router.get("/health/live")
+    async def live() -> dict[str, bool]:
+        """The server runs."""
+        return {"live": True}
 
-def _described(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the models of the bodies that are read by hand."""
-    if not (document := app.openapi_schema):
-        document = app.openapi()
-        models: Any = protocol.Pixels, protocol.Feedback, protocol.Inference
-        _, found = models_json_schema(
-            [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
-        )
-        document["components"]["schemas"] |= found["$defs"]
-    return document
+    @router.get("/health/ready")
+    async def ready() -> dict[str, bool]:
+        """It takes requests."""
+        return {"ready": True}
 
+    @router.get("")
+    async def server() -> dict[str, Any]:
+        """The server's metadata."""
+        return {"name": "jaxnets", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-def _top(request: Request) -> int:
-    if not request.scope["query_string"]:
-        return TOP
-    text = request.query_params.get("top", str(TOP))
-    if not (text.isascii() and text.isdecimal() and len(text) < 7 and int(text) > 0):
-        raise RequestError(400, f"top: expected a number of classes, got {text!r:.80}")
-    return int(text)
+    # Each of these is asked for a model, and for one of its versions.
+    of_model = APIRouter()
+    names = [model.name for model in service.models]
 
+    async def find(
+        name: Annotated[str, Path(json_schema_extra={"enum": names})], version: str | None = None
+    ) -> tuple[Model, Version]:
+        return service.find(name, version)
 
-async def _files(request: Request, content: bytes) -> list[tuple[str, bytes]]:
-    """The files of a form, whose other fields do not count."""
+    @of_model.get("")
+    async def model(found: Annotated[Any, Depends(find)]) -> protocol.ModelMetadata:
+        """A model's metadata."""
+        return protocol.describe(found[0], form, len(service.class_names))
 
-    async def stream():
-        yield content
+    @of_model.get("/ready")
+    async def model_ready(found: Annotated[Any, Depends(find)]) -> dict[str, Any]:
+        """A model can be asked."""
+        return {"name": found[0].name, "version": found[1].name, "ready": True}
 
-    parser = MultiPartParser(
-        request.headers, stream(), max_files=MAX_PICTURES, max_fields=MAX_PICTURES
+    blank = {"name": "images", "datatype": "UINT8", "shape": [1, *form]}
+    example = {"inputs": [{**blank, "data": [0] * math.prod(form)}]}
+    content = {JSON: {"example": example}, BYTES: {"schema": FILE}}
+
+    @of_model.post(
+        "/infer",
+        response_model=protocol.Inferred,
+        responses={200: {"content": {BYTES: {"schema": FILE}}}},
+        openapi_extra={"requestBody": {"content": content}},
     )
-    parser.spool_max_size = len(content)  # A part goes to no disk, which may be full.
-    try:
-        form = await parser.parse()
-    except (MultiPartException, KeyError, ValueError, AssertionError) as error:
-        raise RequestError(400, f"form: {error}") from None
-    try:
+    async def infer(
+        found: Annotated[Any, Depends(find)],
+        sent: Annotated[protocol.Inference, protocol.OR_BYTES, Body()],
+        length: Annotated[int | None, Header(alias=protocol.HEADER_LENGTH, ge=0)] = None,
+    ) -> Response:
+        """The probability of each class."""
+        model, version = found
+        rest = b""
+        if isinstance(sent, bytes):
+            length = len(sent) if length is None else length
+            sent, rest = _parsed(protocol.Inference, sent[:length]), sent[length:]
+        rows = await version.probabilities(protocol.read_tensor(sent, rest, form))
+        outputs, behind = protocol.render_outputs(sent, service.class_names, rows)
+        answer = protocol.Inferred(
+            model_name=model.name, model_version=version.name, id=sent.id, outputs=outputs
+        )
+        head = answer.model_dump_json(exclude_none=True).encode()
+        if not behind:
+            return Response(head, media_type=JSON)
+        headers = {protocol.HEADER_LENGTH: str(len(head))}
+        return Response(head + behind, headers=headers, media_type=BYTES)
+
+    router.include_router(of_model, prefix="/models/{name}")
+    router.include_router(of_model, prefix="/models/{name}/versions/{version}")
+    return router
+
+
+async def _files(request: Request) -> list[tuple[bytes, str]]:
+    """The files of a form, each with its name; the form's other fields do not count."""
+    async with request.form(max_files=MAX_PICTURES, max_fields=MAX_PICTURES) as form:
         files = [(name, value) for name, value in form.multi_items() if not isinstance(value, str)]
         if not files:
-            raise RequestError(400, 'form: expected files, as of curl -F "picture=@seven.png"')
-        return [(value.filename or name, await value.read()) for name, value in files]
-    finally:
-        await form.close()
+            raise HTTPException(400, 'form: expected files, as of curl -F "picture=@seven.png"')
+        return [(await value.read(), value.filename or name) for name, value in files]
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def _parsed(model: type[BaseModel], text: bytes) -> Any:
+    """The JSON that FastAPI did not read, as its content type is another."""
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise RequestValidationError(
+            [{**one, "loc": ("body", *one["loc"])} for one in found]
+        ) from None
 
 
-def _wrong_type(wanted: str, got: str) -> RequestError:
-    return RequestError(415, f"content-type: expected {wanted}, got {got!r:.80}", CLOSE)
+# Errors: one line.
 
 
-def _json(value: Any) -> Response:
-    return Response(to_json(value), media_type=JSON)
+def _error(status: int, message: str, headers: Any = None) -> Response:
+    return JSONResponse({"error": one_line(message)[:MAX_MESSAGE]}, status, headers)
 
 
-async def _refuse(request: Request, error: Any) -> Response:
-    return error.answer()
+async def _refuse(_: Request, error: Any) -> Response:
+    return _error(error.status_code, PLAIN.get(error.detail) or error.detail, error.headers)
 
 
-async def _admit(request: Request, error: Any) -> Response:
-    return FAULT.answer()  # The guard reports it.
+async def _refuse_values(_: Request, error: Any) -> Response:
+    """Names the first value that is wrong."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return _error(422, f"JSON: {first['ctx']['error']}")
+    where = ".".join(map(str, first["loc"][1:])) or first["loc"][0]
+    if first["type"] == "missing":
+        return _error(422, f"{where}: expected, but missing")
+    told = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+    return _error(422, f"{where}: {told}, got {reprlib.repr(first['input'])}")
 
 
-async def _refuse_http(request: Request, error: Any) -> Response:
-    detail = error.detail
-    if error.status_code == 404:
-        paths = [path for path in _described(request.app)["paths"] if "{" not in path]
-        detail = f"expected {', '.join(paths)} or /v2/models/NAME"
-    elif allowed := (error.headers or {}).get("Allow"):
-        detail = f"expected {', '.join(sorted(allowed.split(', ')))}"
-    message = one_line(f"{request.method} {request.url.path:.80}: {detail}")
-    return Response(to_json({"error": message}), error.status_code, error.headers, JSON)
+async def _admit_fault(request: Request, error: Exception) -> Response:
+    """A bug: one line here, and none of it there."""
+    kind = type(error).__name__
+    report("error: {} {}: {}: {}", request.method, request.url.path, kind, error)
+    return _error(500, "the server has a fault")
 
 
-class Guard:
-    """The layer around all routes: headers, hosts, slow readers, faults, the count."""
+class Middleware:
+    """Counts requests and their seconds, by route and status, and refuses a body over the limit."""
 
-    def __init__(
-        self,
-        app: FastAPI,
-        service: Service,
-        hosts: frozenset[str] | None,
-        direct: Mapping[str, tuple[Endpoint, dict[str, str]]],
-    ):
-        """Refuses requests to other hosts than `hosts`, unless that is None.
-
-        A POST to a path of `direct` goes to its endpoint with its path's parameters: to find it
-        through the application takes as long as to answer it.
-        """
-        self.app, self.service, self.hosts, self.direct = app, service, hosts, direct
+    def __init__(self, app: ASGIApp, metrics: Metrics):
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
-        begin, status = time.perf_counter(), 0
-        if scope["method"] == "HEAD":  # uvicorn sends no body then.
-            scope = {**scope, "method": "GET"}
-        endpoint, scope["path_params"] = self.direct.get(scope["path"], (None, {}))
+        begin, status, size = time.perf_counter(), 500, 0
 
-        async def guarded(message: Message) -> None:
+        async def limited() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > MAX_BODY:  # Starlette's max_body_size would answer with a text.
+                raise HTTPException(413, f"expected at most {MAX_BODY:,} bytes")
+            return message
+
+        async def watched(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                stopping = () if self.service.ready else [(b"connection", b"close")]
-                message["headers"] = [*message.get("headers", ()), *HEADERS, *stopping]
-                await send(message)
-                return
-            body = message.get("body", b"")
-            while len(body) > PART:
-                async with asyncio.timeout(limits.SLOW):
-                    await send({**message, "body": body[:PART], "more_body": True})
-                body = body[PART:]
-            await send({**message, "body": body})
+            status = message.get("status", status)
+            await send(message)
 
         try:
-            if self.hosts is not None and _host(scope) not in self.hosts:
-                known = ", ".join(sorted(self.hosts))
-                error = RequestError(421, f"host: expected one of {known}", CLOSE)
-                await error.answer()(scope, receive, guarded)
-            elif scope["method"] == "POST" and endpoint is not None:
-                scope["endpoint"] = endpoint
-                try:
-                    response = await endpoint(Request(scope, receive))
-                except RequestError as error:
-                    response = error.answer()
-                await response(scope, receive, guarded)
-            else:
-                await self.app(scope, receive, guarded)
-        except TimeoutError:  # The client does not read its answer: uvicorn closes the connection.
-            pass
-        except Exception as error:  # A bug: one line here, and none of it there.
-            report(
-                "error: {} {}: {}: {}", scope["method"], scope["path"], type(error).__name__, error
-            )
-            if not status:
-                await FAULT.answer()(scope, receive, guarded)
+            await self._app(scope, limited, watched)
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "none")
-            self.service.metrics.saw_request(route, status, time.perf_counter() - begin)
-
-
-def _host(scope: Scope) -> str:
-    """The host that a request names, without its port."""
-    for name, value in scope["headers"]:
-        if name == b"host":
-            found = HOST.fullmatch(value.decode("latin-1").lower())
-            return found[1] if found else ""
-    return ""
+            self._metrics.saw_request(route, status, time.perf_counter() - begin)

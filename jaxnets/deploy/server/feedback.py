@@ -1,9 +1,10 @@
 """The log of an A/B test: each user's model, its answers, and whether they were right.
 
-It is a SQLite file with a write-ahead log: a reader never waits for the server, nor the server for
-a reader, and what was committed survives `kill -9` and a power cut. Any tool reads it:
+It is a SQLite file with a write-ahead log, or a PostgreSQL database that servers on several
+machines share. A reader never waits for the server, nor the server for a reader, and what was
+committed survives `kill -9` and a power cut. Any tool reads it:
 
-    sqlite3 LOG "select arm, count(*), avg(correct) from feedback group by arm"
+    select arm, count(*), avg(correct) from feedback group by arm
 """
 
 import contextlib
@@ -11,33 +12,76 @@ import itertools
 import os
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from jaxnets.errors import UserError, first_line
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    Engine,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    func,
+    insert,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from jaxnets.deploy.server import is_url
+from jaxnets.errors import UserError, first_line, not_installed
+
+METADATA = MetaData()
 # A user is the hash of a key, a request the name of one picture's answers: the arms' rows share it
 # where both models answered. `id` grows in the order of arrival.
-SCHEMA = """
-create table if not exists feedback (
-  id integer primary key autoincrement,
-  time real not null check (typeof(time) = 'real'),
-  user text not null,
-  model text not null,
-  version text not null,
-  arm text not null check (arm in ('A', 'B')),
-  prediction text not null,
-  label text,
-  correct integer not null check (correct in (0, 1)),
-  request text not null,
-  unique (request, arm)
-);
-create table if not exists setting (name text primary key, value blob not null);
-"""
+FEEDBACK = Table(
+    "feedback",
+    METADATA,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), Identity(True), primary_key=True),
+    Column("time", Double, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("arm", Text, CheckConstraint("arm in ('A', 'B')"), nullable=False),
+    Column("prediction", Text, nullable=False),
+    Column("label", Text),
+    Column("correct", Integer, CheckConstraint("correct in (0, 1)"), nullable=False),
+    Column("request", Text, nullable=False),
+    UniqueConstraint("request", "arm"),
+    sqlite_autoincrement=True,
+)
+SETTING = Table(
+    "setting",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+INSERT = {  # An answer takes one feedback.
+    "sqlite": sqlite.insert(FEEDBACK).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(FEEDBACK).on_conflict_do_nothing(),
+}
 KEY_BYTES = 32
-WAIT = 30.0  # Seconds that a writer waits for another one.
+# How a transaction begins, which sees to it that it ends: a lock is not waited for for ever. (In
+# PostgreSQL a setting of the connection would not pass every pool of connections.)
+BEGIN = {"sqlite": "begin immediate", "postgresql": "set local statement_timeout = '10s'"}
+WAIT = 30.0  # Seconds that a writer of a file waits for another one.
+# A database that has vanished is noticed in 15 seconds.
+NETWORK = {"connect_timeout": "10", "tcp_user_timeout": "15000", "keepalives_idle": "5"}
+LOCK = 0x6A61786E657473  # Of the one who makes the tables in PostgreSQL: "jaxnets" in ASCII.
+FETCHED = 500  # Rows that a reader asks for at a time.
 MAX_ROW = 1 << 16  # Bytes of a row, and of each text, that a reader takes from an untrusted file.
 MAX_STEPS = 200  # Millions of SQLite's instructions: five million rows take 55.
 
@@ -56,43 +100,53 @@ class Feedback(NamedTuple):
     request: str  # Names the picture: the same for both arms where both models answered.
 
 
-COLUMNS = ", ".join(Feedback._fields)
+COLUMNS = [FEEDBACK.c[name] for name in Feedback._fields]
 
 
-def read(path: str | Path) -> list[Feedback]:
-    """Reads a log, which a server may be writing: the rows in the order of arrival.
-
-    It takes a snapshot and neither locks the file nor writes to it.
-
-    Raises:
-      UserError: There is no such file, or it holds no feedback.
-    """
-    return list(rows(path))
+def shown(log: str) -> str:
+    """A log's file, or the host and the database of its URL, without user, password or options."""
+    if not is_url(log):
+        return log
+    url = _parsed(log)
+    return str(URL.create("postgresql", host=url.host, port=url.port, database=url.database))
 
 
-def rows(path: str | Path) -> Iterator[Feedback]:
-    """The same, row by row."""
-    if not Path(path).is_file():
-        raise UserError("{}: expected a feedback log, found no such file", path)
+def _parsed(log: str) -> URL:
+    """What a URL says; no error quotes it, as it may hold a password."""
+    with contextlib.suppress(ArgumentError, ValueError):
+        url = make_url(log)
+        # With a second @ the end of a password would be taken for the host, and shown.
+        if url.drivername in ("postgresql", "postgres") and log.count("@") < 2:
+            return url.set(drivername="postgresql+psycopg", query={**NETWORK, **url.query})
+    raise UserError(
+        "feedback: expected postgresql://USER@HOST:PORT/DATABASE, with @ / ? % in a password as "
+        "%40 %2F %3F %25; got another form"
+    )
+
+
+def _connect(log: str) -> Engine:
+    """An engine for a log in PostgreSQL."""
     try:
-        with contextlib.closing(_open_to_read(Path(path))) as log:
-            with contextlib.closing(sqlite3.connect(":memory:")) as own:
-                own.executescript(SCHEMA)
-                # A view, a virtual table or a computed column may hold more than its file.
-                if _table(log) != _table(own):
-                    raise UserError(
-                        "{}: expected a feedback log, found another table or none", path
-                    )
-            for row in log.execute(f"select {COLUMNS} from feedback order by rowid"):
-                yield checked(path, row)
-    except (sqlite3.Error, UnicodeError) as error:  # The text of an error may be no Unicode.
-        raise UserError("{}: expected a feedback log: {}", path, first_line(error)) from error
+        # Prepared statements do not pass every pool of connections.
+        arguments = {"prepare_threshold": None}
+        return create_engine(_parsed(log), pool_pre_ping=True, connect_args=arguments)
+    except ModuleNotFoundError:
+        raise not_installed("psycopg", "postgres") from None
 
 
-def _table(log: sqlite3.Connection) -> list[tuple]:
-    """The feedback table's kind and its columns: name, type, default, key, whether hidden."""
-    kind = "select type, rootpage > 0 from sqlite_master where name = 'feedback'"
-    return [*log.execute(kind), *log.execute("pragma table_xinfo(feedback)")]
+def _open(path: str) -> Engine:
+    """An engine for a log in a file, which is made so that only this user reads it."""
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    engine = create_engine(URL.create("sqlite", database=path), connect_args={"timeout": WAIT})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # BEGIN begins.
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = full")  # A commit is on the disk.
+
+    return engine
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
@@ -107,100 +161,124 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     return log
 
 
-def _write_ahead(log: sqlite3.Connection) -> None:
-    """Gives a log its write-ahead log: SQLite itself does not wait where several do so at once."""
-    give_up = time.monotonic() + WAIT
-    while True:
-        try:
-            log.execute("pragma journal_mode = wal")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                raise
-            time.sleep(0.01)
+def read(log: str | Path) -> list[Feedback]:
+    """Reads a log, which a server may be writing: the rows in the order of arrival.
+
+    It takes a snapshot and neither locks the log nor writes to it.
+
+    Raises:
+      UserError: There is no such log, or it holds no feedback.
+    """
+    return list(rows(log))
 
 
-def checked(path: str | Path, row: tuple) -> Feedback:
-    """A row of a file that may be untrusted."""
+def rows(log: str | Path) -> Iterator[Feedback]:
+    """The same, row by row."""
+    name = shown(str(log))
+    if is_url(str(log)):
+        engine = _connect(str(log))
+    elif Path(log).is_file():
+        engine = create_engine("sqlite://", creator=lambda: _open_to_read(Path(log)))
+    else:
+        raise UserError("{}: expected a feedback log, found no such file", log)
+    try:
+        with engine.connect() as connection:
+            found = select(*COLUMNS).order_by(FEEDBACK.c.id).execution_options(yield_per=FETCHED)
+            for row in connection.execute(found):
+                yield _checked(name, row)
+    except (SQLAlchemyError, sqlite3.Error, UnicodeError) as error:
+        raise UserError("{}: expected a feedback log: {}", name, _reason(error)) from None
+    finally:
+        engine.dispose()
+
+
+def _checked(name: str, row: Sequence[Any]) -> Feedback:
+    """A row of a log that may be untrusted."""
     found = Feedback(*row)
     texts = found.user, found.model, found.version, found.prediction, found.request
     sound = isinstance(found.time, float) and all(isinstance(text, str) for text in texts)
     sound = sound and isinstance(found.label, str | None)
     if not sound or found.arm not in ("A", "B") or found.correct not in (0, 1):
-        raise UserError(
-            "{}: expected rows as the server writes them, found {}", path, f"{row!r:.200}"
-        )
+        shortened = f"{row!r:.200}"
+        raise UserError("{}: expected rows as the server writes them, found {}", name, shortened)
     return found._replace(correct=bool(found.correct))
 
 
-def checked_key(key: object) -> bytes:
-    """The key that signs the answers, as a log has it; ValueError for a short one to be guessed."""
-    if not isinstance(key, bytes) or len(key) != KEY_BYTES:
-        raise ValueError(f"its key is not {KEY_BYTES} bytes")
-    return key
+def _reason(error: Exception) -> str:
+    """A database's own words, without SQLAlchemy's."""
+    return first_line(getattr(error, "orig", None) or error)
 
 
 class FeedbackLog:
     """The log as its server has it open; to be used from one thread at a time."""
 
-    def __init__(self, path: Path):
-        """Opens a log, or makes one that only this user reads.
+    def __init__(self, log: str | Path):
+        """Opens a log, or makes it.
 
         Raises:
-          UserError: The file cannot be written, or is no log.
+          UserError: It cannot be written, or is no log.
         """
-        self.path = path
+        self.place = shown(str(log))
         try:
-            with contextlib.suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            self._log = sqlite3.connect(
-                path, timeout=WAIT, isolation_level="IMMEDIATE", check_same_thread=False
-            )
-        except (OSError, sqlite3.Error) as error:
-            raise UserError("feedback: cannot write to {}: {}", path, first_line(error)) from error
-        try:
-            _write_ahead(self._log)
-            self._log.execute("pragma synchronous = full")  # A commit is on the disk.
-            self._log.executescript(SCHEMA)
-            with self._log:
-                new = ("key", secrets.token_bytes(KEY_BYTES))
-                self._log.execute("insert or ignore into setting values (?, ?)", new)
-            found = self._log.execute("select value from setting where name = 'key'").fetchone()
-            self.key = checked_key(found[0] if found else None)  # The same after a restart.
-            self._log.execute(f"select {COLUMNS} from feedback limit 1")
-        except (sqlite3.Error, ValueError) as error:
-            self._log.close()
+            self._engine = _connect(str(log)) if is_url(str(log)) else _open(str(log))
+        except OSError as error:
             raise UserError(
-                "feedback: expected a log in {}: {}", path, first_line(error)
-            ) from error
+                "feedback: cannot write to {}: {}", self.place, first_line(error)
+            ) from None
+        begin = BEGIN[self._engine.dialect.name]
+        event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+        try:
+            self.key = self._prepare()  # Signs the answers of all servers that share the log.
+        except (SQLAlchemyError, sqlite3.Error, ValueError) as error:
+            self.close()
+            raise UserError(
+                "feedback: expected a log in {}: {}", self.place, _reason(error)
+            ) from None
+
+    def _prepare(self) -> bytes:
+        """Makes what is missing, and returns the key; ValueError if the log is another's.
+
+        The rights to make tables, and to write to `setting`, are needed once.
+        """
+        with self._engine.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                connection.execute(select(func.pg_advisory_xact_lock(LOCK)))  # Two may start.
+                encoding = connection.scalar(text("show server_encoding"))
+                if encoding != "UTF8":  # A name would fail the rows of others too.
+                    raise ValueError(f"its encoding is {encoding}, not UTF8")
+            METADATA.create_all(connection)
+            connection.execute(select(*COLUMNS).limit(1))
+            get_key = select(text("value")).select_from(SETTING).where(SETTING.c.name == "key")
+            if (key := connection.scalar(get_key)) is None:
+                key = secrets.token_bytes(KEY_BYTES)
+                connection.execute(insert(SETTING), {"name": "key", "value": key})
+        if not isinstance(key, bytes) or len(key) != KEY_BYTES:  # A short one could be guessed.
+            raise ValueError(f"its key is not {KEY_BYTES} bytes")
+        return key
 
     def append(self, rows: Sequence[Feedback]) -> list[bool]:
-        """Appends rows in one transaction, which is on the disk when this returns.
+        """Appends rows in one transaction, which is committed when this returns.
 
         Returns:
           Whether each is in the log now: not if another feedback came first for its answer. The
           same feedback again, as from a client that lost the reply, changes nothing and is True.
 
         Raises:
-          OSError: The log cannot be written; then none of them is in it.
+          OSError: The log cannot be written; then none of them is known to be in it.
         """
-        marks = ", ".join("?" * len(Feedback._fields))
+        asked, is_asked = FEEDBACK.c, FEEDBACK.c.request.in_([row.request for row in rows])
+        values = [{**row._asdict(), "correct": int(row.correct)} for row in rows]
         try:
-            with self._log:  # Commits all of them, or nothing.
-                return [self._append(row, marks) for row in rows]
-        except sqlite3.Error as error:
-            raise OSError(f"cannot write to {self.path}: {first_line(error)}") from error
-
-    def _append(self, row: Feedback, marks: str) -> bool:
-        command = f"insert into feedback ({COLUMNS}) values ({marks}) on conflict do nothing"
-        done = self._log.execute(command, row)
-        if done.rowcount:
-            return True
-        key = row.request, row.arm
-        found = self._log.execute(
-            "select label, correct from feedback where request = ? and arm = ?", key
-        ).fetchone()
-        return found == (row.label, row.correct)
+            with self._engine.begin() as connection:
+                connection.execute(INSERT[self._engine.dialect.name], values)
+                found = connection.execute(
+                    select(asked.request, asked.arm, asked.label, asked.correct).where(is_asked)
+                )
+                saved = {(request, arm): rest for request, arm, *rest in found}
+        except SQLAlchemyError as error:
+            raise OSError(f"cannot write to {self.place}: {_reason(error)}") from None
+        return [saved[row.request, row.arm] == [row.label, row.correct] for row in rows]
 
     def close(self) -> None:
-        self._log.close()
+        """Closes the log."""
+        self._engine.dispose()

@@ -18,9 +18,9 @@ from typing import Generic, TypeVar
 
 import jax
 import numpy as np
+from fastapi import HTTPException
 
 from jaxnets.config.recipes import MODEL_FIELDS
-from jaxnets.deploy.server.limits import busy
 from jaxnets.errors import UserError, message_and_status
 from jaxnets.predict.predict import Predictor, compile_network, to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
@@ -67,9 +67,9 @@ class Gatherer(Generic[Item, Result]):
         return len(self._waiting)
 
     def put(self, items: Sequence[Item]) -> list["asyncio.Future[Result]"]:
-        """Queues items; RequestError with 503, and none of them, if too many would wait."""
+        """Queues items; HTTPException with 503, and none of them, if too many would wait."""
         if len(self._waiting) + len(items) > self.most:
-            raise busy(self._full)
+            raise HTTPException(503, f"{self._full}: try again", {"Retry-After": "1"})
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in items]
         self._waiting.extend(zip(items, futures, strict=True))
@@ -109,7 +109,7 @@ class Version:
     async def probabilities(self, images: Images) -> np.ndarray:
         """Each class' probability, [N, K], for float32 images [H, W, C] from 0 to 1.
 
-        RequestError with 503 if too many wait.
+        HTTPException with 503 if too many wait.
         """
         futures = self.images.put(list(images))
         if len(futures) == 1:

@@ -3,7 +3,7 @@
 import asyncio
 from importlib import resources
 
-from starlette.exceptions import HTTPException
+from fastapi import HTTPException
 
 from jaxnets.deploy.server.models import Version
 from jaxnets.deploy.server.service import Service
@@ -31,7 +31,13 @@ POLICY = (
 class Page:
     """The page's files for the version of model A that is served now."""
 
-    headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
+    headers = {
+        "Content-Security-Policy": POLICY,
+        "Cross-Origin-Resource-Policy": "same-origin",  # run.js has training images.
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
 
     def __init__(self, service: Service):
         """Builds nothing yet."""

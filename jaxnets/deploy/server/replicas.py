@@ -7,24 +7,36 @@ log: its key signs their answers, and a user's model is a hash, so any of them t
 import contextlib
 import logging
 import os
-import queue
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from typing import Any
 
-from jaxnets.deploy.server.app import Guard
-from jaxnets.deploy.server.connections import stopped_by
-from jaxnets.deploy.server.limits import SLOW
+from fastapi import FastAPI
+
 from jaxnets.deploy.server.service import report
-from jaxnets.errors import BY_SIGNAL, UserError, first_line, not_installed
+from jaxnets.errors import BY_SIGNAL, DONE, UserError, first_line, not_installed
 from jaxnets.machine.ray_cluster import join_ray
 
 NAME = "jaxnets"  # Of the application in the cluster, and of its one deployment.
 AT_A_TIME = 256  # Requests that a replica has: four of its largest batches.
+GRACE = 20  # Seconds that requests may still take after the order to stop.
 WAITING = 4096  # Requests that wait for a replica; Ray answers 503 beyond them.
 
 
+def exit_on_signals() -> None:
+    """Lets Ctrl-C and SIGTERM raise SystemExit with the exit status."""
+
+    def stop(number: int, frame: object) -> None:
+        sys.exit(BY_SIGNAL + number)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
 def serve_replicas(
-    make_app: Callable[[], Guard],
+    make_app: Callable[[], FastAPI],
     replicas: int,
     cluster: str,
     address: tuple[str, int],
@@ -48,7 +60,7 @@ def serve_replicas(
     if is_own:  # On a busy machine Ray would kill its proxy after 5 seconds, before it has run.
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
 
-    def make_on_one_core() -> Guard:
+    def make_on_one_core() -> FastAPI:
         os.environ["NPROC"] = "1"  # XLA heeds it when it starts.
         return make_app()
 
@@ -81,7 +93,7 @@ def serve_replicas(
             num_replicas=replicas,
             max_ongoing_requests=AT_A_TIME,
             max_queued_requests=WAITING,
-            graceful_shutdown_timeout_s=SLOW,
+            graceful_shutdown_timeout_s=GRACE,
             ray_actor_options={"num_cpus": 1, "num_gpus": int("GPU" in resources)},
         )
         try:
@@ -89,12 +101,14 @@ def serve_replicas(
             serve.run(deployment.bind(), name=NAME, logging_config={"log_level": "ERROR"})
         except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
             raise UserError("ray: the replicas do not start: {}", first_line(error)) from None
-        orders = queue.SimpleQueue[int]()
-        # After the block a second signal has its usual effect.
-        with stopped_by(lambda number, frame: orders.put(number)):
+        exit_on_signals()
+        status: Any = DONE
+        try:
             with contextlib.redirect_stdout(stdout):
                 on_start()
-            number = orders.get()
+            threading.Event().wait()
+        except SystemExit as stopped:
+            status = stopped.code
         serve.delete(NAME)
     report("stopped: what was accepted is answered and saved")
-    return BY_SIGNAL + number
+    return status

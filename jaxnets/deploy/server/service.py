@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-import json
 import secrets
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from fastapi import HTTPException
 from itsdangerous import BadData, URLSafeSerializer
 from prometheus_client import (
     CollectorRegistry,
@@ -26,9 +26,8 @@ from prometheus_client import (
 
 from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
-from jaxnets.deploy.server.limits import RequestError, Room
 from jaxnets.deploy.server.models import SIZES, Gatherer, Images, Model, Version, names_of
-from jaxnets.deploy.server.postgres import PostgresLog, is_url
+from jaxnets.deploy.server.protocol import Answer
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError
 from jaxnets.language import _
@@ -112,8 +111,8 @@ class Assignment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-    """The answer for a picture, which the client sends back with its feedback."""
+class Ticket:
+    """What names the answer for a picture; the client sends it back with its feedback."""
 
     request: str
     user: str
@@ -123,24 +122,22 @@ class Answer:
     prediction: str
 
 
-def sign(key: bytes, answer: Answer) -> str:
-    """The answer as a text that only the key's owner can make."""
-    return _serializer(key).dumps(list(vars(answer).values()))  # type: ignore (bytes for base64)
+def sign(key: bytes, ticket: Ticket) -> str:
+    """The ticket as a text that only the key's owner can make."""
+    return _serializer(key).dumps(list(vars(ticket).values()))  # type: ignore (bytes for base64)
 
 
-def verify(key: bytes, text: object) -> Answer:
-    """The answer that `sign` made into a text; RequestError for any other text."""
+def verify(key: bytes, text: str) -> Ticket:
+    """The ticket that `sign` made into a text; HTTPException for any other text."""
     try:
-        if isinstance(text, str):
-            return Answer(*_serializer(key).loads(text))
+        return Ticket(*_serializer(key).loads(text))
     except (BadData, UnicodeError):
-        pass
-    raise RequestError(400, "answer: expected the text of an answer of this server")
+        error = "answer: expected the text of an answer of this server"
+        raise HTTPException(400, error) from None
 
 
 def _serializer(key: bytes) -> URLSafeSerializer:
-    # `json` for names that are no Unicode: the library's own takes none.
-    return URLSafeSerializer(key, serializer=json, signer_kwargs={"digest_method": hashlib.sha256})
+    return URLSafeSerializer(key, signer_kwargs={"digest_method": hashlib.sha256})
 
 
 class Service:
@@ -155,7 +152,7 @@ class Service:
           UserError: A run cannot be served, the two have other images or classes, or the log cannot
             be written.
         """
-        self.metrics, self.room = Metrics(tuple(sizes)), Room()
+        self.metrics = Metrics(tuple(sizes))
         names = names_of(folders)
         self._network = ThreadPoolExecutor(1, "network")
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
@@ -175,9 +172,10 @@ class Service:
                 b.image_shape,
                 len(b.class_names),
             )
-        self.image_shape, self.class_names = a.image_shape, a.class_names  # A new version's, too.
+        self.image_shape = a.image_shape  # A new version has the same, and the same classes.
+        self.class_names = [printable(name) for name in a.class_names]
         self.assignment = Assignment(tuple(names), share)
-        self.log = PostgresLog(str(log)) if is_url(str(log)) else FeedbackLog(Path(log))
+        self.log = FeedbackLog(log)
         self._rows = Gatherer(
             self.log.append,
             self._disk,
@@ -185,7 +183,6 @@ class Service:
             waiting=MAX_FEEDBACK,
             full="too much feedback waits",
         )
-        self.ready = True
         for model in self.models:
             self.metrics.waiting.labels(model.name).set_function(
                 lambda model=model: len(model.version.images)
@@ -205,26 +202,22 @@ class Service:
                 pool.shutdown()
             self.log.close()
 
-    def stop(self) -> None:
-        """Marks the server as not ready, so that no further requests are sent to it."""
-        self.ready = False
-
     def find(self, name: str, version: str | None = None) -> tuple[Model, Version]:
-        """A model and its version by name; RequestError with 404 if there is none."""
+        """A model and its version by name; HTTPException with 404 if there is none."""
         for model in self.models:
             if model.name == name:
                 for found in reversed(model.versions):
                     if version in (None, found.name):
                         return model, found
                 now = model.version.name
-                raise RequestError(404, f"{name}: expected version {now}, got {version!r:.80}")
+                raise HTTPException(404, f"{name}: expected version {now}, got {version!r:.80}")
         known = ", ".join(model.name for model in self.models)
-        raise RequestError(404, f"model: expected {known}, got {name!r:.80}")
+        raise HTTPException(404, f"model: expected {known}, got {name!r:.80}")
 
     async def prepare(self, content: bytes, name: str) -> np.ndarray:
         """A picture's file as the network's image, [H, W, C] float32.
 
-        RequestError with 400 if it is no picture, or not what the run reads.
+        HTTPException with 400 if it is no picture, or not what the run reads.
         """
         predictor = self.models[0].version.predictor
 
@@ -242,15 +235,13 @@ class Service:
             return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
         except BadPictureError as error:
             hint = str(error).partition(": prepare")[0]  # It is of `jaxnets predict`.
-            raise RequestError(400, f"{name}: {hint}") from None
+            raise HTTPException(400, f"{name}: {hint}") from None
         except UserError as error:
-            raise RequestError(400, f"{name}: {error}") from None
+            raise HTTPException(400, f"{name}: {error}") from None
         except MemoryError:
-            raise RequestError(413, f"{name}: not enough memory to decode it") from None
+            raise HTTPException(413, f"{name}: not enough memory to decode it") from None
 
-    async def predict(
-        self, images: Images, key: str | None, top: int, every: bool
-    ) -> list[dict[str, Any]]:
+    async def predict(self, images: Images, key: str | None, top: int, every: bool) -> list[Answer]:
         """The answers of the user's model for images, or those of every model.
 
         Without a key each request is a user of its own.
@@ -258,38 +249,36 @@ class Service:
         user = self.assignment.user(secrets.token_hex(16) if key is None else key)
         requests = [secrets.token_hex(12) for _ in images]
 
-        async def answer(arm: int) -> dict[str, Any]:
+        async def answer(arm: int) -> Answer:
             model, version = self.models[arm], self.models[arm].version
             named = {"model": model.name, "version": version.name, "arm": ARMS[arm]}
             pictures = []
             rows = await version.probabilities(images)
             for request, row in zip(requests, rows, strict=True):
                 best = best_classes(row, self.class_names, top)
-                given = Answer(request, user, **named, prediction=best[0]["label"])
-                pictures.append({"predictions": best, "answer": sign(self.log.key, given)})
-            return {**named, "pictures": pictures}
+                ticket = Ticket(request, user, **named, prediction=best[0]["label"])
+                pictures.append({"predictions": best, "answer": sign(self.log.key, ticket)})
+            return Answer.model_validate({**named, "pictures": pictures})
 
         if not every:
             return [await answer(self.assignment.arm(user))]
         return await asyncio.gather(*map(answer, range(len(self.models))))
 
-    async def save(self, answer: Answer, correct: bool, label: str | None) -> None:
+    async def save(self, ticket: Ticket, correct: bool, label: str | None) -> None:
         """Saves a feedback; when this returns it is on the disk.
 
-        RequestError: Another feedback for the answer came first, or it cannot be saved now.
+        HTTPException: Another feedback for the answer came first, or it cannot be saved now.
         """
-        row = Feedback(time=time.time(), label=label, correct=correct, **vars(answer))
-        # A class' name may be no Unicode, which would fail the rows of others too.
-        row = row._replace(prediction=printable(row.prediction), label=label and printable(label))
+        row = Feedback(time=time.time(), label=label, correct=correct, **vars(ticket))
         try:
             (saved,) = self._rows.put([row])
             is_in = await saved
         except OSError as error:
             report("error: {}", error)
-            raise RequestError(503, "the feedback could not be saved") from None
+            raise HTTPException(503, "the feedback could not be saved") from None
         if not is_in:
-            raise RequestError(409, "answer: another feedback for it came first")
-        self.metrics.feedback.labels(answer.arm, str(correct).lower()).inc()
+            raise HTTPException(409, "answer: another feedback for it came first")
+        self.metrics.feedback.labels(ticket.arm, str(correct).lower()).inc()
 
 
 def report(text: str, *values: object) -> None:

@@ -8,22 +8,24 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from uvicorn.config import Config
+from fastapi import FastAPI
+from uvicorn import Config, Server
 
-from jaxnets.deploy.server.app import Guard, create_app
-from jaxnets.deploy.server.connections import Connection, StoppableServer
-from jaxnets.deploy.server.limits import SLOW
+from jaxnets.deploy.server import is_url
+from jaxnets.deploy.server.app import create_app
+from jaxnets.deploy.server.feedback import shown
 from jaxnets.deploy.server.models import SIZES, names_of
-from jaxnets.deploy.server.postgres import is_url, shown
-from jaxnets.deploy.server.replicas import serve_replicas
+from jaxnets.deploy.server.replicas import GRACE, exit_on_signals, serve_replicas
 from jaxnets.deploy.server.service import Service, report
 from jaxnets.display import short_path, show
-from jaxnets.errors import BY_SIGNAL, UserError, first_line
+from jaxnets.errors import DONE, UserError, first_line
 from jaxnets.language import Text, _
 from jaxnets.models.own import know
 
 BACKLOG = 1024  # Connections that the system accepts before this process does.
+MAX_CONNECTIONS = 1000  # Beyond them the answer is 503; many systems give a process 1,024 files.
 KEEP_ALIVE = 60  # Seconds that a connection may be idle between two requests.
 
 
@@ -86,11 +88,11 @@ def serve(
         names = {"localhost", "127.0.0.1", "[::1]", host.lower()}
         hosts = frozenset(names) if is_loopback else None
         if cluster is None:
-            return _run(service, listener, hosts, announce)
+            return _run(create_app(service, hosts), listener, announce)
         asyncio.run(_close(service))
     runs = [os.path.abspath(folder) for folder in folders]
 
-    def make_app() -> Guard:
+    def make_app() -> FastAPI:
         for file in layers:
             know(file)
         return create_app(Service(runs, share, log), hosts)
@@ -130,33 +132,28 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(
-    service: Service,
-    listener: socket.socket,
-    hosts: frozenset[str] | None,
-    announce: Callable[[], None],
-) -> int:
+def _run(app: FastAPI, listener: socket.socket, announce: Callable[[], None]) -> int:
+    """Answers until a signal comes; returns the exit status."""
     config = Config(
-        create_app(service, hosts),
-        http=Connection,
+        app,
+        http="h11",  # Which limits a request's head, to 64 KiB.
         ws="none",
-        lifespan="off",
         log_config=None,
         log_level="critical",
         access_log=False,
         server_header=False,
-        proxy_headers=False,
         backlog=BACKLOG,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE,
-        timeout_graceful_shutdown=int(SLOW),
+        timeout_graceful_shutdown=GRACE,
     )
-    server = StoppableServer(config, announce, service.stop)
-
-    async def main() -> None:
-        async with service.running():
-            await server.serve(sockets=[listener])
-
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(main())
+    exit_on_signals()  # uvicorn raises those that stop it once more, when it has stopped.
+    status: Any = DONE
+    try:
+        listener.listen(BACKLOG)
+        announce()
+        Server(config).run(sockets=[listener])
+    except SystemExit as stopped:
+        status = stopped.code
     report("stopped: what was accepted is answered and saved")
-    return BY_SIGNAL + server.signal
+    return status

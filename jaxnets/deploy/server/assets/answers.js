@@ -58,7 +58,7 @@
     show();
   }
 
-  /** One file after the other: the server has room for few at a time. */
+  /** One file after the other: the first answers come soon. */
   async function askEach(files) {
     byId("problem").textContent = "";
     const given = files.map((file) => ({ file, url: URL.createObjectURL(file), answers: [], problem: "" }));

@@ -536,7 +536,7 @@ def interrupt_after(monkeypatch):
     from jaxnets.runs import stopping
 
     def after(times: int) -> None:
-        def stop_on_interrupt():
+        def stop_on_interrupt(processes=None):
             asked = itertools.count()
             return contextlib.nullcontext(lambda: signal.SIGINT if next(asked) >= times else 0)
 

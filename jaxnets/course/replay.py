@@ -71,8 +71,8 @@ def search_first(experiment: Experiment, folder: RunFolder, processes: Processes
     config, parts = experiment.config, held_out(experiment.data)
     found: dict[int, TrainingSummary] = {}
     print("Start searching the best parameter...", flush=True)
-    with stopping.stop_on_interrupt() as signal_came:
-        stop = Stop(processes.synchronised_stop(signal_came))
+    with stopping.stop_on_interrupt(processes) as signal_came:
+        stop = Stop(signal_came)
         for size in config.latent_dims or ():
             trial = _single(config, size, config.seed, epochs=config.search_epochs)
             name = f"Parameter latent_dims={size}"

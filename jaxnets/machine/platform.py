@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform as python_platform
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,15 @@ Devices = list[Any]  # A list of jax.Device, which type checkers do not take for
 
 
 class Processes:
-    """The exchange of values between a run's processes: here one; Connection is for several."""
+    """The exchange of values between a run's processes: here one alone."""
 
     is_first = True
+    signals = (signal.SIGINT, signal.SIGTERM)  # Those that stop a training, SIGHUP apart.
 
-    def assert_equal(self, name: str, values: dict[str, Any]) -> None:
+    def assert_equal(self, values: dict[str, Any]) -> None:
         pass
 
-    def broadcast_json(self, name: str, value: Callable[[], Any]) -> Any:
+    def broadcast_json(self, value: Callable[[], Any]) -> Any:
         return value()
 
     def broadcast_arrays(self, tree: Any, like: Any) -> Any:

@@ -60,7 +60,7 @@ def load_checkpoint(
     processes = processes or Processes()
     like = tree_of(Checkpoint(state), experiment.data.num_classes)
     tree = folder.restore(like) if processes.is_first else None
-    if not processes.broadcast_json("restored", lambda: tree is not None):
+    if not processes.broadcast_json(lambda: tree is not None):
         return Checkpoint(state)
     tree = processes.broadcast_arrays(tree, like)
     parts = {name: tree[name] for name in ("step", "params", "opt_state")}

@@ -17,8 +17,8 @@ from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment, find_devices
 from jaxnets.language import N_, Text, _, said
-from jaxnets.machine.distributed import connected
-from jaxnets.machine.platform import Processes, describe, surroundings
+from jaxnets.machine.distributed import ConnectedProcesses, connected
+from jaxnets.machine.platform import Processes, describe, surroundings, versions
 from jaxnets.metrics import Metrics
 from jaxnets.models.as_data import own_files
 from jaxnets.models.weights import describe_weights, head_of, weights_sha256
@@ -41,6 +41,9 @@ from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
 
 LARGE_FOLDER = 500_000_000  # Bytes.
+# Flags that may differ from process to process: only process 0's workdir counts, and the data are
+# compared by their checksum.
+OWN_FLAGS = ("process_id", "workdir", "data_dir")
 SAVED = N_("saved after step {} (epoch {} of {})")
 
 # (an experiment with latent_dims, the run's folder, its processes) -> one with the size chosen.
@@ -100,7 +103,7 @@ class Run(Observer):
         with _connected(flags) as processes:
             resumed = None
             if flags.get("resume"):
-                found = processes.broadcast_json("run", lambda: run_to_resume(flags).to_json())
+                found = processes.broadcast_json(lambda: run_to_resume(flags).to_json())
                 resumed = StoredRun.from_json(found)
             config, data, notes = request(flags, partial(load_data, as_bytes=True), resumed=resumed)
             devices, files, own = find_devices(config), flags.get("mine"), OURS
@@ -180,18 +183,18 @@ class Run(Observer):
         try:
             self._train(observers)
         except NonFiniteLossError as error:
-            message = self.processes.broadcast_json("diagnosis", partial(self._diagnose, error))
+            message = self.processes.broadcast_json(partial(self._diagnose, error))
             raise NonFiniteLossError("{}", message) from None
 
     def _train(self, observers: Sequence[Observer]) -> None:
-        with stopping.stop_on_interrupt() as signal_came:
+        with stopping.stop_on_interrupt(self.processes) as signal_came:
             try:
                 if not int(self.checkpoint.state.step):
                     # What cannot be saved to ends the run before it has cost time.
                     self.on_save(self.checkpoint)
                     self.folder.wait()
                 if not self._early.should_end():
-                    stop = Stop(self.processes.synchronised_stop(signal_came))
+                    stop = Stop(signal_came)
                     watching = [self._early, self, stop, *observers]
                     for state, record in self.experiment.epochs(self.checkpoint, watching):
                         is_last = record["epoch"] == self.config.epochs or self._early.should_end()
@@ -329,16 +332,19 @@ def write_config(folder: RunFolder, experiment: Experiment) -> None:
 @contextlib.contextmanager
 def _connected(flags: dict[str, Any]) -> Generator[Processes]:
     """Connects with the run's other processes if the flags say so."""
-    connection = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
+    early = (*SINGLE_PROCESS, "devices", "cpu_devices", "platform")
+    connection = {name: flags[name] for name in early if name in flags}
     # With --resume the other flags are checked later, when the run's model is known.
     weights = None if flags.get("resume") else run_with_weights(flags.get("init_from"))
     config = resolve(connection if flags.get("resume") else flags, weights=weights).config
     if not config.is_distributed:
         yield Processes()
         return
-    where = config.coordinator, config.num_processes, config.process_id
-    # It tells the others why it ends, so Ctrl-C must not end it at once.
-    with connected(*where, flags) as processes:
+    with connected(config.coordinator, config.num_processes, config.process_id):
+        find_devices(config)  # By which the processes exchange values.
+        processes = ConnectedProcesses()
+        shared = {name: value for name, value in flags.items() if name not in OWN_FLAGS}
+        processes.assert_equal({**versions(), **shared})
         yield processes
 
 
@@ -348,9 +354,9 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     The first of several processes does; the others get a replica that writes nothing.
     """
     config, inputs = experiment.config, inputs_sha256(experiment)
-    processes.assert_equal("inputs", inputs)
+    processes.assert_equal(inputs)
     if not processes.is_first:
-        return ReplicaRunFolder(processes.broadcast_json("folder", dict))  # Only receives.
+        return ReplicaRunFolder(processes.broadcast_json(dict))  # Only receives.
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
         folder.lock()
@@ -367,5 +373,5 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
         raise
     folder.keep = config.keep
     if config.is_distributed:
-        processes.broadcast_json("folder", folder.snapshot)
+        processes.broadcast_json(folder.snapshot)
     return folder

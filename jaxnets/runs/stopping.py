@@ -17,6 +17,7 @@ from jaxnets.config.fields import Config
 from jaxnets.display import RESUME, program, short_path
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
 from jaxnets.language import Text
+from jaxnets.machine.platform import Processes
 from jaxnets.training.loop import Interrupted
 
 # A closed terminal or a lost connection is SIGHUP; Windows has none.
@@ -56,14 +57,16 @@ def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> G
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Generator[Callable[[], int]]:
+def stop_on_interrupt(processes: Processes | None = None) -> Generator[Callable[[], int]]:
     """Yields a function that returns the number of the signal that has come, else 0.
+
+    Of several processes all get it before the same step.
 
     A second Ctrl-C or SIGTERM ends the run at once, as a KeyboardInterrupt. A SIGHUP never does: a
     closing terminal sends it more than once, and SIGTERM after it. Where it is ignored, as nohup
     has it, it stays ignored.
     """
-    came, when = 0, 0.0
+    processes, came, when = processes or Processes(), 0, 0.0
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal came, when
@@ -74,18 +77,17 @@ def stop_on_interrupt() -> Generator[Callable[[], int]]:
         if not came:
             came, when = number, time.monotonic()
 
+    stop = processes.synchronised_stop(lambda: came)
     if current_thread() is not main_thread():
-        yield lambda: came  # Signals belong to the main thread.
+        yield stop  # Signals belong to the main thread.
         return
-    before: dict[int, Any] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in processes.signals}
     if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:
         before[HANG_UP] = signal.getsignal(HANG_UP)
     for number in before:
         signal.signal(number, ask)
     try:
-        yield lambda: came
+        yield stop
     finally:
         for number, handler in before.items():
             if not (number == HANG_UP and came):  # What is left to do, saving, must not be cut.

@@ -248,8 +248,8 @@ def right_first(run: Run) -> None:
     ours = make_loss_and_grad(config, experiment.step_model)
     right = dataclasses.replace(experiment, own=OURS, loss_and_grad=ours)
     show(_("first by the right derivation, with the same seed and data:"))
-    with stopping.stop_on_interrupt() as signal_came:
-        stop = Stop(run.processes.synchronised_stop(signal_came))
+    with stopping.stop_on_interrupt(run.processes) as signal_came:
+        stop = Stop(signal_came)
         shown = Progress(config.epochs, right.loader)
         watching = [EarlyStopping(config, []), stop, shown]
         for _state, record in right.epochs(Checkpoint(right.init_state()), watching):

@@ -137,26 +137,3 @@ def test_every_backend_gives_the_same_bits(run_python, tiny_flags, tmp_path):
         assert not (tmp_path / "array" / "search.json").exists()
     assert run("array", "--resume").startswith(table)
     assert results(tmp_path / "array") == expected
-
-
-@pytest.mark.slow
-def test_a_comparison_by_several_has_the_same_rows(run_python, tiny_folder, tmp_path):
-    command = ["-m", "jaxnets", "compare", f"--data_dir={tiny_folder}", "--epochs=1", "--curve=4"]
-    command += ["--models=softmax,mlp"]
-
-    def run(folder, *flags):
-        env = {**os.environ, "NPROC": "1"}
-        found = run_python(*command, f"--workdir={tmp_path / folder}", *flags, env=env)
-        assert (found.status, found.err) == (0, ""), found
-
-    def rows(folder):
-        kept = read_json(tmp_path / folder / "compare.json")["rows"]
-        return [{name: x for name, x in row.items() if name != "seconds"} for row in kept]
-
-    run("one")
-    run("processes", "--processes=2")
-    run("array", "--cell=0/2")
-    run("array", "--cell=1/2")
-    run("array", "--resume")
-    assert [row["model"] for row in rows("one")] == ["softmax", "mlp", "hidden"]
-    assert rows("one") == rows("processes") == rows("array")

@@ -320,7 +320,6 @@ def test_too_little_memory_for_jax_is_one_line(tiny_flags, tmp_path, limit, mega
         ["-m", "jaxnets", "predict", tmp_path, "1.png"],
         ["-m", "jaxnets", "gradcheck"],
         ["-m", "jaxnets", "search", over, *tiny_flags],
-        ["-m", "jaxnets", "compare"],
     ):
         done = run_limited(limit, megabytes, arguments)
         line = rf"error: not enough memory: expected about [\d,]+ MB, got a limit of {megabytes} MB"

@@ -76,16 +76,12 @@ def test_what_an_experiment_shows_is_said_in_chinese(chinese, run_command, monke
 
 
 @pytest.mark.slow
-def test_searches_and_comparisons_keep_english_files(chinese, run_command, tiny_flags, tiny_folder):
+def test_searches_keep_english_files(chinese, run_command, tiny_flags):
     flags = [flag for flag in tiny_flags if not flag.startswith("--workdir")]
     search = ["search", "--model=softmax", *flags, "--seeds=2", "--over=learning_rate=0.1,0.2"]
     assert_chinese(run_command(*search, "--workdir=s"), "第一名的领先", "配对 t 检验", "结果：s")
     found = json.loads(run_command(*search, "--resume", "--workdir=s", "--json").out)
     assert "paired t-test over 2 seeds" in found["verdict"]
-    compare = ["compare", f"--data_dir={tiny_folder}", "--models=softmax,mlp", "--epochs=1"]
-    compared = run_command(*compare, "--curve=4,8", "--workdir=c")
-    assert_chinese(compared, "测试准确率", "张训练图像", "上的容量：一个隐含层", "第一，测试准确率")
-    assert "test accuracy" in read_json(Path("c/compare.json"))["closing"][0]
     found = run_command("lr_find", "--model=softmax", *flags)
     assert_chinese(found, "学习率为 ", "时损失最低：试试 --learning_rate=")
 

@@ -89,7 +89,7 @@ def installed_with(*names: str) -> set[str]:
 
 
 # Modules whose package has another name, or comes with one that is asked for.
-BROUGHT = {"PIL": "pillow", "IPython": "jupyterlab"}
+BROUGHT = {"PIL": "pillow", "IPython": "jupyterlab", "sklearn": "scikit-learn"}
 
 
 def imported(code: str) -> set[str]:

@@ -39,7 +39,7 @@ def aged(path, age):
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    """Runs of several kinds, with a search, a comparison and what is damaged."""
+    """Runs of several kinds, with a search and what is damaged."""
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "runs"
     make_run(root, "old", 1, test=0.91, learning_rate=0.1, device="cpu")
@@ -47,7 +47,6 @@ def root(tmp_path, monkeypatch):
     make_run(root, "half", 5, epochs=(1, 3), learning_rate=0.1, mine=["my_dense.py"])
     make_run(root, "other", 3, test=0.9, model="mlp", learning_rate=7.0)
     files = {"search.json": {"over": {"hidden": [1, 2]}, "runs": [{}, {}]}}
-    files |= {"compare.json": {"rows": [{}], "finished": False}}
     for name, values in files.items():
         (root / name.partition(".")[0]).mkdir()
         (root / name.partition(".")[0] / name).write_text(json.dumps(values))
@@ -82,7 +81,6 @@ def test_runs_are_listed_with_the_best_first(root, run_command):
     assert [run["differs"] for run in (new, other, old)] == [{"learning_rate": 0.2}, {}, {}]
     assert {os.path.basename(one["path"]): one["is"] for one in values["others"]} == {
         "search": "a search over hidden, 2 runs",
-        "compare": "a comparison of models, 1 rows, unfinished",
     }
     (bad,) = values["damaged"]
     assert bad["path"].endswith("broken") and "metrics.jsonl: damaged" in bad["reason"]

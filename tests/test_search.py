@@ -109,40 +109,33 @@ BLOCKED = """if True:
     from jaxnets.cli import commands
     from jaxnets.errors import run_main
     from jaxnets.tune import search
-    from jaxnets.tune.compare import comparison
 
     def block(*_, **__):
         print("training", flush=True)
         sys.stdin.read()
 
-    search.train_many = comparison.fit = block
+    search.train_many = block
     sys.exit(run_main(commands.main))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["search", "compare"])
 def test_a_second_process_is_refused_until_the_first_ends(
-    run_command, start_python, tiny_folder, tiny_flags, tmp_path, command
+    run_command, start_python, tiny_flags, tmp_path
 ):
-    if command == "compare":
-        flags = ["--models=softmax", f"--data_dir={tiny_folder}", "--epochs=1", "--curve=none"]
-        flags += [f"--workdir={tmp_path / 'run'}"]
-        ways = [[]]
-    else:
-        flags = ["--model=softmax", "--over=learning_rate=0.1", *tiny_flags]
-        assert run_command(command, *flags, "--seeds=1").status == 0
-        ways = [["--resume", "--seeds=2"], ["--seeds=2"]]
-    with start_python("-c", BLOCKED, command, *flags, *ways[0], stdin=subprocess.PIPE) as process:
+    flags = ["--model=softmax", "--over=learning_rate=0.1", *tiny_flags]
+    assert run_command("search", *flags, "--seeds=1").status == 0
+    ways = [["--resume", "--seeds=2"], ["--seeds=2"]]
+    with start_python("-c", BLOCKED, "search", *flags, *ways[0], stdin=subprocess.PIPE) as process:
         assert "training\n" in iter(process.stdout.readline, "")
         before = contents(tmp_path / "run")
         for more in ways:
-            outcome = run_command(command, *flags, *more)
+            outcome = run_command("search", *flags, *more)
             outcome.assert_refused("another process is training in", str(tmp_path / "run"))
         assert contents(tmp_path / "run") == before
         process.kill()
         process.communicate()
-    assert run_command(command, *flags, *ways[0]).status == 0
+    assert run_command("search", *flags, *ways[0]).status == 0
 
 
 @pytest.mark.usefixtures("quick_steps")

@@ -83,7 +83,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_no_help_and_no_error_wraps(on_terminal):
-    names = ["train", "summary", "gradcheck", "search", "lr_find", "compare", "predict"]
+    names = ["train", "summary", "gradcheck", "search", "lr_find", "predict"]
     names += ["page", "report", "trace", "serve", "export", "abtest", "devices"]
     names += ["exercise", "grade", "runs", "evaluate"]
     right = [[name, flag] for name in names for flag in ("--help", "--help-all")]
@@ -123,14 +123,6 @@ def commands(tiny_folder, here):
         "search": ["search", "--model=softmax", *data, "--seeds=2"]
         + ["--over=learning_rate=0.1,0.2,0.3,0.4"],
         "lecture": ["train", "--model=mlp_handwritten", "--data_dir=data", *lecture],
-        "compare": [
-            "compare",
-            "--data_dir=data",
-            "--models=softmax,mlp",
-            "--epochs=2",
-            "--curve=4,16",
-        ],
-        "regression": ["compare", "--task=regression", "--epochs=2", "--curve=4"],
     }
 
 

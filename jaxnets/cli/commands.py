@@ -39,7 +39,6 @@ from jaxnets.config.resolve import OwnNetwork, preset
 from jaxnets.display import print_answer, short_path, table
 from jaxnets.errors import DONE, RUN_FAILED, UserError, did_you_mean, same_name
 from jaxnets.language import LANGUAGES, Text, _, asked_for, speaking
-from jaxnets.tune.compare.request import Request, resolved
 from jaxnets.tune.workers import Workers
 
 
@@ -395,19 +394,6 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Compare(Workers, Request):
-    """Compare the lecture's models on several data sets."""
-
-    def run(self) -> int:
-        request = resolved(self)
-
-        from jaxnets.tune.compare.comparison import run
-
-        run(request, self)
-        return DONE
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Devices(Options):
     """Show the devices that JAX finds, and which of them would train."""
 
@@ -457,7 +443,6 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "grade": (Grade,),
     "search": (Search, Config, ConfigFile),
     "lr_find": (LrFind, Config, ConfigFile),
-    "compare": (Compare,),
     "runs": (Runs,),
     "predict": (Predict,),
     "evaluate": (Evaluate,),

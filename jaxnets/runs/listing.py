@@ -26,14 +26,13 @@ from jaxnets.display import (
 )
 from jaxnets.errors import UserError
 from jaxnets.language import N_, Text, _, said
-from jaxnets.runs.run_folder import COMPARISON, CONFIG, METRICS, RESULT, RUNS, SEARCH
+from jaxnets.runs.run_folder import CONFIG, METRICS, RESULT, RUNS, SEARCH
 
 # Settings that decide what a run computes; model, data, epochs and seed have columns of their own.
 SETTINGS = {*Config.__dataclass_fields__} - {*RESUME_MAY_CHANGE, "model", "layers", "seed"}
 SETTINGS |= {"init_from", "early_stopping"}
 LONGEST = 30  # Characters of a value in a table.
-SEARCHED, COMPARED = N_("a search over {}, {} runs"), N_("a comparison of models, {} rows")
-UNFINISHED = N_("{}, unfinished")
+SEARCHED = N_("a search over {}, {} runs")
 
 
 class ListedRun(NamedTuple):
@@ -87,12 +86,12 @@ class Listing(NamedTuple):
 
     folder: Path
     runs: list[ListedRun]  # The best validation accuracy first.
-    others: list[tuple[Path, Text]]  # Searches and comparisons: what they are.
+    others: list[tuple[Path, Text]]  # Searches: what they are.
     damaged: list[tuple[Path, Text]]  # Folders that cannot be read, and why.
 
 
 def list_runs(folder: str | None = None) -> Listing:
-    """Lists the runs, searches and comparisons of a folder, by default `runs`; or one run.
+    """Lists the runs and searches of a folder, by default `runs`; or one run.
 
     Raises:
       UserError: There is no such folder, or it cannot be read.
@@ -108,16 +107,14 @@ def list_runs(folder: str | None = None) -> Listing:
         raise UserError("{}: cannot be read: {}", root, error.strerror) from error
     found = Listing(root, [], [], [])
     for path in newest:
-        if not any((path / name).exists() for name in (CONFIG, SEARCH, COMPARISON)):
+        if not any((path / name).exists() for name in (CONFIG, SEARCH)):
             continue
         try:
             files.check_only_files(path)
             if (path / CONFIG).exists():
                 found.runs.append(_read(path))
-            elif (path / SEARCH).exists():
-                found.others.append((path, _search(files.read_json(path / SEARCH))))
             else:
-                found.others.append((path, _comparison(files.read_json(path / COMPARISON))))
+                found.others.append((path, _search(files.read_json(path / SEARCH))))
         except UserError as error:
             found.damaged.append((path, error))
     best_first = sorted(found.runs, key=lambda run: -(run.validation_accuracy or 0.0))
@@ -159,12 +156,6 @@ def _search(values: dict[str, Any]) -> Text:
     over, runs = values.get("over"), values.get("runs")
     names = ", ".join(map(str, over)) if isinstance(over, dict) else "?"
     return Text(SEARCHED, names, len(runs) if isinstance(runs, list) else 0)
-
-
-def _comparison(values: dict[str, Any]) -> Text:
-    rows = values.get("rows")
-    text = Text(COMPARED, len(rows) if isinstance(rows, list) else 0)
-    return text if values.get("finished") else Text(UNFINISHED, text)
 
 
 def _with_differences(runs: list[ListedRun]) -> list[ListedRun]:

@@ -27,7 +27,6 @@ from jaxnets.trees import Params, Tree
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
-COMPARISON = "compare.json"  # Of a folder of its own, as `jaxnets compare` writes it.
 MINE = "mine.json"  # What is wrong in passes of the user's own, and the records of the right ones.
 MINE_SHA256 = "mine_sha256"  # In config.json.
 LAYERS = "layers"  # A folder with the files of the user's own layers; nothing runs them from here.

@@ -1,1 +1,1 @@
-"""Finding settings: a search over seeds, the learning-rate range test, comparisons of models."""
+"""Finding settings: a search over seeds, the learning-rate range test."""

@@ -1,4 +1,4 @@
-"""Cells: the pieces of a search or a comparison, each with its result in a file.
+"""Cells: the pieces of a search, each with its result in a file.
 
 FOLDER/cells/<digest>.json is named by the digest of all that determines the result, so any process
 may train any cell, and twice does no harm.

@@ -1,4 +1,4 @@
-"""Writes the results of a search or a comparison: JSON for programs, CSV for tables."""
+"""Writes the results of a search: JSON for programs, CSV for tables."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The flags that say who trains the cells of a search or a comparison, read before jax starts."""
+"""The flags that say who trains the cells of a search, read before jax starts."""
 
 import contextlib
 import dataclasses

@@ -67,9 +67,9 @@ def hostile_words(rng: Rng, flags: list[str], count: int) -> list[str]:
 
 WORK = ("gradcheck.command.run", "viz.summary.summary", "viz.summary.to_text",
         "viz.summary.to_values", "tune.search.search_all", "tune.ranking.to_text",
-        "tune.ranking.to_values", "tune.ranking.plot", "tune.compare.comparison.run",
-        "deploy.answer.answer", "experiment.find_devices", "tune.lr_find.range_test",
-        "tune.lr_find.plot", "tune.lr_find.to_text", "tune.lr_find.to_values",
+        "tune.ranking.to_values", "tune.ranking.plot", "deploy.answer.answer",
+        "experiment.find_devices", "tune.lr_find.range_test", "tune.lr_find.plot",
+        "tune.lr_find.to_text", "tune.lr_find.to_values",
         "deploy.abtest.pairs.compare_runs", "deploy.abtest.pairs.to_values",
         "deploy.abtest.pairs.to_text")  # fmt: skip
 
@@ -120,7 +120,6 @@ REQUESTS = {  # With little work, by what they do.
     "predict stdin": ["predict", "run", "-"],
     "summary": ["summary", "--model=softmax"],
     "gradcheck": ["gradcheck", "--model=softmax"],
-    "compare": ["compare", "--workdir=new", "--models=knn", "--datasets=digits", "--curve=none"],
     "devices": ["devices"],
     "help": ["--help"],
 }

@@ -54,15 +54,21 @@ _LAYERS = ("test_backprop_layers", "test_gradcheck", "test_models")
 _LAYERS += ("test_losses_metrics", "test_residual")
 _TRAINING = ("test_training", "test_parallel", "test_alexnet")
 TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
-    "backprop/probability": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
-    "backprop/losses": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
+    "backprop/probability": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_regression"),
+    "backprop/losses": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_regression"),
     "backprop/batch_norm": ("test_batch_norm", *_LAYERS, *_TRAINING),
     "backprop/": (*_LAYERS, *_TRAINING),
     "kernels/": ("test_kernels", "test_winograd", *_LAYERS, *_TRAINING, "test_oracle"),
     "training/": (*_TRAINING, "test_augment", "test_resume", "test_diagnosis", "test_lecture"),
-    "metrics": ("test_losses_metrics", "test_api", *_TRAINING, "test_compare"),
-    "losses": ("test_losses_metrics", "test_own_functions", *_TRAINING, "test_compare"),
-    "": ("test_losses_metrics", "test_training", "test_parallel", "test_compare", "test_lecture"),
+    "metrics": ("test_losses_metrics", "test_api", *_TRAINING, "test_regression"),
+    "losses": ("test_losses_metrics", "test_own_functions", *_TRAINING, "test_regression"),
+    "": (
+        "test_losses_metrics",
+        "test_training",
+        "test_parallel",
+        "test_regression",
+        "test_lecture",
+    ),
 }
 FIRST = {  # Words of the names of the tests that are run before the others, which are many.
     "average_pool": "pool",

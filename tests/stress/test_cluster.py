@@ -75,17 +75,6 @@ def test_a_kill_loses_nothing_and_trains_nothing_twice(
         number += 1
 
 
-@pytest.mark.stress
-def test_a_comparison_runs_on_the_cluster(cluster, run_python, tiny_folder, tmp_path):
-    command = ["-m", "jaxnets", "compare", f"--data_dir={tiny_folder}", "--epochs=1", "--curve=4"]
-    command += ["--models=softmax,mlp", f"--workdir={tmp_path}", f"--ray={cluster.address}"]
-    outcome = run_python(*command)
-    assert (outcome.status, outcome.err) == (0, ""), outcome
-    rows = json.loads((tmp_path / "compare.json").read_text())["rows"]
-    assert [row["model"] for row in rows] == ["softmax", "mlp", "hidden"]
-    assert all("test_accuracy" in row for row in rows)
-
-
 TASKS = """if True:
     import os, sys
     from jaxnets.tune.backends import RayCluster

@@ -6,7 +6,6 @@ command gets, `--seed` which.
 
 import contextlib
 import hashlib
-import json
 import os
 import random
 import re
@@ -64,13 +63,6 @@ def of_pictures(run: Path) -> Any:
     return of_run(run), list(digests(p for p in decoded if not p.suffix).values())
 
 
-def of_comparison(run: Path) -> Any:
-    """A comparison's rows but their seconds."""
-    assert (run / "compare.csv").exists()
-    rows = json.loads((run / "compare.json").read_text())["rows"]
-    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
 TRAIN = f"train.py {IDX} --epochs=30 --checkpoint_every=2steps --workdir={{run}}"
 JOBS = {
     "softmax": Job(f"{TRAIN} --model=softmax", of_run),
@@ -95,13 +87,6 @@ JOBS = {
         "--over=learning_rate=0.1,0.2 --seeds=2 --epochs=2 --workdir={run}",
         lambda run: digests(run.glob("search.[jc]*")),
         begun="search.json",
-        last="-",
-    ),
-    "compare": Job(
-        "-m jaxnets compare --models=softmax,knn --epochs=2 --curve=4,8 --data_dir={idx} "
-        "--workdir={run}",
-        of_comparison,
-        begun="cells",
         last="-",
     ),
 }  # fmt: skip
@@ -165,11 +150,6 @@ COMMANDS = {  # Each command, and a file or a text on stdout that says that its 
     "gradcheck": ("-m jaxnets gradcheck --model=softmax", "agree"),
     "search": (
         f"-m jaxnets search --model=softmax {IDX} --over=learning_rate=0.1,0.2 --epochs=40 "
-        "--workdir={run}",
-        "results: ",
-    ),
-    "compare": (
-        "-m jaxnets compare --models=softmax,mlp --curve=none --epochs=40 --data_dir={idx} "
         "--workdir={run}",
         "results: ",
     ),

@@ -1,1 +1,0 @@
-"""Capacity and no free lunch: the lecture's models side by side on several data sets."""

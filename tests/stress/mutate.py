@@ -8,9 +8,9 @@ The mutants are mutmut's: `+` for `-`, `<` for `<=`, a number plus one, a keywor
 missing, `and` for `or`, a value that is None, a string with XX around it. Docstrings, annotations,
 imports, a `raise`, zip's `strict` and the `Setting`s on which a layer is tried are left alone. Each
 mutant is written into a copy of the checkout and must make its module's tests (`TESTS`, the most
-particular first) fail, in a process that is forked after the heavy imports. Results are kept one a
-line; a second call with the same file continues where the first stopped. `--checkout=DIR` mutates
-another state of the code.
+particular first, the slow ones too) fail, in a process that is forked after the heavy imports.
+Results are kept one a line; a second call with the same file continues where the first stopped.
+`--checkout=DIR` mutates another state of the code.
 
 Left out are the tests that look at the source's text (test_docs, test_mutants, test_architecture):
 they would kill any mutant of the lines they quote, whatever it computes. PyTorch, torchvision
@@ -239,7 +239,7 @@ def _become_pytest(root: Path, tests: list[str], log: Path) -> None:
     os.chdir(root)
     status = 3
     try:
-        status = int(pytest.main([*QUICK.split(), *tests]))
+        status = int(pytest.main([*QUICK.split(), "-m", "not stress", *tests]))
     except BaseException:
         traceback.print_exc()
     finally:

@@ -46,7 +46,7 @@ def test_a_wheel_brings_train_and_the_script(site, run_installed):
     entry = next(site.glob("*.dist-info")) / "entry_points.txt"
     assert "jaxnets = jaxnets.__main__:console_script" in entry.read_text()
     assert (site / "jaxnets/train.py").read_text() == (ROOT / "train.py").read_text()
-    assert (site / "jaxnets/viz/page/assets/index.html").exists()
+    assert (site / "jaxnets/viz/page/templates/index.html").exists()
     assert (site / "jaxnets/viz/report/assets/report.css").exists()
     assert (site / "jaxnets/viz/report/templates/report.html").exists()
     outcome = run_installed(SCRIPT, "train", "--help")

@@ -1,7 +1,8 @@
 """Builds the page of a trained run: its files for a server, or one file for a disk.
 
-The page's own programs and texts lie in assets/. What changes from run to run is `run.js`: the
-layers, the class names and the weights; and `practice.js`: some pictures to train with.
+The page's HTML is templates/index.html; its programs and texts are in assets/. What changes from
+run to run is `run.js`: the layers, the class names and the weights; and `practice.js`: some
+pictures to train with.
 """
 
 import base64
@@ -9,7 +10,7 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
-import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from jaxnets.predict.predict import to_predictor, usual_preparation
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.progress import Doing
 from jaxnets.viz.run_data import data_of
+from jaxnets.viz.templates import environment
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 
@@ -61,8 +63,10 @@ MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
-STYLE = re.compile(r'<link rel="stylesheet" href="([\w.]+)">')
-SCRIPT = re.compile(r'<script src="([\w.]+)"></script>')
+# The page's programs, each after those that it needs.
+SCRIPTS = ("run.js", "practice.js", "network.js", "image.js", "digit.js", "texts.js", "switches.js")
+SCRIPTS += ("heat.js", "sums.js", "pictures.js", "drawing.js", "examples.js", "strip.js", "cell.js")
+SCRIPTS += ("learn.js", "trainer.js", "train.js", "tour.js", "contents.js", "page.js")
 # Nothing is loaded; only the styles and programs with these digests count, and a worker that the
 # page makes of its own programs.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; worker-src blob:; "
@@ -94,6 +98,7 @@ def common_files() -> Files:
     found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
     found["page.css"] = both_themes().encode() + found["page.css"]
     found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
+    found["index.html"] = _html(inlined={}).encode()
     return {name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in found.items()}
 
 
@@ -107,26 +112,24 @@ def with_texts(program: bytes, texts: bytes) -> bytes:
     return program.replace(b"const TEXTS = {};", filled.encode())
 
 
-def one_file(page: Files) -> str:
+def one_file(page: Files, language: str | None = None) -> str:
     """Returns the page as one HTML document that loads nothing.
 
     Its content-security policy lists the digest of each inlined style and program, and forbids
-    every other one and every request.
+    every other one and every request. Its first language is the reader's unless one is given.
     """
-    digests: dict[str, list[str]] = {"style": [], "script": []}
+    inlined = {name: page[name][1].decode() for name in ("page.css", *SCRIPTS)}
+    digests = [
+        f"'sha256-{_to_text(hashlib.sha256(text.encode()).digest())}'" for text in inlined.values()
+    ]
+    policy = POLICY.format(digests[0], " ".join(digests[1:]))
+    return _html(inlined, policy, language)
 
-    def inlined(tag: str, name: str) -> str:
-        text = page[name][1].decode()
-        digest = _to_text(hashlib.sha256(text.encode()).digest())
-        digests[tag].append(f"'sha256-{digest}'")
-        return f'<{tag} data-file="{name}">{text}</{tag}>'
 
-    html = page["index.html"][1].decode()
-    html = STYLE.sub(lambda found: inlined("style", found[1]), html)
-    html = SCRIPT.sub(lambda found: inlined("script", found[1]), html)
-    policy = POLICY.format(*(" ".join(digests[tag]) for tag in ("style", "script")))
-    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-    return html.replace("<head>", f"<head>\n{meta}", 1)
+def _html(inlined: Mapping[str, str], policy: str = "", language: str | None = None) -> str:
+    """The page in HTML, which links to its style and its programs unless they are inlined."""
+    template = environment("jaxnets.viz.page").get_template("index.html")
+    return template.render(scripts=SCRIPTS, inlined=inlined, policy=policy, language=language)
 
 
 def write_page(
@@ -152,9 +155,7 @@ def write_page(
         doing(_("choosing pictures to train with"))
         pictures = practice(trained, data)
         doing(_("writing the page"))
-        text = one_file(page_files(trained, pictures))
-        if language is not None:
-            text = text.replace("<html ", f'<html data-language="{language}" ', 1)
+        text = one_file(page_files(trained, pictures), language)
         files.write_text(path, text)
     weights = _weights(plain(trained, as_taught=True))
     dtype = _dtype_of(weights)

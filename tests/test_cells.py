@@ -37,7 +37,11 @@ def outcomes(backend, tasks):
     """The outcomes by tasks."""
     for task in tasks:
         backend.submit(task)
-    return dict(backend.collect() for _ in tasks)
+    found = [backend.collect() for _ in tasks]
+    return {
+        task: value._replace(message=str(value.message)) if isinstance(value, Failed) else value
+        for task, value in found
+    }
 
 
 def results(folder):

@@ -48,7 +48,7 @@ ROOMS = {
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
     "language losses machine metrics models predict proportions runs system training trees",
     "tune": "config data display drawing errors experiment files language machine metrics models "
-    "regression_metrics runs system training",
+    "runs system training",
     "deploy": "config data display drawing errors files language machine models predict "
     "proportions runs training version viz",
     "tracking": "config display errors experiment files metrics runs training",

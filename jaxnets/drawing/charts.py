@@ -1,7 +1,7 @@
 """The kinds of charts: curves, dots on an axis, a matrix of counts, accuracy by confidence."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,7 +146,6 @@ def curves(
     band: Band | None = None,
     level: Line | None = None,
     marks: Sequence[Line] = (),
-    notes: Mapping[float, str] | None = None,
 ) -> Figure:
     """Curves over the epochs, or over another x; a pointer shows the values of an x.
 
@@ -162,7 +161,6 @@ def curves(
       band: An area behind the curves.
       level: A horizontal line.
       marks: Vertical lines.
-      notes: The only ticks of the x axis, with the lines of text below each.
     """
     series = [_thinned(one) for one in series]
     keys = [Key(one.label, _style(one.number, one.faint)) for one in series if one.label]
@@ -175,9 +173,8 @@ def curves(
     keys += [Key(mark.label, style) for mark, style in zip(marks, mark_styles, strict=True)]
     keys = keys if len(keys) > 1 else []
     legend = _legend([label for label, _ in keys], 56)
-    below = max((note.count("\n") + 1 for note in (notes or {}).values() if note), default=0)
     legend_height = 18 * (legend[-1][2] + 1 if legend else 0)
-    top, bottom = 24 + legend_height, 40 + 13 * below
+    top, bottom = 24 + legend_height, 40
     figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
     shown = [y for one in series for y in one.y]
     shown += [*band.low, *band.high] if band else []
@@ -194,12 +191,11 @@ def curves(
     left = max(56.0, max(text_width(text, 12) for text in texts) + 12)
     first, last = min(x_all, default=0), max(x_all, default=1)
     one = 0.5 * (first == last)  # A single epoch stands in the middle.
-    margin = 0 if notes is None else 24
-    x = Axis(first - one, last + one, left + 6 + margin, WIDTH - 14 - margin, log_x)
+    x = Axis(first - one, last + one, left + 6, WIDTH - 14, log_x)
     for tick, text in zip(ticks, texts, strict=True):
         figure.line(left, y(tick), WIDTH - 8, y(tick))
         figure.text(left - 6, y(tick) + 4, text, text_anchor="end", fill="soft")
-    _draw_x_ticks(figure, x, top + 188, notes)
+    _draw_x_ticks(figure, x, top + 188)
     centre = {"text_anchor": "middle", "fill": "soft"}
     figure.text((left + WIDTH) / 2, top + 166 + bottom, x_label, **centre)
     drawn = []
@@ -235,18 +231,16 @@ def curves(
     return figure
 
 
-def _draw_x_ticks(figure: Figure, x: Axis, y: float, notes: Mapping[float, str] | None) -> None:
-    """Round numbers; or those with notes, each above its lines of text."""
-    if notes is None:
-        places = x.ticks(4) if x.log else {round(tick) for tick in x.ticks(6)}
-        notes = {tick: "" for tick in places if x.low <= tick <= x.high}
-    wide = (x.end - x.start) / max(len(notes) - 1, 1)
-    for tick, note in notes.items():
-        for row, text in enumerate([plain(tick), *note.splitlines()]):
-            size = _fitting(text, 12 if row == 0 else 11, wide)
-            at = min(x(tick), WIDTH - 5 - text_width(text, size) / 2)
-            look = {"font_size": size, "text_anchor": "middle", "fill": "soft"}
-            figure.text(at, y + 13 * row, text, **look)
+def _draw_x_ticks(figure: Figure, x: Axis, y: float) -> None:
+    """Round numbers."""
+    places = x.ticks(4) if x.log else {round(tick) for tick in x.ticks(6)}
+    shown = [tick for tick in places if x.low <= tick <= x.high]
+    wide = (x.end - x.start) / max(len(shown) - 1, 1)
+    for tick in shown:
+        text = plain(tick)
+        size = _fitting(text, 12, wide)
+        at = min(x(tick), WIDTH - 5 - text_width(text, size) / 2)
+        figure.text(at, y, text, font_size=size, text_anchor="middle", fill="soft")
 
 
 def _style(number: int, faint: bool = False) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from sklearn.svm import SVC
 from jaxnets.config.fields import Config
 from jaxnets.config.options import parse
 from jaxnets.data.load import load_dataset
-from jaxnets.notebook.classifier import Classifier
+from jaxnets.notebook.estimators import Classifier
 
 SEED = 0
 PEERS = LogisticRegression(random_state=SEED), MLPClassifier(random_state=SEED), SVC()

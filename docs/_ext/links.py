@@ -26,7 +26,7 @@ DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 SHOWN = ("jaxnets", "tests", "benchmarks", "deploy")
 ALONE = ("train.py", "LICENSE", "docs/LICENSE", "deploy/Dockerfile")
-ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml", ".sbatch"}
+ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml", ".sbatch", ".conf"}
 PAGES = {
     "CONTRIBUTING.md": "contributing",
     "CHANGELOG.md": "changelog",

@@ -432,6 +432,7 @@ def test_many_users_take_little_memory_each(tmp_path, run_limited):
     assert (outcome.status, outcome.err) == (0, "") and "300,000 users" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_log_is_read_without_the_servers_packages(run_python):
     code = """import sys
 from jaxnets.deploy.abtest import log, presentation, trial

@@ -87,6 +87,7 @@ def test_the_small_alexnet_takes_grey_images_enlarged_or_not():
 QUICK_KEY = jax.random.key(0, impl="rbg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [

@@ -37,7 +37,7 @@ from jaxnets.deploy.abtest.sequential import (
     effects,
 )
 from jaxnets.deploy.abtest.trial import Plan, evaluate
-from jaxnets.drawing.charts import Line, Series, curves, percent
+from jaxnets.drawing.charts import Caption, Guides, Line, Scale, Series, curves, percent
 
 ALPHA = 0.05
 
@@ -207,13 +207,15 @@ def plot(path: str, experiments: int, users: int, seed: int) -> None:
         label = f"{name}: {100 * share[-1]:.1f} %"
         series.append(Series(label, range(1, users + 1), share, number))
     figure = curves(
-        "abtest-looks",
-        "A/A experiments with a false alarm",
-        "; ".join(one.label for one in series),
+        Caption(
+            "abtest-looks",
+            "A/A experiments with a false alarm",
+            "; ".join(one.label for one in series),
+        ),
         series,
-        x_label="users so far",
-        show=percent,
-        level=Line("promised: 5 %", ALPHA),
+        x=Scale("users so far"),
+        y=Scale(show=percent),
+        guides=Guides(level=Line("promised: 5 %", ALPHA)),
     )
     figure.save(path)
 

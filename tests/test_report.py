@@ -34,6 +34,7 @@ from jaxnets.viz.plot import plot
 from jaxnets.viz.report import build, evaluation, figures, ledger, passes
 from jaxnets.viz.report.run_facts import read_run
 
+CAPTION, EPOCH = charts.Caption("name", "title", "alt"), charts.Scale("epoch")
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'
 
 
@@ -538,7 +539,7 @@ def test_arrays_of_any_shape_and_with_nan_are_drawn(shape, pictures):
 def test_curves_of_strange_numbers_are_drawn():
     values = [None, float("inf"), float("nan"), 2.0, 2.0]
     series = [charts.Series("a", [1, 2, 3, 4, 5], values, 0), charts.Series("b", [1.0], [None], 1)]
-    figure = charts.curves("x", "title", "alt", series, x_label="epoch")
+    figure = charts.curves(CAPTION, series, x=EPOCH)
     assert "nan" not in figure.inline() and "inf" not in figure.inline()
 
 
@@ -546,7 +547,7 @@ def test_curves_of_strange_numbers_are_drawn():
 @pytest.mark.parametrize("log", [None, False])
 def test_curves_of_any_finite_numbers_are_drawn(log, values):
     series = [charts.Series("a", [1, 2, 3, 4][: len(values)], values, 0)]
-    html = charts.curves("x", "title", "alt", series, x_label="epoch", log=log).inline()
+    html = charts.curves(CAPTION, series, x=EPOCH, y=charts.Scale(log=log)).inline()
     assert "nan" not in html and "inf" not in html
     records = [
         {"epoch": e, "train_loss": abs(x), "validation_loss": None} for e, x in enumerate(values)
@@ -558,11 +559,11 @@ def test_many_classes_and_epochs_stay_small(tiny):
     size = 300
     names = [f"class {k}" for k in range(size)]
     counts = np.diag(np.arange(size)) + 1
-    figure = charts.matrix("m", "t", "a", counts, names, row_label="r", column_label="c")
+    figure = charts.matrix(CAPTION, counts, names, row_label="r", column_label="c")
     assert len(figure.inline()) < 200_000
     x = list(range(1, 20_001))
     long = charts.Series("loss", x, [1 / n for n in x], 0)
-    drawn = charts.curves("l", "t", "a", [long, long], x_label="epoch").inline()
+    drawn = charts.curves(CAPTION, [long, long], x=EPOCH).inline()
     assert len(drawn) < 200_000 and "epoch 20000" in drawn
 
 
@@ -683,6 +684,6 @@ def test_runs_of_one_name_are_told_apart(finished_run, tmp_path, monkeypatch):
 def test_the_numbers_of_an_axis_are_told_apart():
     losses = [0.0099001, 0.009902, 0.0099043]
     series = [charts.Series("loss", [1.0, 2.0, 3.0], losses, 0)]
-    drawn = charts.curves("l", "t", "a", series, x_label="epoch", log=False).inline()
+    drawn = charts.curves(CAPTION, series, x=EPOCH, y=charts.Scale(log=False)).inline()
     texts = re.findall(r">(0\.0099\d*)<", drawn)
     assert len(texts) > 2 and len(set(texts)) == len(texts)

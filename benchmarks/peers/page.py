@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from benchmarks.peers.networks import Network, flops_per_image, network_of
 from benchmarks.peers.run import GROWTH, TARGETS
 from benchmarks.peers.ways import NETWORKS, OURS
-from jaxnets.drawing.charts import Series, curves
+from jaxnets.drawing.charts import Caption, Scale, Series, curves
 from jaxnets.drawing.svg import Figure, text_width
 
 Measurement = dict[str, Any]
@@ -469,7 +469,8 @@ def _growth(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
         alt = "; ".join(
             f"{one.label}: {', '.join(shown(y) for y in one.y if y is not None)}" for one in series
         )
-        figures.append(curves(f"growth-{axis}", title, alt, series, x_label=field, log=True))
+        caption = Caption(f"growth-{axis}", title, alt)
+        figures.append(curves(caption, series, x=Scale(field), y=Scale(log=True)))
     return text
 
 

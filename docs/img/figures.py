@@ -26,7 +26,7 @@ from jaxnets.backprop.pooling import max_pool_backward, max_pool_forward
 from jaxnets.backprop.relu import relu_forward
 from jaxnets.backprop.windows import window_slices
 from jaxnets.data.load import load_dataset
-from jaxnets.drawing.charts import Series, curves
+from jaxnets.drawing.charts import Caption, Scale, Series, curves
 from jaxnets.drawing.svg import Figure
 from jaxnets.models.chain import layer_name
 from jaxnets.models.cnn import cnn
@@ -512,10 +512,8 @@ def initialization(zh: bool) -> Figure:
         Series(f"σ = {name}", range(LAYERS + 1), kept, n)
         for n, (name, kept) in enumerate(found.items())
     ]
-    return curves(
-        "initialization", title, alt, series, x_label=("layer", "层")[zh], log=True,
-        show=short,
-    )  # fmt: skip
+    x, y = Scale(("layer", "层")[zh]), Scale(show=short, log=True)
+    return curves(Caption("initialization", title, alt), series, x=x, y=y)
 
 
 # The losses of these runs stand in learning-rates.json: where a rate is too large, rounding decides
@@ -555,7 +553,8 @@ def learning_rates(zh: bool) -> Figure:
         Series(f"{rate}: {RATES[rate][zh]}", range(len(kept)), kept, n)
         for n, (rate, kept) in enumerate(losses.items())
     ]
-    return curves("learning-rates", title, alt, series, x_label=("step", "步")[zh], log=True)
+    x, caption = Scale(("step", "步")[zh]), Caption("learning-rates", title, alt)
+    return curves(caption, series, x=x, y=Scale(log=True))
 
 
 def rows(values: np.ndarray) -> str:

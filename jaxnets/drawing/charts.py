@@ -107,6 +107,22 @@ def percent(value: float) -> str:
     return f"{100 * value:.4g} %"
 
 
+class Caption(NamedTuple):
+    """A figure's name and title, and the text for those who cannot see it."""
+
+    name: str
+    title: str
+    alt: str
+
+
+class Scale(NamedTuple):
+    """How an axis looks."""
+
+    label: str = ""
+    show: Callable[[float], str] = plain  # How its numbers are written.
+    log: bool | None = None  # None decides by the range.
+
+
 class Series(NamedTuple):
     """A curve."""
 
@@ -133,114 +149,144 @@ class Line(NamedTuple):
     at: float
 
 
+class Guides(NamedTuple):
+    """What helps to read curves."""
+
+    band: Band | None = None  # Behind them.
+    level: Line | None = None  # A horizontal line.
+    marks: Sequence[Line] = ()  # Vertical ones.
+
+
+BY_RANGE, NO_GUIDES = Scale(), Guides()
+HEIGHT = 170  # Pixels between the axes' ends.
+LEVEL_STYLE = {"stroke": "ink", "stroke_width": 1, "stroke_dasharray": "4 3"}
+
+
 def curves(
-    name: str,
-    title: str,
-    alt: str,
+    caption: Caption,
     series: Sequence[Series],
     *,
-    x_label: str,
-    show: Callable[[float], str] = plain,
-    log: bool | None = None,
-    log_x: bool = False,
-    band: Band | None = None,
-    level: Line | None = None,
-    marks: Sequence[Line] = (),
+    x: Scale,
+    y: Scale = BY_RANGE,
+    guides: Guides = NO_GUIDES,
 ) -> Figure:
     """Curves over the epochs, or over another x; a pointer shows the values of an x.
 
     Args:
-      name: The figure's.
-      title: The figure's.
-      alt: The text for those who cannot see it.
+      caption: The figure's.
       series: The curves.
-      x_label: The name of x.
-      show: How numbers on the y axis are written.
-      log: Whether the y axis is logarithmic; None decides by the range.
-      log_x: Whether the x axis is.
-      band: An area behind the curves.
-      level: A horizontal line.
-      marks: Vertical lines.
+      x: The scale of x, linear unless its log is True.
+      y: The scale of y.
+      guides: An area behind the curves, and straight lines.
     """
     series = [_thinned(one) for one in series]
-    keys = [Key(one.label, _style(one.number, one.faint)) for one in series if one.label]
-    only_curves = len(keys) == len(series) and not (band or level or marks)
-    if band:
-        keys.append(Key(band.label, {"stroke": "c1", "stroke_width": 12, "stroke_opacity": 0.2}))
-    level_style = {"stroke": "ink", "stroke_width": 1, "stroke_dasharray": "4 3"}
-    keys += [Key(level.label, level_style)] if level else []
-    mark_styles = [_style(2 + number) for number in range(len(marks))]
-    keys += [Key(mark.label, style) for mark, style in zip(marks, mark_styles, strict=True)]
-    keys = keys if len(keys) > 1 else []
-    legend = _legend([label for label, _ in keys], 56)
+    keys = _keys(series, guides)
+    legend = _legend([key.label for key in keys], 56)
     legend_height = 18 * (legend[-1][2] + 1 if legend else 0)
-    top, bottom = 24 + legend_height, 40
-    figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
-    shown = [y for one in series for y in one.y]
-    shown += [*band.low, *band.high] if band else []
-    shown += [level.at] if level else []
-    known = [y for y in shown if y is not None and math.isfinite(y)]
-    x_all = sorted({x for one in series for x in one.x})
-    y = axis_of(known, top + 170, top, log=log)
-    if show is percent and max(known, default=0) <= 1:
-        y = y._replace(high=min(y.high, 1.0))
-    ticks = y.ticks()
-    texts = [show(tick) for tick in ticks]
-    if show is plain and len(set(texts)) < len(texts):  # The numbers hardly differ.
-        texts = [f"{tick:.12g}" for tick in ticks]
-    left = max(56.0, max(text_width(text, 12) for text in texts) + 12)
-    first, last = min(x_all, default=0), max(x_all, default=1)
-    one = 0.5 * (first == last)  # A single epoch stands in the middle.
-    x = Axis(first - one, last + one, left + 6, WIDTH - 14, log_x)
-    for tick, text in zip(ticks, texts, strict=True):
-        figure.line(left, y(tick), WIDTH - 8, y(tick))
-        figure.text(left - 6, y(tick) + 4, text, text_anchor="end", fill="soft")
-    _draw_x_ticks(figure, x, top + 188)
-    centre = {"text_anchor": "middle", "fill": "soft"}
-    figure.text((left + WIDTH) / 2, top + 166 + bottom, x_label, **centre)
+    top = 24 + legend_height
+    figure = Figure(caption.name, WIDTH, top + HEIGHT + 40, caption.title, caption.alt)
+    axes = _draw_axes(figure, _known(series, guides), _all_x(series), (x, y), top)
     drawn = []
     for (label, at, row), key in zip(legend, keys, strict=True):
         y_line = 10 + 18 * row
         drawn.append(element("line", x1=at, x2=at + 20, y1=y_line, y2=y_line, **key.style))
         text = {"x": at + 25, "y": 14 + 18 * row, "font_size": 12, "fill": "ink"}
         drawn.append(element("text", escape(label), **text))
-    if only_curves and keys:
+    if keys and len(keys) == len(series) and guides == NO_GUIDES:
         figure.legend(keys, legend_height, drawn)
     else:
         figure.add_all(drawn)
-    if band:
+    _draw_guides(figure, guides, axes, top)
+    for number, one in enumerate(series):
+        _draw_curve(figure, one, axes, number)
+    _draw_tips(figure, series, axes, (x, y), top)
+    return figure
+
+
+def _keys(series: Sequence[Series], guides: Guides) -> list[Key]:
+    """What a legend explains; a single curve needs none."""
+    keys = [Key(one.label, _style(one.number, one.faint)) for one in series if one.label]
+    if band := guides.band:
+        look = {"stroke": "c1", "stroke_width": 12, "stroke_opacity": 0.2}
+        keys.append(Key(band.label, look))
+    if guides.level:
+        keys.append(Key(guides.level.label, LEVEL_STYLE))
+    keys += [Key(mark.label, _style(2 + number)) for number, mark in enumerate(guides.marks)]
+    return keys if len(keys) > 1 else []
+
+
+def _all_x(series: Sequence[Series]) -> list[float]:
+    return sorted({x for one in series for x in one.x})
+
+
+def _known(series: Sequence[Series], guides: Guides) -> list[float]:
+    """The finite numbers on the y axis."""
+    shown = [y for one in series for y in one.y]
+    shown += [*guides.band.low, *guides.band.high] if guides.band else []
+    shown += [guides.level.at] if guides.level else []
+    return [y for y in shown if y is not None and math.isfinite(y)]
+
+
+def _draw_axes(
+    figure: Figure,
+    known: Sequence[float],
+    x_all: Sequence[float],
+    scales: tuple[Scale, Scale],
+    top: float,
+) -> tuple[Axis, Axis]:
+    """Draws the ticks and the label of x; returns the axes of x and y."""
+    of_x, of_y = scales
+    y = axis_of(known, top + HEIGHT, top, log=of_y.log)
+    if of_y.show is percent and max(known, default=0) <= 1:
+        y = y._replace(high=min(y.high, 1.0))
+    ticks = y.ticks()
+    texts = [of_y.show(tick) for tick in ticks]
+    if of_y.show is plain and len(set(texts)) < len(texts):  # The numbers hardly differ.
+        texts = [f"{tick:.12g}" for tick in ticks]
+    left = max(56.0, max(text_width(text, 12) for text in texts) + 12)
+    for tick, text in zip(ticks, texts, strict=True):
+        figure.line(left, y(tick), WIDTH - 8, y(tick))
+        figure.text(left - 6, y(tick) + 4, text, text_anchor="end", fill="soft")
+    first, last = min(x_all, default=0), max(x_all, default=1)
+    one = 0.5 * (first == last)  # A single epoch stands in the middle.
+    x = Axis(first - one, last + one, left + 6, WIDTH - 14, bool(of_x.log))
+    places = x.ticks(4) if x.log else {round(tick) for tick in x.ticks(6)}
+    places = [tick for tick in places if x.low <= tick <= x.high]
+    wide = (x.end - x.start) / max(len(places) - 1, 1)
+    for tick in places:
+        size = _fitting(plain(tick), 12, wide)
+        at = min(x(tick), WIDTH - 5 - text_width(plain(tick), size) / 2)
+        look = {"font_size": size, "text_anchor": "middle", "fill": "soft"}
+        figure.text(at, top + HEIGHT + 18, plain(tick), **look)
+    centre = {"text_anchor": "middle", "fill": "soft"}
+    figure.text((left + WIDTH) / 2, top + HEIGHT + 36, of_x.label, **centre)
+    return x, y
+
+
+def _draw_guides(figure: Figure, guides: Guides, axes: tuple[Axis, Axis], top: float) -> None:
+    x, y = axes
+    if band := guides.band:
         edges = [(a, low, high) for a, low, high in zip(*band[1:], strict=True)]
         edges = [edge for edge in edges if all(map(math.isfinite, edge))]
         around = [(a, low) for a, low, _ in edges] + [(a, high) for a, _, high in edges[::-1]]
         figure.add("polygon", points=_points(around, x, y), fill="c1", fill_opacity=0.2)
-    if level:
-        figure.line(left, y(level.at), WIDTH - 8, y(level.at), **level_style)
-    for mark, style in zip(marks, mark_styles, strict=True):
-        figure.line(x(mark.at), top, x(mark.at), top + 170, **style)
-    for number, one in enumerate(series):
-        style = _style(one.number, one.faint)
-        known = [(a, b) for a, b in zip(one.x, one.y, strict=True) if b is not None]
-        points = [(a, b) for a, b in known if math.isfinite(b)]
-        line = {"points": _points(points, x, y), "fill": "none", "stroke_linejoin": "round"}
-        parts = [element("polyline", **line, **style)]
-        if len(points) <= 30:
-            for a, b in points:
-                parts.append(element("circle", cx=x(a), cy=y(b), r=2.5, fill=style["stroke"]))
-        figure.add("g", "".join(parts), class_=f"s{number}")
-    _tips(figure, series, x, x_all, x_label, show, top)
-    return figure
+    if level := guides.level:
+        figure.line(x.start - 6, y(level.at), WIDTH - 8, y(level.at), **LEVEL_STYLE)
+    for number, mark in enumerate(guides.marks):
+        figure.line(x(mark.at), top, x(mark.at), top + HEIGHT, **_style(2 + number))
 
 
-def _draw_x_ticks(figure: Figure, x: Axis, y: float) -> None:
-    """Round numbers."""
-    places = x.ticks(4) if x.log else {round(tick) for tick in x.ticks(6)}
-    shown = [tick for tick in places if x.low <= tick <= x.high]
-    wide = (x.end - x.start) / max(len(shown) - 1, 1)
-    for tick in shown:
-        text = plain(tick)
-        size = _fitting(text, 12, wide)
-        at = min(x(tick), WIDTH - 5 - text_width(text, size) / 2)
-        figure.text(at, y, text, font_size=size, text_anchor="middle", fill="soft")
+def _draw_curve(figure: Figure, one: Series, axes: tuple[Axis, Axis], number: int) -> None:
+    x, y = axes
+    style = _style(one.number, one.faint)
+    known = [(a, b) for a, b in zip(one.x, one.y, strict=True) if b is not None]
+    points = [(a, b) for a, b in known if math.isfinite(b)]
+    line = {"points": _points(points, x, y), "fill": "none", "stroke_linejoin": "round"}
+    parts = [element("polyline", **line, **style)]
+    if len(points) <= 30:
+        for a, b in points:
+            parts.append(element("circle", cx=x(a), cy=y(b), r=2.5, fill=style["stroke"]))
+    figure.add("g", "".join(parts), class_=f"s{number}")
 
 
 def _style(number: int, faint: bool = False) -> dict[str, Any]:
@@ -265,25 +311,24 @@ def _thinned(one: Series) -> Series:
     return one._replace(x=[one.x[i] for i in at], y=[one.y[i] for i in at])
 
 
-def _tips(
+def _draw_tips(
     figure: Figure,
     series: Sequence[Series],
-    x: Axis,
-    x_all: Sequence[float],
-    x_label: str,
-    show: Callable[[float], str],
+    axes: tuple[Axis, Axis],
+    scales: tuple[Scale, Scale],
     top: float,
 ) -> None:
     """Adds the tips that a pointer shows at each epoch: a line, and the values in the first row."""
+    (x, _), (of_x, of_y), x_all = axes, scales, _all_x(series)
     half = (x.end - x.start) / max(len(x_all) - 1, 1) / 2
     for at in x_all:
-        values = [f"{x_label} {at:g}"]
+        values = [f"{of_x.label} {at:g}"]
         for number, one in enumerate(series):
             known = dict(zip(one.x, one.y, strict=True))
             value = known.get(at)
             if value is not None and math.isfinite(value) and number < 3:
-                values.append(f"{shortened(one.label, 14)} {show(value)}")
-        line = element("line", x1=x(at), x2=x(at), y1=top, y2=top + 170, stroke="soft")
+                values.append(f"{shortened(one.label, 14)} {of_y.show(value)}")
+        line = element("line", x1=x(at), x2=x(at), y1=top, y2=top + HEIGHT, stroke="soft")
         text = " · ".join(values)
         size = min(12, 12 * (WIDTH - 12) / text_width(text, 12))
         shown = line + element(
@@ -295,7 +340,7 @@ def _tips(
             text_anchor="middle",
             fill="ink",
         )
-        figure.tip(x(at) - half, top, 2 * half, 170, shown)
+        figure.tip(x(at) - half, top, 2 * half, HEIGHT, shown)
 
 
 def _legend(labels: Iterable[str], left: float) -> list[tuple[str, float, int]]:
@@ -312,7 +357,7 @@ def _legend(labels: Iterable[str], left: float) -> list[tuple[str, float, int]]:
     return places
 
 
-class Row(NamedTuple):
+class Marks(NamedTuple):
     """A row of marks."""
 
     name: str
@@ -322,50 +367,49 @@ class Row(NamedTuple):
 
 
 def dots(
-    name: str,
-    title: str,
-    alt: str,
-    rows: Sequence[Row],
+    caption: Caption,
+    rows: Sequence[Marks],
     labels: Sequence[str],
     *,
-    x_label: str,
-    log: bool = False,
-    show: Callable[[float], str] = plain,
+    x: Scale,
     width: int = WIDTH,
 ) -> Figure:
-    """For each row its values as marks on one axis: circles, squares and triangles."""
+    """For each row its values as marks on one axis: circles, squares and triangles.
+
+    The axis is linear unless its log is True.
+    """
     names = [shortened(row.name, width // 17) for row in rows]
     left = max([56.0, *(text_width(name, 12) + 14 for name in names)])
     right = width - max((text_width(row.note, 11) + 6 for row in rows if row.note), default=0)
     legend = _legend(labels, 12)
     top = 32 + 18 * legend[-1][2]
     height = 20 * len(rows)
-    figure = Figure(name, width, top + height + 40, title, alt)
+    figure = Figure(caption.name, width, top + height + 40, caption.title, caption.alt)
     drawn = [
         (number, row, kind, value, row.spread * (kind == len(row.values) - 1))
         for number, row in enumerate(rows)
         for kind, values in enumerate(row.values)
         for value in (values if isinstance(values, Sequence) else [values])
-        if math.isfinite(value) and (value > 0 or not log)
+        if math.isfinite(value) and (value > 0 or not x.log)
     ]
     ends = [end for *_, value, spread in drawn for end in (value - spread, value + spread)]
-    axis = axis_of(ends, left + 8, right - 22, log=log)
-    if show is percent and max(ends, default=0) <= 1:  # No score is above 100 %.
+    axis = axis_of(ends, left + 8, right - 22, log=bool(x.log))
+    if x.show is percent and max(ends, default=0) <= 1:  # No score is above 100 %.
         axis = axis._replace(high=min(axis.high, 1.0))
     for tick in axis.ticks(4):
         figure.line(axis(tick), top, axis(tick), top + height)
         figure.text(
             axis(tick),
             top + height + 16,
-            show(tick),
+            x.show(tick),
             text_anchor="middle",
             fill="soft",
             font_size=11,
         )
-    figure.text((left + right) / 2, top + height + 34, x_label, text_anchor="middle", fill="soft")
-    for number, (label, x, row) in enumerate(legend):
-        _mark(figure, number, x + 5, 10 + 18 * row)
-        figure.text(x + 14, 14 + 18 * row, label)
+    figure.text((left + right) / 2, top + height + 34, x.label, text_anchor="middle", fill="soft")
+    for number, (label, at, row) in enumerate(legend):
+        _mark(figure, number, at + 5, 10 + 18 * row)
+        figure.text(at + 14, 14 + 18 * row, label)
     for number, row in enumerate(rows):
         y = top + 20 * number + 10
         figure.line(left, y, right - 14, y, stroke_dasharray="1 3")
@@ -373,7 +417,7 @@ def dots(
         figure.text(right, y + 4, row.note, font_size=11)
     for number, row, kind, value, spread in drawn:
         y = top + 20 * number + 10
-        hint = escape(f"{row.name}, {labels[kind]}: {show(value)}")
+        hint = escape(f"{row.name}, {labels[kind]}: {x.show(value)}")
         if spread:
             ends = axis(value - spread), axis(value + spread)
             figure.line(ends[0], y, ends[1], y, stroke=SERIES[kind], stroke_width=2)
@@ -396,9 +440,7 @@ def _mark(
 
 
 def matrix(
-    name: str,
-    title: str,
-    alt: str,
+    caption: Caption,
     counts: np.ndarray,
     names: Sequence[str],
     *,
@@ -409,7 +451,7 @@ def matrix(
     size = len(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if size > MAX_NAMED:
-        figure = Figure(name, WIDTH, WIDTH + 10, title, alt)
+        figure = Figure(caption.name, WIDTH, WIDTH + 10, caption.title, caption.alt)
         figure.text(WIDTH / 2 + 10, 16, column_label, text_anchor="middle", fill="soft")
         _upright(figure, 16, WIDTH / 2, row_label)
         side = WIDTH - 40
@@ -422,7 +464,8 @@ def matrix(
     cell = (WIDTH - left - 6) / size
     turned = longest > cell - 4
     top = 28 + (longest if turned else 14)
-    figure = Figure(name, WIDTH, top + cell * size + 8, title, alt)
+    height = top + cell * size + 8
+    figure = Figure(caption.name, WIDTH, height, caption.title, caption.alt)
     figure.text(left + cell * size / 2, 14, column_label, text_anchor="middle", fill="soft")
     _upright(figure, 14, top + cell * size / 2, row_label)
     number_size = min(11.0, cell / 2.4)
@@ -479,9 +522,7 @@ def _fitting(text: str, size: float, width: float) -> float:
 
 
 def reliability(
-    name: str,
-    title: str,
-    alt: str,
+    caption: Caption,
     accuracy: np.ndarray,
     share: np.ndarray,
     *,
@@ -493,7 +534,7 @@ def reliability(
 
     The bins have equal widths.
     """
-    figure, left, side = Figure(name, WIDTH, 330, title, alt), 56, 200
+    figure, left, side = Figure(caption.name, WIDTH, 330, caption.title, caption.alt), 56, 200
     x = Axis(0, 1, left, WIDTH - 24)
     y = Axis(0, 1, 14 + side, 14)
     for tick in (0, 0.25, 0.5, 0.75, 1):

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, show
-from jaxnets.drawing.charts import Line, Series, curves
+from jaxnets.drawing.charts import Caption, Guides, Line, Scale, Series, curves
 from jaxnets.drawing.svg import Figure
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
@@ -188,10 +188,9 @@ def plot(found: RangeTest, config: Config) -> Figure:
     # An explosion would leave the curves flat lines: what is much higher than the start is cut.
     top = max(1.1 * found.smoothed[0], 1.1 * np.median(found.smoothed), 1.05 * min(found.losses))
     rates = {found.steepest: _("falls fastest"), found.lowest: _("lowest")}
+    title = _("{}: training loss by learning rate", config.model)
     return curves(
-        "lr_find",
-        _("{}: training loss by learning rate", config.model),
-        suggestion(found, config),
+        Caption("lr_find", title, suggestion(found, config)),
         [
             Series(name, found.rates, [min(loss, top) for loss in losses], 0, faint)
             for name, losses, faint in (
@@ -199,9 +198,8 @@ def plot(found: RangeTest, config: Config) -> Figure:
                 (_("smoothed"), found.smoothed.tolist(), False),
             )
         ],
-        x_label=_("learning rate"),
-        log_x=True,
-        marks=[Line(f"{name}: {rate:.2g}", rate) for rate, name in rates.items()],
+        x=Scale(_("learning rate"), log=True),
+        guides=Guides(marks=[Line(f"{name}: {rate:.2g}", rate) for rate, name in rates.items()]),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from jaxnets.display import four_digits, table
-from jaxnets.drawing.charts import Row, dots
+from jaxnets.drawing.charts import Caption, Marks, Scale, dots
 from jaxnets.drawing.svg import Figure
 from jaxnets.language import _, speaking
 from jaxnets.tune.many import TrainingSummary
@@ -206,8 +206,9 @@ def plot(search: Search) -> Figure:
         mean = statistics.mean(scores)
         deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
         note = f"{mean:.4f}" + f", {len(runs)} seeds" * (search.race_from is not None)
-        rows.append(Row(search.name(point), [scores, mean], deviation, note))
+        rows.append(Marks(search.name(point), [scores, mean], deviation, note))
     title = f"{search.plain_flags['model']}: validation accuracy"
     alt = "; ".join(f"{row.name} {row.note} ± {row.spread:.4f}" for row in rows)
     labels = ["a seed", "mean ± standard deviation"]
-    return dots("search", title, alt, rows, labels, x_label="validation accuracy", width=640)
+    caption, scale = Caption("search", title, alt), Scale("validation accuracy")
+    return dots(caption, rows, labels, x=scale, width=640)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.drawing.charts import Series, curves, matrix, percent, plain
+from jaxnets.drawing.charts import Caption, Scale, Series, curves, matrix, percent, plain
 from jaxnets.drawing.svg import Figure
 from jaxnets.errors import UserError
 from jaxnets.metrics import Metrics
@@ -48,17 +48,16 @@ def _learning(history: Sequence[dict[str, Any]]) -> Figure:
             continue
         last = [f"{one.label} {show(one.y[-1])}" for one in series if one.y[-1] is not None]
         alt = f"{name} after epoch {epochs[-1]}: {', '.join(last)}."
-        drawn.append(curves(name, name, alt, series, x_label="epoch", show=show))
+        drawn.append(curves(Caption(name, name, alt), series, x=Scale("epoch"), y=Scale(show=show)))
     return Figure.grid("history", f"after epoch {epochs[-1]}", [drawn])
 
 
 def _confusion(metrics: Metrics) -> Figure:
     """The confusion matrix; the classes are named by their numbers."""
     counts = np.asarray(metrics.confusion)
+    alt = f"{metrics.correct} of {metrics.count} are right."
     return matrix(
-        "confusion",
-        "confusion matrix",
-        f"{metrics.correct} of {metrics.count} are right.",
+        Caption("confusion", "confusion matrix", alt),
         counts,
         [str(number) for number in range(len(counts))],
         row_label="label",

@@ -8,7 +8,16 @@ import numpy as np
 from jaxnets.deploy.abtest.sequential import EXPECTED, MIN_USERS, moments
 from jaxnets.deploy.abtest.trial import Plan, Trial
 from jaxnets.display import printable, table
-from jaxnets.drawing.charts import MAX_POINTS, Band, Line, Series, curves
+from jaxnets.drawing.charts import (
+    MAX_POINTS,
+    Band,
+    Caption,
+    Guides,
+    Line,
+    Scale,
+    Series,
+    curves,
+)
 from jaxnets.drawing.svg import Figure
 from jaxnets.language import N_, _, speaking
 from jaxnets.proportions import two_sided_z
@@ -278,21 +287,23 @@ def plot(trial: Trial) -> Figure:
     errors = np.sqrt(moments(trial.values)[1][at] / users)
     half = 100 * two_sided_z(trial.plan.alpha) * errors
     decided = trial.decided_at
+    alt = _(
+        "After {} users the difference is {}, its interval that holds at all looks {} to {}.",
+        f"{trial.count:,}",
+        *(f"{value:.2f}" for value in (estimate[-1], low[-1], high[-1])),
+    )
+    guides = Guides(
+        Band(_("{} at all looks together", level), users, low.tolist(), high.tolist()),
+        Line(_("no difference"), 0.0),
+        [Line(_("decided after {} users", f"{decided:,}"), decided)] if decided else [],
+    )
     return curves(
-        "abtest",
-        _("B - A in percentage points of accuracy"),
-        _(
-            "After {} users the difference is {}, its interval that holds at all looks {} to {}.",
-            f"{trial.count:,}",
-            *(f"{value:.2f}" for value in (estimate[-1], low[-1], high[-1])),
-        ),
+        Caption("abtest", _("B - A in percentage points of accuracy"), alt),
         [
             Series(_("difference B - A"), users, estimate.tolist(), 0),
             Series(_("{} at one look", level), users, (estimate - half).tolist(), 1),
             Series("", users, (estimate + half).tolist(), 1),
         ],
-        x_label=_("users"),
-        band=Band(_("{} at all looks together", level), users, low.tolist(), high.tolist()),
-        level=Line(_("no difference"), 0.0),
-        marks=[Line(_("decided after {} users", f"{decided:,}"), decided)] if decided else [],
+        x=Scale(_("users")),
+        guides=guides,
     )

@@ -9,7 +9,9 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.display import printable, shortened
 from jaxnets.drawing.charts import (
     WIDTH,
-    Row,
+    Caption,
+    Marks,
+    Scale,
     Series,
     curves,
     dots,
@@ -66,7 +68,8 @@ def learning_figures(runs: Sequence[RunFacts]) -> list[Figure]:
             show = percent if name in SHARES else plain
             alt = f"{title}" + _(". ") + _("; ").join(_from_to(one, show) for one in series[:6])
             log = None if name in ("loss", "speed") else False
-            found.append(curves(name, title, alt, series, x_label=_("epoch"), show=show, log=log))
+            y = Scale(show=show, log=log)
+            found.append(curves(Caption(name, title, alt), series, x=Scale(_("epoch")), y=y))
     return found
 
 
@@ -95,9 +98,7 @@ def confusion_figure(found: Predictions, names: Sequence[str]) -> Figure:
         *(format(found.right.sum(), ","), format(len(found.labels), ","), worst),
     )
     return matrix(
-        "confusion",
-        _("Confusion matrix"),
-        alt,
+        Caption("confusion", _("Confusion matrix"), alt),
         counts,
         [printable(n) for n in names],
         row_label=_("label"),
@@ -111,22 +112,21 @@ def scores_figure(scores: ClassScores, names: Sequence[str]) -> Figure:
     if len(names) > MAX_CLASS_ROWS:
         order = np.argsort(scores.f1, kind="stable")[:MAX_CLASS_ROWS]  # NaN is the last.
         title = _("The {} classes with the lowest F1", MAX_CLASS_ROWS)
-    rows = [Row(printable(names[k]), [float(x[k]) for x in scores[:3]]) for k in order.tolist()]
+    rows = [Marks(printable(names[k]), [float(x[k]) for x in scores[:3]]) for k in order.tolist()]
     worst = int(np.nan_to_num(scores.f1, nan=2).argmin())
     alt = _("Lowest F1: class {} with {}.", names[worst], percent(float(scores.f1[worst])))
     labels = [_("precision"), _("recall"), _("F1")]
-    return dots("scores", title, alt, rows, labels, x_label=_("score"), show=percent)
+    return dots(Caption("scores", title, alt), rows, labels, x=Scale(_("score"), percent))
 
 
 def calibration_figure(found: Calibration) -> Figure:
     """The figure of the network's accuracy by its confidence."""
+    alt = _(
+        "Expected calibration error {}. On the dashed line, confidence equals accuracy.",
+        percent(found.error),
+    )
     return reliability(
-        "calibration",
-        _("Calibration"),
-        _(
-            "Expected calibration error {}. On the dashed line, confidence equals accuracy.",
-            percent(found.error),
-        ),
+        Caption("calibration", _("Calibration"), alt),
         np.nan_to_num(found.accuracy),
         found.share,
         x_label=_("confidence"),
@@ -273,27 +273,21 @@ def _in_few_letters(name: str, most: int = 22) -> str:
 
 def norms_figure(found: Sequence[Norms]) -> Figure:
     """Each layer's weights, gradient and update on a logarithmic axis."""
-    rows = [Row(_in_few_letters(one.layer), one[1:]) for one in found]
+    rows = [Marks(_in_few_letters(one.layer), one[1:]) for one in found]
     ratios = [one.update / one.weights if one.weights else 0.0 for one in found]
     worst = int(np.argmax(ratios))
     found_in = plain(ratios[worst]), found[worst].layer
     alt = _("The largest ratio of update to weights: {} in {}.", *found_in)
     labels = [_("weights"), _("gradient"), _("update")]
-    return dots(
-        "norms",
-        _("Size of weights, gradients and updates"),
-        alt,
-        rows,
-        labels,
-        x_label=_("norm"),
-        log=True,
-    )
+    caption = Caption("norms", _("Size of weights, gradients and updates"), alt)
+    return dots(caption, rows, labels, x=Scale(_("norm"), log=True))
 
 
 def ledger_figure(found: Sequence[Entry]) -> Figure:
     """Each array's relative errors in three precisions on a logarithmic axis."""
     rows = [
-        Row(_in_few_letters(f"{one.layer}.{one.array}"), list(one.errors.values())) for one in found
+        Marks(_in_few_letters(f"{one.layer}.{one.array}"), list(one.errors.values()))
+        for one in found
     ]
     error, entry, dtype = max(
         (error, f"{entry.layer}.{entry.array}", dtype)
@@ -301,13 +295,6 @@ def ledger_figure(found: Sequence[Entry]) -> Figure:
         for dtype, error in entry.errors.items()
     )
     alt = _("The largest relative error: {} in {} ({}).", format(error, ".1e"), entry, dtype)
-    return dots(
-        "ledger",
-        _("Relative error of each gradient by hand"),
-        alt,
-        rows,
-        list(found[0].errors),
-        x_label=_("relative error"),
-        log=True,
-        show=lambda x: f"{x:.0e}",
-    )
+    caption = Caption("ledger", _("Relative error of each gradient by hand"), alt)
+    scale = Scale(_("relative error"), lambda x: f"{x:.0e}", log=True)
+    return dots(caption, rows, list(found[0].errors), x=scale)

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Mapping, Sequence
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +47,11 @@ def speaking(language: str | None) -> Generator[None]:
     language = _of_locale() if language is None else language
     if language not in LANGUAGES:
         raise ValueError(f"expected one of {', '.join(LANGUAGES)} as language, got {language!r}")
-    token = speak({} if language == "en" else _read(Path(__file__).with_name("zh.po")))
+    token = _texts.set({} if language == "en" else _read(Path(__file__).with_name("zh.po")))
     try:
         yield
     finally:
         _texts.reset(token)
-
-
-def speak(texts: Mapping[str, str] | None) -> Token[Mapping[str, str] | None]:
-    """Lets `_` say texts as given here, each after the English one; None is English."""
-    return _texts.set(texts)
 
 
 class Text:

@@ -352,12 +352,22 @@ def bubblewrap(_bubblewrap_starts):
     return Sandbox()
 
 
+@pytest.fixture
+def judge_in_float64(monkeypatch):
+    """The judge compares in float64 alone, a third of its time; gradcheck has the rest."""
+    from jaxnets.course.exercises import judge
+
+    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+
+
 @pytest.fixture(scope="session")
 def relu_cases():
     """The exercise relu in its first setting, in float64."""
-    from jaxnets.course.exercises.judge import cases_of
+    from jaxnets.course.exercises import judge
 
-    return cases_of("relu_backward")[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "PRECISIONS", ("float64",))
+        return judge.cases_of("relu_backward")[:1]
 
 
 @pytest.fixture(scope="session")

@@ -42,13 +42,16 @@ from jaxnets.course.exercises.catalogue import (
     imports_of,
 )
 from jaxnets.course.exercises.compute import check_sheet
-from jaxnets.course.exercises.drawn import drawn_settings
+from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import parse_exercise, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.course.exercises.student import near, shown
 from jaxnets.errors import UserError
+from jaxnets.gradcheck.compare import PRECISIONS
 from jaxnets.language import _, speaking
 from jaxnets.training.step import make_train_step
+
+pytestmark = pytest.mark.usefixtures("judge_in_float64")
 
 
 @pytest.fixture
@@ -177,7 +180,8 @@ def test_a_new_exercise_is_judged_blank_wrong_and_solved(run_command, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_bug_is_judged_with_its_cache_and_at_ties(run_command, mine):
+def test_a_bug_is_judged_with_its_cache_and_at_ties(run_command, mine, monkeypatch):
+    monkeypatch.setattr(judge, "PRECISIONS", PRECISIONS)
     text = EXERCISES["bug12"].text()
     outcome = run_command("gradcheck", f"--mine={mine(text)}", "--hint")
     assert outcome.status == 1 and "bug12: FAILED: dx is wrong" in outcome.out
@@ -392,19 +396,18 @@ def batch_norm_of_small_batches(cache, dy, **static):
         slow("batch_norm", batch_norm_of_small_batches, 'd_params["scale"]'),
     ],
 )
-def test_a_mistake_that_few_shapes_or_rates_show_is_found(name, function, wrong, monkeypatch):
-    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+def test_a_mistake_that_few_shapes_or_rates_show_is_found(name, function, wrong):
     function.__name__ = f"{name}_backward"
     assert jaxnets.judge(function).wrong == (wrong,)
 
 
 def test_drawn_settings_are_reproducible_and_reach_far():
     for name, rule in RULES.items():
-        first, second = (drawn_settings(name, rule) for _ in range(2))
-        assert first == second and first != drawn_settings(f"{name}s", rule)
+        first, second = (small_settings(name, rule) for _ in range(2))
+        assert first == second and first != small_settings(f"{name}s", rule)
         assert any(setting.x[0] > 8 for setting in first)
         assert any(len(set(setting.x)) == 1 for setting in first)
-    rates = [setting.static["rate"] for setting in drawn_settings("dropout", RULES["dropout"])]
+    rates = [setting.static["rate"] for setting in small_settings("dropout", RULES["dropout"])]
     assert [int(6 * rate) for rate in rates] == list(range(6))
 
 

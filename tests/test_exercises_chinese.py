@@ -8,7 +8,6 @@ import tomllib
 import pytest
 from conftest import ROOT
 
-from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import BETS, BUGS, EXERCISES, SHEETS
 from jaxnets.course.exercises.student import shown
 from jaxnets.language import _, speaking
@@ -54,8 +53,9 @@ def test_list_and_numbers_are_chinese_and_json_is_english(run_command, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_judge_answers_in_chinese_by_flag_and_locale(run_command, tmp_path, monkeypatch):
-    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+def test_the_judge_answers_in_chinese_by_flag_and_locale(
+    run_command, tmp_path, monkeypatch, judge_in_float64
+):
     path = tmp_path / "mine.py"
     path.write_text("def relu_backward(cache, dy):\n    return 2 * dy * (cache > 0)\n")
     mine = f"--mine={path}"
@@ -96,8 +96,9 @@ def test_a_chinese_file_has_english_code_and_no_english_sentence(name):
 
 
 @pytest.mark.slow
-def test_a_chinese_file_passes_once_it_is_solved(run_command, tmp_path, monkeypatch):
-    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+def test_a_chinese_file_passes_once_it_is_solved(
+    run_command, tmp_path, monkeypatch, judge_in_float64
+):
     monkeypatch.chdir(tmp_path)
     outcome = run_command("exercise", "new", "dense", "--language=zh")
     assert outcome.out.splitlines() == [

@@ -8,7 +8,6 @@ import pytest
 from conftest import ROOT
 
 import jaxnets
-from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.passes import Call, run_source
 from jaxnets.language import speaking
 
@@ -26,10 +25,7 @@ IMAGES = np.ones((2, 6, 6, 2)), {"kernel": np.ones((3, 3, 2, 3))}
 CONV = Call("float64", IMAGES, np.ones((2, 6, 6, 3)), {}, ("kernel",))
 
 
-@pytest.fixture(autouse=True)
-def in_float64_alone(monkeypatch):
-    """The most exact precision takes a third of the time."""
-    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+pytestmark = pytest.mark.usefixtures("judge_in_float64")
 
 
 def said(lines, call=DENSE, *others, unpacked="x, params = cache"):

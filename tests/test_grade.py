@@ -267,7 +267,7 @@ def test_rows_are_printed_as_they_come(submissions, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[1].split() == ["ann", "compute7", "passed"]
 
 
-def test_a_grading_that_is_stopped_ends_what_runs(submissions, bubblewrap):
+def test_a_grading_that_is_stopped_ends_what_runs(submissions, bubblewrap, judge_in_float64):
     """It would wait for ever else."""
     sleeping = relu("getattr(__import__('time'), 'sleep')(10 ** 9)")
     jobs = submissions_in(str(submissions({"ann.toml": SHEET, "zoe": sleeping})))
@@ -276,7 +276,9 @@ def test_a_grading_that_is_stopped_ends_what_runs(submissions, bubblewrap):
     grades.close()
 
 
-def test_numbers_and_passes_are_graded_in_one_table(submissions, bubblewrap, run_command, tmp_path):
+def test_numbers_and_passes_are_graded_in_one_table(
+    submissions, bubblewrap, run_command, tmp_path, judge_in_float64
+):
     files = {
         "ann": relu(RIGHT),
         "ben.toml": 'exercise = "compute7"\nmean = 4\nsum = 4\n',

@@ -28,13 +28,8 @@ def softmax_cross_entropy_backward(cache, d_losses):
     p, labels = cache
     return (p - probabilities_of(labels, p.shape[-1], p.dtype)) * d_losses[:, None]
 """
+pytestmark = pytest.mark.usefixtures("judge_in_float64")
 MARK = "\nopen({!r}, 'a').write('ran')\n"
-
-
-@pytest.fixture(autouse=True)
-def quick_judge(monkeypatch):
-    """The judge compares in float64 alone: a third of its time."""
-    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
 
 
 @pytest.fixture

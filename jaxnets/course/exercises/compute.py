@@ -82,7 +82,7 @@ def _answered(sheet: Sheet, question: Question, text: str, common: Any) -> Answe
     if text in ("", '""', "''"):
         return Answered(question.name, BLANK)
     try:
-        given = _value(text.strip("\"'"))
+        given = _read_answer(text.strip("\"'"))
     except ValueError as error:
         return Answered(question.name, WRONG, str(error))
     wanted, got = _shape(question.answer), _shape(given)
@@ -123,7 +123,7 @@ def _cause(given: np.ndarray, right: np.ndarray) -> str:
     return _("{} of {} numbers are wrong", wrong, len(pairs)) if wrong < len(pairs) else ""
 
 
-def _value(text: str) -> Any:
+def _read_answer(text: str) -> Any:
     """Reads a number or nested rows of numbers; a row may be in brackets of either kind.
 
     Raises:
@@ -139,7 +139,7 @@ def _value(text: str) -> Any:
                 raise ValueError(_("one bracket too many in {}", shortened(text, MAX_TEXT)))
             rows[-1].append(row)
         elif part != "," and part.strip():
-            rows[-1].append(_number(part.strip("\"' ")))
+            rows[-1].append(_read_number(part.strip("\"' ")))
         if len(rows) > MAX_DEPTH:
             raise ValueError(_("too many brackets in {}", shortened(text, MAX_TEXT)))
     if len(rows) > 1:
@@ -149,7 +149,7 @@ def _value(text: str) -> Any:
     return rows[0][0]
 
 
-def _number(text: str) -> float:
+def _read_number(text: str) -> float:
     """Reads a number, or a fraction as 1/8.
 
     Raises:

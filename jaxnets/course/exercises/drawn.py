@@ -1,5 +1,6 @@
 """Settings drawn for the judge beside the declared ones: shapes, batches, rates, strides.
 
+They are smaller than those of `gradcheck`, so that a student's loop over elements is compiled soon.
 The draw is the same in every process: what passes at home passes where it is graded.
 """
 
@@ -17,7 +18,7 @@ BATCHES = [None, (1, 9), (10, 20), None, (21, 40), (21, 40)]
 Sizes = Callable[[int], tuple[int, ...]]  # Draws so many sizes, the batch's first.
 
 
-def drawn_settings(layer: str, rule: LayerRule) -> list[Setting]:
+def small_settings(layer: str, rule: LayerRule) -> list[Setting]:
     """Draws calls of a layer.
 
     Args:
@@ -35,7 +36,7 @@ def drawn_settings(layer: str, rule: LayerRule) -> list[Setting]:
             return (*_integers(random, low, high, 1), *_integers(random, 1, LARGEST, count - 1))
 
         like = rule.settings[number % len(rule.settings)]
-        x, params, static = _drawn(layer, like, sizes, random)
+        x, params, static = _small_like(layer, like, sizes, random)
         if "rate" in static:  # One in each part of 0 to 1.
             static = {"rate": round((number + random.uniform()) / len(BATCHES), 2)}
         padding = min(like.padding, x[0] - 2)  # Rows that a mask leaves out, but for two.
@@ -47,7 +48,7 @@ def _integers(random: np.random.Generator, low: int, high: int, count: int) -> t
     return tuple(map(int, random.integers(low, high + 1, count)))
 
 
-def _drawn(
+def _small_like(
     layer: str, like: Setting, sizes: Sizes, random: np.random.Generator
 ) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]], dict[str, Any]]:
     """Draws x, params and static of a setting like a declared one."""

@@ -22,7 +22,7 @@ from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.course.exercises import tasks
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
-from jaxnets.course.exercises.drawn import drawn_settings
+from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import exercises_in, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, answers_of, run_source
 from jaxnets.errors import unknown
@@ -149,7 +149,7 @@ def layer_of(exercise: Blank | Bug) -> LayerRule:
 
 
 def cases_of(function: str) -> list[Any]:
-    """A list of Case: a layer in all its settings and precisions. Of a Task, one of tasks.Case.
+    """A list of Case: a layer in all its settings and precisions. Of a Task, one of tasks.TaskCase.
 
     Each precision is compiled as one program. In float64 a layer is tried in drawn settings too,
     without differences.
@@ -163,7 +163,7 @@ def cases_of(function: str) -> list[Any]:
     for dtype in PRECISIONS:
         settings = [one for one in declared if math.prod(one.x) <= MOST_NUMBERS]
         if dtype == "float64":
-            settings = [*declared, *drawn_settings(exercise.layer, rule)]
+            settings = [*declared, *small_settings(exercise.layer, rule)]
         problems = [whole_problem_of(rule, setting) for setting in settings]
         with precision(dtype):
             whole = [problem.at(dtype) for problem in problems]

@@ -142,7 +142,7 @@ def csv_of(students: Sequence[Student]) -> str:
     rows: list[list[str]] = [["name", *exercises, "points", "maximum", "status"]]
     for student in students:
         numbers = [*(mark.points for mark in student.marks), student.points, student.most]
-        rows.append([_cell(student.name), *map(_number, numbers), _cell(_status(student))])
+        rows.append([_cell(student.name), *map(_plain_points, numbers), _cell(_status(student))])
     return EXCEL + _rows(rows, "\r\n")
 
 
@@ -169,7 +169,7 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.lstrip().startswith(FORMULA) else text
 
 
-def _number(value: float) -> str:
+def _plain_points(value: float) -> str:
     return f"{value:g}"
 
 
@@ -231,13 +231,13 @@ def feedback(student: Student) -> str:
 
     It has nothing of another student's, and of the answers no more than the judge says at home.
     """
-    got = printable(student.name), _number(student.points), _number(student.most)
+    got = printable(student.name), _plain_points(student.points), _plain_points(student.most)
     rows = []
     for mark in student.marks:
         result = _("passed") if mark.passed else _("not right yet")
         if mark.grade is None:
             result = _("not handed in")
-        points = _("{} of {}", _number(mark.points), _number(mark.most))
+        points = _("{} of {}", _plain_points(mark.points), _plain_points(mark.most))
         rows.append([mark.exercise.name, points, result])
     lines = [_("{}: {} of {} points", *got), "", *display.table(rows, "<<<")]
     for mark in student.marks:

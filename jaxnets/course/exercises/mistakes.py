@@ -103,7 +103,7 @@ class Operand(NamedTuple):
         return isinstance(self.value, jax.Array | np.ndarray) and self.value.ndim > 0
 
 
-class Place(NamedTuple):
+class FailedCode(NamedTuple):
     """The place in a student's code that has failed."""
 
     frame: FrameType
@@ -130,11 +130,11 @@ def mistake(error: BaseException, file: str) -> str:
     """Says what is wrong in a student's file: its line, and the shapes of the arrays there."""
     if isinstance(error, RecursionError):
         return _("it calls itself without an end")
-    place = _place(error, file)
-    return _("line {}: {}", place.line, _reason(error, place)) if place else _plain(error)
+    failed = _failed_code(error, file)
+    return _("line {}: {}", failed.line, _reason(error, failed)) if failed else _plain(error)
 
 
-def _place(error: BaseException, file: str) -> Place | None:
+def _failed_code(error: BaseException, file: str) -> FailedCode | None:
     """The last step of a traceback in the student's file."""
     steps, step = [], error.__traceback__
     while step:
@@ -159,32 +159,32 @@ def _place(error: BaseException, file: str) -> Place | None:
     where = (line, start, end, stop)
     found = [node for node in nodes if isinstance(node, ast.expr) and _where(node) == where]
     statement = statements[-1] if statements else None  # The innermost one: the walk goes inwards.
-    return Place(last.tb_frame, last.tb_lineno, source, statement, found[0] if found else None)
+    return FailedCode(last.tb_frame, last.tb_lineno, source, statement, found[0] if found else None)
 
 
 def _where(node: ast.expr) -> tuple[int | None, ...]:
     return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
 
 
-def _reason(error: BaseException, place: Place) -> str:
-    node = place.node
+def _reason(error: BaseException, failed: FailedCode) -> str:
+    node = failed.node
     if isinstance(error, NameError) and isinstance(node, ast.Name):
-        return _no_name(error, node.id, place)
+        return _no_name(error, node.id, failed)
     if isinstance(error, AttributeError) and isinstance(node, ast.Attribute):
-        return _no_attribute(node, place)
+        return _no_attribute(node, failed)
     if isinstance(error, KeyError) and isinstance(node, ast.Subscript):
-        owner, key = place.operand(node.value), place.operand(node.slice)
+        owner, key = failed.operand(node.value), failed.operand(node.slice)
         if isinstance(owner.value, Mapping):
             known = ", ".join(owner.value)
             return _("{} has no {} here; it has {}", owner.text, key.text, known)
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-        array = place.operand(node.value)
+        array = failed.operand(node.value)
         if isinstance(array.value, jax.Array):
-            return _in_place(array.text, node, place)
-    operands = [place.operand(part) for part in _parts(node)]
+            return _in_place(array.text, node, failed)
+    operands = [failed.operand(part) for part in _parts(node)]
     if isinstance(error, TypeError):
         if isinstance(node, ast.Call):
-            function = place.operand(node.func)
+            function = failed.operand(node.func)
             if function.value is not UNKNOWN and not callable(function.value):
                 return _("{} is {}, not a function", function.text, kind_of(function.value))
         for operand in operands:
@@ -215,30 +215,30 @@ def _parts(node: ast.AST | None) -> Iterator[ast.expr]:
             yield node
 
 
-def _no_name(error: NameError, name: str, place: Place) -> str:
+def _no_name(error: NameError, name: str, failed: FailedCode) -> str:
     if isinstance(error, UnboundLocalError):
         return _("{} has no value yet", name)
     if name in IMPORTS:
         return _("{} is not defined; the file needs the line {}", name, IMPORTS[name])
-    for owner, value in place.names.items():
+    for owner, value in failed.names.items():
         if isinstance(value, Mapping) and name in value:
             entry = f'{owner}["{name}"]'
             return _(NOT_DEFINED, name, entry)
     modules = {
         alias: value.__name__
-        for alias, value in place.frame.f_globals.items()
+        for alias, value in failed.frame.f_globals.items()
         if isinstance(value, ModuleType)
     }
     for alias, module in modules.items():
         if module == name:
             return _(NOT_DEFINED, name, alias)
-    if near := nearest(name, [*place.names, *modules]):
+    if near := nearest(name, [*failed.names, *modules]):
         return _(NOT_DEFINED, name, near)
-    return _("{} is not defined; the names here are {}", name, ", ".join(place.names))
+    return _("{} is not defined; the names here are {}", name, ", ".join(failed.names))
 
 
-def _no_attribute(node: ast.Attribute, place: Place) -> str:
-    owner, name = place.operand(node.value), node.attr
+def _no_attribute(node: ast.Attribute, failed: FailedCode) -> str:
+    owner, name = failed.operand(node.value), node.attr
     if said := _no_array(owner):
         return said
     if isinstance(owner.value, jax.Array | np.ndarray):
@@ -251,16 +251,16 @@ def _no_attribute(node: ast.Attribute, place: Place) -> str:
     return said + _("; did you mean {}?", near) if near else said
 
 
-def _in_place(array: str, node: ast.Subscript, place: Place) -> str:
-    index = place.operand(node.slice).text
+def _in_place(array: str, node: ast.Subscript, failed: FailedCode) -> str:
+    index = failed.operand(node.slice).text
     how, value = "set", "..."
-    match place.statement:
+    match failed.statement:
         case ast.Assign(value=new):
-            value = place.operand(new).text
+            value = failed.operand(new).text
         case ast.AugAssign(op=operator, value=new) if type(operator) in IN_PLACE:
-            how, value = IN_PLACE[type(operator)], place.operand(new).text
+            how, value = IN_PLACE[type(operator)], failed.operand(new).text
         case ast.AugAssign(op=ast.Sub(), value=new):
-            how, value = "add", f"-({place.operand(new).text})"
+            how, value = "add", f"-({failed.operand(new).text})"
     right = f"{array} = {array}.at[{index}].{how}({value})"
     return _("an array of JAX does not change in place; write {}", right)
 

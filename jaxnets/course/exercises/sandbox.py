@@ -30,7 +30,7 @@ STARTED = b"started\n"  # A child says it where the submission's time begins.
 START = 300  # Seconds until then, on a busy machine.
 KILLED = (137, -9)  # The status of a process that SIGKILL has ended, of bubblewrap and of Python.
 COUNTS_ALONE = (5, 14)  # The first Linux that counts the processes of each sandbox.
-MOST_ANSWER = 1 << 23  # Bytes; the largest right answer has 170 kB.
+MOST_ANSWER = 1 << 23  # Bytes; the largest right answer has 0.4 MB.
 
 INSTALL = Text(
     "expected bubblewrap, in which submissions run; install it (Debian, Ubuntu: sudo apt install "

@@ -23,25 +23,25 @@ MAX_ARGUMENT = 60  # Characters of an argument in a hint.
 Numbers = Mapping[str, np.ndarray]
 
 
-class Case(NamedTuple):
+class TaskCase(NamedTuple):
     """One call of the function, and its right results."""
 
     call: PlainCall
     right: Numbers
 
 
-def cases_of(task: Task) -> list[Case]:
+def cases_of(task: Task) -> list[TaskCase]:
     """The calls of a task, with the right results."""
     found = []
     for arguments, settings, results, *functions in RUNS[task.name]():
         names = dict(zip(task.returns, results, strict=True))
         right = {name: np.asarray(value, np.float64) for name, value in names.items()}
-        found.append(Case(PlainCall(arguments, settings, task.returns, *functions), right))
+        found.append(TaskCase(PlainCall(arguments, settings, task.returns, *functions), right))
     return found
 
 
 def compared(
-    task: Task, cases: Sequence[Case], answers: Sequence[Numbers], hint: bool
+    task: Task, cases: Sequence[TaskCase], answers: Sequence[Numbers], hint: bool
 ) -> tuple[bool, tuple[str, ...], str, None, tuple[str, ...]]:
     """Whether all results are right, the wrong ones, the cause, and hints: a Verdict's fields."""
     pairs = list(zip(cases, answers, strict=True))
@@ -72,7 +72,7 @@ def compared(
 
 
 def causes_of(
-    task: Task, cases: Sequence[Case], answers: Sequence[Numbers], first: str
+    task: Task, cases: Sequence[TaskCase], answers: Sequence[Numbers], first: str
 ) -> tuple[Cause, ...]:
     """The usual mistakes, one or two, that lead to these answers; empty if none does.
 
@@ -95,7 +95,7 @@ def causes_of(
 def _leads_to(
     source: str,
     task: Task,
-    cases: Sequence[Case],
+    cases: Sequence[TaskCase],
     answers: Sequence[Numbers],
     names: Sequence[str],
 ) -> bool:

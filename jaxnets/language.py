@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import functools
 import json
 import locale
 import os
@@ -95,6 +96,7 @@ def _of_locale() -> str:
     return "zh" if chinese else "en"
 
 
+@functools.cache
 def _read(path: Path) -> dict[str, str]:
     """The texts of a .po file, but for its head, whose text is empty."""
     pairs = (map(_joined, pair) for pair in ENTRY.findall(path.read_text("utf-8")))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import slow
 from scipy.stats import chi2_contingency
 
 from jaxnets.course.exercises import judge
@@ -36,7 +37,10 @@ def with_body(name, lines):
     return f"import numpy as np\n\n\n{head[0]}\n    {body}\n"
 
 
-@pytest.mark.parametrize("name", TASKS)
+LONG = "peek", "deviations", "adamw"  # Of many causes, which are tried in pairs.
+
+
+@pytest.mark.parametrize("name", [slow(name) if name in LONG else name for name in TASKS])
 def test_solution_passes_blank_fails_and_each_cause_is_named(name):
     task = TASKS[name]
     assert verdict_of(name, task.solution).passed

@@ -1,19 +1,16 @@
 """deploy/: every recipe's own lines run here, with the programs of its cluster in miniature."""
 
-import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
 from conftest import HANGS, ROOT, read_json
-from test_distributed import free_port, wait_for
+from test_distributed import free_port
 
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_command, parse_flags
@@ -76,7 +73,6 @@ def place(monkeypatch, tmp_path):
     for variable in [name for name in os.environ if name.startswith(("SLURM_", "SKYPILOT_"))]:
         monkeypatch.delenv(variable)
     programs = dict(python=NOTES, srun=SRUN, getent="#!/bin/sh\n")
-    programs["scontrol"] = '#!/bin/sh\necho "$@" > requeued\n'
     for folder in ("bin", "notes", ".venv/bin"):
         (tmp_path / folder).mkdir(parents=True)
     for name, text in programs.items():
@@ -138,18 +134,6 @@ def test_start_continues_a_search(place, begun):
     command = ["sh", DEPLOY / "start.sh", "search", place, "--over=hidden=1"]
     assert subprocess.run(command).returncode == 0
     assert noted(place)[0][4:] == ["--resume", "--over=hidden=1"]
-
-
-@pytest.mark.parametrize(("status", "again"), [(0, False), (1, False), (2, False), (143, True)])
-def test_slurm_waits_again_only_for_an_interrupted_run(place, status, again):
-    process = subprocess.run(
-        ["bash", "deploy/slurm/train.sbatch"],
-        cwd=place,
-        env=os.environ | {"STATUS": str(status), "SLURM_JOB_ID": "7"},
-    )
-    assert process.returncode == status
-    requeued = place / "requeued"
-    assert (requeued.read_text() if requeued.exists() else "") == ("requeue 7\n" if again else "")
 
 
 TRAINED = ["slurm/train.sbatch", "kubernetes/train-gpu.yaml", "kubernetes/train-tpu.yaml"]
@@ -259,45 +243,14 @@ def real_python(place, tiny_folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["kubernetes/train-gpu.yaml", "skypilot.yaml"])
-def test_two_machines_of_a_recipe_train_one_run(place, real_python, recipe):
+def test_two_machines_of_a_recipe_train_one_run(place, real_python):
     real_python("--batch_size=4", "--epochs=1", "--validation_size=40")
-    script, machines = start_of(recipe)
-    script = script.replace("cnn-train-0-0.cnn:8476", "127.0.0.1:8476").replace(
-        "8476", str(free_port())
-    )
-    for variables in machines:
-        variables["SKYPILOT_NODE_IPS"] = "127.0.0.1\n127.0.0.1"
+    script, machines = start_of("kubernetes/train-gpu.yaml")
+    script = script.replace("cnn-train-0-0.cnn:8476", f"127.0.0.1:{free_port()}")
     for _ in range(2):  # The second time, the run is there and finished.
         found, printed = statuses(begin(place, Start(script, machines)))
         assert found == [0, 0], printed
     assert read_json(place / "runs/cnn/result.json")["num_devices"] == 2
-
-
-@pytest.mark.slow
-def test_slurm_s_interrupted_run_continues(place, real_python, monkeypatch):
-    """SIGTERM to all processes of the step, as SLURM sends it before the time limit."""
-    run = place / "runs/cnn"
-    cluster = {"JOB_ID": free_port(), "STEP_NODELIST": "localhost", "NTASKS": 2}
-    for name, value in cluster.items():
-        monkeypatch.setenv(f"SLURM_{name}", str(value))
-    monkeypatch.setenv("RUN", str(run))
-    start = Start((DEPLOY / "slurm/train.sbatch").read_text(), [{}])
-    real_python("--batch_size=4", "--epochs=100000", "--validation_size=40")
-    lines, seen = run / "metrics.jsonl", 0
-    for _ in range(2):
-        (job,) = begin(place, start)
-        wait_for(lambda old=seen: lines.exists() and lines.stat().st_size > old, [job])
-        for process in psutil.Process(job.pid).children(recursive=True):
-            if process.cmdline()[0] == sys.executable:
-                process.send_signal(signal.SIGTERM)
-        found, printed = statuses([job])
-        assert found == [143], printed
-        assert printed.count("error: interrupted; saved after step") == 2
-        assert (place / "requeued").read_text() == f"requeue {cluster['JOB_ID']}\n"
-        seen = lines.stat().st_size
-    epochs = [json.loads(line)["epoch"] for line in lines.read_text().splitlines()]
-    assert epochs == list(range(1, len(epochs) + 1))
 
 
 def notebook_cells(**changes: str) -> list[str]:
@@ -361,26 +314,6 @@ def test_a_recipe_s_search_has_flags_that_exist(place, recipe):
     preset(**given)
     assert name == "search" and len(command.over) == 1
     assert command.ray == ("auto" if recipe.endswith(".yaml") else None)
-
-
-@pytest.mark.slow
-def test_the_tasks_of_an_array_share_a_search_and_one_more_collects_it(place):
-    start = start_of("slurm/search.sbatch")
-    small = "--model=softmax --epochs=1 --limit=100 --over=batch_size=16,32,64 --seeds=2"
-    flags = "--model=cnn --epochs=5 --seeds=10 --over=dropout=0,0.25,0.5"
-    assert flags in start.script
-    text = f'#!/bin/sh\nexport PYTHONPATH="{ROOT}"\nexec "{sys.executable}" "$@"\n'
-    (place / "bin/python").write_text(text)
-    tasks = [{"SLURM_ARRAY_TASK_ID": str(n), "SLURM_ARRAY_TASK_COUNT": "3"} for n in range(3)]
-    script, search = start.script.replace(flags, small), place / "runs/search"
-    found, printed = statuses(begin(place, Start(script, tasks)))
-    assert found == [0] * 3, printed
-    assert len(list((search / "cells").iterdir())) == 6 and not (search / "search.json").exists()
-    written = {path: path.stat().st_mtime_ns for path in (search / "cells").iterdir()}
-    found, printed = statuses(begin(place, Start(script, [{}])))
-    assert found == [0] and "batch_size=64" in printed, printed
-    assert len(read_json(search / "search.json")["runs"]) == 6
-    assert {path: path.stat().st_mtime_ns for path in (search / "cells").iterdir()} == written
 
 
 @pytest.mark.oracle

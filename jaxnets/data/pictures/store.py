@@ -1,15 +1,13 @@
 """Pictures decoded once, into a file of the user's cache that the system maps into memory."""
 
 import contextlib
-import errno
 import itertools
 import json
 import math
 import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, overload
@@ -143,7 +141,7 @@ def _find_or_make(
         with contextlib.suppress(*ABSENT):
             return _open(path)
     if path is not None and os.access(path.parent, os.W_OK):
-        with _locked(path.with_suffix(".lock")):
+        with filelock.FileLock(path.with_suffix(".lock")):
             with contextlib.suppress(*ABSENT):  # Another process may have made them.
                 return _open(path)
             return _make(path, decode)
@@ -177,21 +175,6 @@ def _make(path: Path, decode: Callable[[IO[bytes]], Facts]) -> tuple[np.ndarray,
         ) from error
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Generator[None]:
-    """Waits, with a note, while another process decodes the same pictures."""
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        note(_("note: another process decodes these pictures; this one waits for it"))
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def write_pixels(
     stream: IO[bytes],
     content: Callable[[int], Path | bytes],
@@ -203,10 +186,6 @@ def write_pixels(
 
     `content` gives a row's picture: its file or its bytes. Returns the shape of what was written.
     """
-    size = len(rows) * math.prod(shape)
-    free = shutil.disk_usage(os.path.dirname(stream.name)).free
-    if size > free:
-        raise OSError(errno.ENOSPC, f"they take {size / 1e9:,.1f} GB, {free / 1e9:,.1f} are free")
 
     def read(number: int) -> np.ndarray | Text:
         try:

@@ -18,7 +18,7 @@ from scipy import integrate, optimize, stats
 
 import train
 from jaxnets.deploy.abtest import classical, log, presentation, sequential
-from jaxnets.deploy.abtest.log import Answer, Users
+from jaxnets.deploy.abtest.log import UserAnswer, Users
 from jaxnets.deploy.abtest.pairs import Pairs
 from jaxnets.deploy.abtest.trial import Plan, evaluate
 from jaxnets.deploy.server import feedback
@@ -38,7 +38,9 @@ def users_of(right, in_b, times=1):
     """Users who saw one model each, and gave some equal answers."""
     rows = zip(range(len(right)), in_b, right, strict=True)
     return Users.of(
-        Answer("AB"[int(b)], bool(r), str(user), "") for user, b, r in rows for _ in range(times)
+        UserAnswer("AB"[int(b)], bool(r), str(user), "")
+        for user, b, r in rows
+        for _ in range(times)
     )
 
 
@@ -541,13 +543,13 @@ def test_equal_habits_are_called_different_as_rarely_as_promised(paired):
 
 
 def test_feedback_that_differs_is_said_and_forbids_every_conclusion():
-    answers = [Answer("AB"[n % 2], n % 5 > 0, f"{n}", "") for n in range(2000)]
-    more = [Answer("B", True, f"{n}", "") for n in range(1, 500, 2)]
+    answers = [UserAnswer("AB"[n % 2], n % 5 > 0, f"{n}", "") for n in range(2000)]
+    more = [UserAnswer("B", True, f"{n}", "") for n in range(1, 500, 2)]
     found = evaluate(Users.of(answers + more), Plan())
     text = presentation.to_text(found, "log")
     assert found.lopsided and found.winner is None
     assert "a user gave feedback 1 times on A and 1.25 times on B. Equal habits" in text
-    silent = [Answer("A", None, f"{n}", "") for n in range(0, 500, 2)]
+    silent = [UserAnswer("A", None, f"{n}", "") for n in range(0, 500, 2)]
     values = presentation.to_values(evaluate(Users.of(answers + silent), Plan()))
     (said,) = values["conclusions"]
     assert "users gave feedback on 87.5 % of A's answers and 100 % of B's" in said
@@ -566,8 +568,10 @@ def test_a_difference_that_turns_round_forbids_every_conclusion():
 def test_users_who_saw_both_models_are_compared_with_themselves():
     rng = RNG(0)
     right = rng.random((400, 2)) < (0.7, 0.8)
-    answers = [Answer("AB"[arm], bool(right[n, arm]), str(n), "") for n, arm in np.ndindex(400, 2)]
-    answers += [Answer("A", True, f"only {n}", "") for n in range(7)]
+    answers = [
+        UserAnswer("AB"[arm], bool(right[n, arm]), str(n), "") for n, arm in np.ndindex(400, 2)
+    ]
+    answers += [UserAnswer("A", True, f"only {n}", "") for n in range(7)]
     found = evaluate(Users.of(answers), Plan())
     only_a, only_b = (right[:, 0] & ~right[:, 1]).sum(), (~right[:, 0] & right[:, 1]).sum()
     assert found.paired and found.users == (400, 400) and found.left_out == 7
@@ -578,7 +582,7 @@ def test_users_who_saw_both_models_are_compared_with_themselves():
 
 
 def test_models_that_always_agree_are_not_compared():
-    answers = [Answer(arm, n % 3 > 0, str(n), "") for n in range(200) for arm in "AB"]
+    answers = [UserAnswer(arm, n % 3 > 0, str(n), "") for n in range(200) for arm in "AB"]
     found = evaluate(Users.of(answers), Plan())
     assert found.interval is None and found.needed is None and found.p == 1
     assert "both models were right equally often" in presentation.to_text(found, "log")

@@ -196,7 +196,7 @@ class Figure:
     def inline(self) -> str:
         """The figure for a page, which has the legend in HTML."""
         height = self.height - self.legend_height
-        box = f"0 {_number(self.legend_height)} {_number(self.width)} {_number(height)}"
+        box = " ".join(map(_pixels_text, (0, self.legend_height, self.width, height)))
         body = re.sub("\1.*?\1", "", "".join(self._parts)).replace("\0", "")
         return f'<svg viewBox="{box}" role="img" aria-label="{escape(self.alt)}">{body}</svg>\n'
 
@@ -212,7 +212,7 @@ class Figure:
 
     def _file(self, style: str = "") -> str:
         """The figure with its title and a background; its colours are still variables."""
-        width, height = _number(self.width), _number(self.height + TITLE)
+        width, height = _pixels_text(self.width), _pixels_text(self.height + TITLE)
         body = re.sub("\0.*?\0", "", "".join(self._parts)).replace("\1", "")
         # The one is for browsers, the other for resvg and Inkscape.
         body = body.replace(
@@ -253,7 +253,7 @@ def element(tag: str, content: str = "", **attributes: Any) -> str:
         if value is None:
             continue
         if isinstance(value, float | int):
-            value = _number(value)
+            value = _pixels_text(value)
         elif name in ("fill", "stroke") and value in LIGHT:
             value = f"var(--{value})"
         name = name.rstrip("_")
@@ -262,7 +262,7 @@ def element(tag: str, content: str = "", **attributes: Any) -> str:
     return f"<{tag} {' '.join(written)}" + (f">{content}</{tag}>" if content else "/>")
 
 
-def _number(value: float) -> str:
+def _pixels_text(value: float) -> str:
     """A number of pixels with two digits after the point, if it needs them."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
 

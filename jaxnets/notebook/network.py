@@ -50,7 +50,7 @@ from jaxnets.models.chain import Chain
 from jaxnets.models.own import from_file, from_object, know
 from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.notebook.collect import collected
-from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
+from jaxnets.predict.predict import PictureOrMany, Predictor, create_predictor, load_predictor
 from jaxnets.predict.trained import to_input
 from jaxnets.runs.progress import Progress
 from jaxnets.runs.request import load_data, read_config, request
@@ -499,7 +499,7 @@ class Network(Described):
         return float(np.mean(self.predict(split.images).argmax(axis=1) == split.labels))
 
     def predict(
-        self, pictures: Pictures, *, batch_size: int | None = None, verbose: int | str = 0
+        self, pictures: PictureOrMany, *, batch_size: int | None = None, verbose: int | str = 0
     ) -> np.ndarray:
         """The probability of each class, as `Predictor` gives it.
 

@@ -28,7 +28,7 @@ from jaxnets.models.residual import Residual
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.crops import window_size
 
-Rows = list[dict[str, Any]]
+LayerRows = list[dict[str, Any]]
 Shape = tuple[int, ...]  # Of one picture or row of numbers: (H, W, C) or (D,).
 
 BRANCHES = ("chain", "shortcut")  # Of a residual layer.
@@ -64,7 +64,7 @@ class PlainNetwork(NamedTuple):
     image_shape: Shape  # (H, W, C) of the pictures, or (D,) of the rows.
     # One row a layer: its kind, its numbers, and `shape`, its output's for one picture. A residual
     # layer has the rows of its `chain` and of its `shortcut`, of which the identity has none.
-    layers: Rows
+    layers: LayerRows
     arrays: dict[str, np.ndarray]  # By path, as "conv1.kernel"; float32.
 
 
@@ -95,9 +95,9 @@ def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
 
 def _rows(
     chain: Chain, params: Any, shape: Shape, as_taught: bool, path: str = ""
-) -> tuple[Rows, dict[str, np.ndarray]]:
+) -> tuple[LayerRows, dict[str, np.ndarray]]:
     """The rows and the arrays of a chain; the path is that of the layer which holds it."""
-    rows: Rows = []
+    rows: LayerRows = []
     arrays: dict[str, np.ndarray] = {}
     for layer in chain.layers:
         row = describe(layer, shape)

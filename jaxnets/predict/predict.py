@@ -28,7 +28,7 @@ from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.step import TrainState, to_float
 
 Picture = Any  # A path, a file's bytes, a picture of Pillow, or an array [H, W] or [H, W, C].
-Pictures = Picture | Sequence[Picture]  # An array [N, H, W] or [N, H, W, C], too.
+PictureOrMany = Picture | Sequence[Picture]  # An array [N, H, W] or [N, H, W, C], too.
 
 BATCH = 128  # The most pictures in a batch.
 SINGLE = (str, os.PathLike, bytes, Image.Image)
@@ -53,7 +53,7 @@ class Predictor(Described):
         own = {"image": size_text(self.image_shape), "classes": len(self.class_names)}
         return {"model": self.config.model, **own, "step": self.step}
 
-    def __call__(self, pictures: Pictures, batch_size: int = BATCH) -> np.ndarray:
+    def __call__(self, pictures: PictureOrMany, batch_size: int = BATCH) -> np.ndarray:
         """Returns each class' probability, [N, K] float32; a single picture is N = 1.
 
         Args:
@@ -151,7 +151,7 @@ class Predictor(Described):
         return out
 
 
-def as_list(pictures: Pictures, image_shape: tuple[int, ...]) -> list[Picture]:
+def as_list(pictures: PictureOrMany, image_shape: tuple[int, ...]) -> list[Picture]:
     """The single pictures, of which one alone or an array of many may be given.
 
     In an array of three dimensions the last one is of channels if it is 1, 3 or 4, unless the first

@@ -177,14 +177,14 @@ def to_values(found: Evaluation) -> dict[str, Any]:
         "right": found.right,
         "accuracy": found.right / found.count,
         "interval": {"level": LEVEL, "method": "wilson", "low": low, "high": high},
-        "loss": _number(found.found.loss(config.loss)),
+        "loss": _finite(found.found.loss(config.loss)),
         "loss_name": config.loss,
         "classes": list(names),
         "confusion": found.found.confusion.tolist(),
         "per_class": [
             {
                 "class": name,
-                **dict(zip(SCORES, map(_number, three), strict=True)),
+                **dict(zip(SCORES, map(_finite, three), strict=True)),
                 "support": int(n),
             }
             for name, *three, n in zip(names, *scores, strict=True)
@@ -202,7 +202,7 @@ def to_values(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def _number(value: float | None) -> float | None:
+def _finite(value: float | None) -> float | None:
     """A number for JSON, which has no NaN and no infinity."""
     return None if value is None or not np.isfinite(value) else float(value)
 

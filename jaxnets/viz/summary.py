@@ -27,7 +27,7 @@ BAR = 110
 MAPS = 4  # Squares of a glyph, at most.
 
 
-class Row(NamedTuple):
+class LayerSize(NamedTuple):
     """A layer of the table."""
 
     layer: str  # Its name, if it has parameters, and what it is.
@@ -37,7 +37,7 @@ class Row(NamedTuple):
     depth: int = 0  # In how many residual blocks it stands, whose own rows count it too.
 
 
-def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
+def summary(model: Chain, image_shape: Sequence[int]) -> list[LayerSize]:
     """Every layer of a network, for an image [H, W, C]; nothing is computed, only shapes."""
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     too_small = UserError("images of {} are too small", tuple(image_shape))
@@ -52,13 +52,13 @@ def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
     return rows
 
 
-def _rows(chain: Chain, params: Any, x: Any, depth: int) -> Iterator[Row]:
+def _rows(chain: Chain, params: Any, x: Any, depth: int) -> Iterator[LayerSize]:
     """Each layer's row; those of a block's layers follow the block's."""
     for layer in chain.layers:
         own, before = params.get(getattr(layer, "name", None), {}), x
         x, flops = _forward(layer, own, x)
         size = sum(leaf.size for leaf in jax.tree.leaves(own))
-        yield Row(describe_layer(layer, own), tuple(x.shape[1:]), size, flops, depth)
+        yield LayerSize(describe_layer(layer, own), tuple(x.shape[1:]), size, flops, depth)
         for name, inner in chains_of(layer).items():
             for row in _rows(inner, own.get(name, {}), before, depth + 1):
                 yield row if name == "chain" else row._replace(layer=f"{name}: {row.layer}")
@@ -89,10 +89,10 @@ def describe_layer(layer: Any, params: Any) -> str:
     return getattr(layer, "__name__", kind)
 
 
-def to_text(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> str:
+def to_text(title: str, rows: Sequence[LayerSize], image_shape: Sequence[int]) -> str:
     """The table and its sums."""
     cells = [(_("layer"), _("output shape"), _("parameters"), "FLOPs")]
-    for row in [Row(_("image"), tuple(image_shape), 0, 0), *rows]:
+    for row in [LayerSize(_("image"), tuple(image_shape), 0, 0), *rows]:
         shape = " x ".join(map(str, row.shape))
         name = 2 * row.depth * " " + row.layer
         cells.append((name, shape, f"{row.params:,}", f"{row.flops:,}"))
@@ -106,7 +106,7 @@ def to_text(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> str:
     return "\n".join([title, rule, head, rule, *lines, rule, *sums])
 
 
-def to_values(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> dict[str, Any]:
+def to_values(title: str, rows: Sequence[LayerSize], image_shape: Sequence[int]) -> dict[str, Any]:
     """The same for machines."""
     params, flops = totals(rows)
     return {
@@ -118,13 +118,13 @@ def to_values(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> di
     }
 
 
-def totals(rows: Sequence[Row]) -> tuple[int, int]:
+def totals(rows: Sequence[LayerSize]) -> tuple[int, int]:
     """Parameters and operations of the whole network."""
     outermost = [row for row in rows if not row.depth]
     return sum(row.params for row in outermost), sum(row.flops for row in outermost)
 
 
-def network_figure(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> Figure:
+def network_figure(title: str, rows: Sequence[LayerSize], image_shape: Sequence[int]) -> Figure:
     """Draws the rows of `summary`, the image first; a residual block is one row."""
     rows = [row for row in rows if not row.depth]
     params, flops = totals(rows)
@@ -137,7 +137,7 @@ def network_figure(title: str, rows: Sequence[Row], image_shape: Sequence[int]) 
     for x, text in heads:
         figure.text(x, 18, text, fill="soft")
     sides = [image_shape[0], *(row.shape[0] for row in rows if len(row.shape) == 3)]
-    everything = [Row("image", tuple(image_shape), 0, 0), *rows]
+    everything = [LayerSize("image", tuple(image_shape), 0, 0), *rows]
     for number, row in enumerate(everything):
         y = TOP + ROW * number + ROW / 2
         if number:

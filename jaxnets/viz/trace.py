@@ -22,7 +22,7 @@ from jaxnets.predict.digit import SIDE, WORK, to_digit
 from jaxnets.predict.predict import usual_preparation
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.runs.request import load_data
-from jaxnets.viz.report.passes import Array, Passes, passes_of
+from jaxnets.viz.report.passes import Array, ImagePasses, passes_of
 from jaxnets.viz.run_data import data_of
 
 DIGITS = tuple("0123456789")
@@ -120,7 +120,7 @@ def _pixels(trained: TrainedNetwork, image: str) -> tuple[np.ndarray, int | None
         raise UserError("image: {}: {}", image, error) from None
 
 
-def _to_values(path: Path, found: Passes, names: tuple[str, ...]) -> dict[str, Any]:
+def _to_values(path: Path, found: ImagePasses, names: tuple[str, ...]) -> dict[str, Any]:
     layers = []
     for step in found.steps:
         gradient = step.output.gradient
@@ -148,10 +148,10 @@ def to_text(values: dict[str, Any]) -> str:
     )
 
 
-def trace_figure(found: Passes, title: str, class_names: Sequence[str]) -> Figure:
+def trace_figure(found: ImagePasses, title: str, class_names: Sequence[str]) -> Figure:
     """Draws both passes: every layer's parameters and output, with their gradients."""
     name = class_names[found.label]
-    alt = f"{title}: loss {_number(found.loss)} for class {name}. " + "; ".join(
+    alt = f"{title}: loss {_three_digits(found.loss)} for class {name}. " + "; ".join(
         f"{step.label} with {step.output.value.size:,} numbers" for step in found.steps
     )
     heights = [_height(step.output, OUTPUT) for step in found.steps]
@@ -185,13 +185,13 @@ def trace_figure(found: Passes, title: str, class_names: Sequence[str]) -> Figur
                 figure.line(RIGHT + 60, low, RIGHT + 60, y, stroke="bad", stroke_width=1.5)
     _arrows(figure, y, True, "loss")
     figure.rect(RIGHT, y + 34, BOX, 40, fill="none", stroke="line", rx=6)
-    line = f"{_number(found.loss)}   for class {shortened(name, 30)}"
+    line = f"{_three_digits(found.loss)}   for class {shortened(name, 30)}"
     figure.text(RIGHT + 10, y + 58, line, fill="c1", font_weight=600)
     figure.text(RIGHT + BOX / 2 + 10, y + 58, "1", fill="bad", font_weight=600)
     return figure
 
 
-def _number(value: float) -> str:
+def _three_digits(value: float) -> str:
     return f"{value + 0.0:.3g}"  # -0 is 0.
 
 
@@ -210,12 +210,12 @@ def _lines(value: np.ndarray, per_line: int) -> list[str]:
     """An array's numbers: all of a small one, else the first and the largest with its place."""
     flat = value.ravel()
     if value.size <= WHOLE:
-        texts = list(map(_number, flat.tolist()))
+        texts = list(map(_three_digits, flat.tolist()))
         return [GAP.join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
     at = np.unravel_index(int(np.abs(flat).argmax()), value.shape)
-    first = GAP.join(map(_number, flat[: per_line - 1].tolist()))
+    first = GAP.join(map(_three_digits, flat[: per_line - 1].tolist()))
     place = ", ".join(str(int(i)) for i in at)
-    return [f"first {first} …", f"largest {_number(float(value[at]))} at [{place}]"]
+    return [f"first {first} …", f"largest {_three_digits(float(value[at]))} at [{place}]"]
 
 
 def _height(array: Array, box: Box) -> float:

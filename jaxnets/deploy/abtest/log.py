@@ -26,7 +26,7 @@ MAX_ANSWERS = 5_000_000
 SQLITE = b"SQLite format 3\0"  # The first bytes of every such file.
 
 
-class Answer(NamedTuple):
+class UserAnswer(NamedTuple):
     """One answer of a model, and whether the user called it right."""
 
     arm: str  # "A" or "B".
@@ -50,7 +50,7 @@ class Users:
     models: dict[str, tuple[str, ...]]  # Each arm's models and versions, as far as the log says.
 
     @classmethod
-    def of(cls, answers: Iterable[Answer]) -> "Users":
+    def of(cls, answers: Iterable[UserAnswer]) -> "Users":
         """Counts the answers of each user, in 19 bytes an answer while it reads.
 
         Users are distinguished by 64 bits of a hash: two of five million share them with a
@@ -128,13 +128,13 @@ def _feedback() -> Any:
     return feedback
 
 
-def _answers(log: str | Path) -> Iterator[Answer]:
+def _answers(log: str | Path) -> Iterator[UserAnswer]:
     """The answers of the server's own log."""
     for row in _feedback().rows(log):
-        yield Answer(row.arm, row.correct, row.user, f"{row.model} version {row.version}")
+        yield UserAnswer(row.arm, row.correct, row.user, f"{row.model} version {row.version}")
 
 
-def _answers_in_file(path: str) -> Iterator[Answer]:
+def _answers_in_file(path: str) -> Iterator[UserAnswer]:
     """The answers of a file, whose first bytes tell what it is."""
     try:
         file = Path(path).expanduser()
@@ -149,7 +149,7 @@ def _answers_in_file(path: str) -> Iterator[Answer]:
     return _answers(file) if is_database else read_csv(file)
 
 
-def read_csv(path: str | Path) -> Iterator[Answer]:
+def read_csv(path: str | Path) -> Iterator[UserAnswer]:
     """Reads a CSV file whose first line names the columns: arm, correct and perhaps user, time.
 
     arm is A or B. correct is 1 or 0, or empty where the user gave no feedback. Rows of one user
@@ -185,7 +185,7 @@ def read_csv(path: str | Path) -> Iterator[Answer]:
         raise UserError("{}: {}", path, first_line(error)) from None
 
 
-def _answer(row: Sequence[str], places: dict[str, int], count: int, line: int) -> Answer:
+def _answer(row: Sequence[str], places: dict[str, int], count: int, line: int) -> UserAnswer:
     """A row's answer; ValueError if it is none."""
     if len(row) != count:
         raise ValueError(f"expected {count} cells, found {len(row)}")
@@ -194,13 +194,13 @@ def _answer(row: Sequence[str], places: dict[str, int], count: int, line: int) -
         return row[places[name]].strip() if name in places else default
 
     if (arm := cell("arm").upper()) not in ARMS:
-        raise ValueError(f"arm: expected A or B, found {_shown(cell('arm'))}")
+        raise ValueError(f"arm: expected A or B, found {_quoted(cell('arm'))}")
     if (correct := cell("correct")) not in ("0", "1", ""):
-        raise ValueError(f"correct: expected 1 or 0, found {_shown(correct)}")
+        raise ValueError(f"correct: expected 1 or 0, found {_quoted(correct)}")
     is_right = correct == "1" if correct else None
     time = _seconds(cell("time", "0"))
     user = cell("user") or f"\n{line}"  # As no name is, whose spaces are cut.
-    return Answer(arm, is_right, user, cell("model"), time)
+    return UserAnswer(arm, is_right, user, cell("model"), time)
 
 
 def _seconds(text: str) -> float:
@@ -212,9 +212,9 @@ def _seconds(text: str) -> float:
         date = datetime.datetime.fromisoformat(text)
         return (date if date.tzinfo else date.replace(tzinfo=datetime.UTC)).timestamp()
     raise ValueError(
-        f"time: expected seconds or a date as 2026-11-26T10:15:00, found {_shown(text)}"
+        f"time: expected seconds or a date as 2026-11-26T10:15:00, found {_quoted(text)}"
     )
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     return f'"{printable(text[:40])}"'

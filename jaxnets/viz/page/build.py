@@ -28,7 +28,7 @@ from jaxnets.files import output_path
 from jaxnets.language import LANGUAGES, _, speaking
 from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
-from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, folded, plain
+from jaxnets.predict.folding import BRANCHES, LayerRows, PlainNetwork, folded, plain
 from jaxnets.predict.predict import to_predictor, usual_preparation
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.progress import Doing
@@ -197,7 +197,7 @@ def practice(trained: TrainedNetwork, data: Dataset | None = None) -> Split | No
     Raises:
       UserError: The page cannot show this network.
     """
-    _shown(trained)
+    _layers_and_weights(trained)
     try:
         data = data_of(trained, data, as_bytes=True)
     except UserError:
@@ -255,7 +255,7 @@ def run_script(trained: TrainedNetwork) -> str:
     Raises:
       UserError: The page cannot show this network.
     """
-    layers, weights = _shown(trained)
+    layers, weights = _layers_and_weights(trained)
     dtype = _dtype_of(weights)
     packed = _to_text(weights.astype(LITTLE_ENDIAN[dtype]).tobytes())
     more = {"loss": trained.config.loss, "layers": layers, "dtype": dtype, "weights": packed}
@@ -277,7 +277,7 @@ def facts_script(trained: TrainedNetwork, **more: Any) -> str:
     return f'"use strict";\nconst RUN = {json.dumps(run)};\n'.replace("<", "\\u003c")
 
 
-def _shown(trained: TrainedNetwork) -> tuple[Rows, np.ndarray]:
+def _layers_and_weights(trained: TrainedNetwork) -> tuple[LayerRows, np.ndarray]:
     """The rows of the layers, with the shapes of their arrays, and all weights in one row.
 
     Raises:
@@ -317,7 +317,7 @@ def _repository() -> str | None:
     return dict(url.split(", ", 1) for url in urls).get("Repository")
 
 
-def _with_shapes(rows: Rows, arrays: dict[str, np.ndarray], model: str) -> Rows:
+def _with_shapes(rows: LayerRows, arrays: dict[str, np.ndarray], model: str) -> LayerRows:
     """The layers' rows with the shapes of their arrays, in the order of the weights."""
     found = []
     for row in rows:

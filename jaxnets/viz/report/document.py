@@ -12,7 +12,7 @@ from jinja2 import Environment
 from jaxnets.drawing.svg import Figure, Key, both_themes, element
 from jaxnets.language import spoken
 from jaxnets.machine.platform import versions
-from jaxnets.viz.report.verdicts import Verdict
+from jaxnets.viz.report.verdicts import Finding
 from jaxnets.viz.templates import environment
 
 # Nothing is loaded and no program runs; only the style with this digest counts.
@@ -35,7 +35,7 @@ class RunPart(NamedTuple):
     prefix: str  # Of its anchors.
     accuracy: str
     facts: list[dict[str, str]]  # Each one's label and value, and perhaps its interval.
-    verdicts: list[Verdict]
+    verdicts: list[Finding]
     sections: list[Section]
     unfinished_step: str | None
     ten_crop: bool

@@ -24,7 +24,7 @@ from jaxnets.drawing.svg import Figure, signed_pixels, text_width, tiled
 from jaxnets.language import N_, _
 from jaxnets.viz.report.evaluation import Calibration, ClassScores, Mistake, Predictions
 from jaxnets.viz.report.ledger import Entry, Norms
-from jaxnets.viz.report.passes import Passes
+from jaxnets.viz.report.passes import ImagePasses
 from jaxnets.viz.report.run_facts import RunFacts
 
 MAX_FILTERS, FILTER_COLUMNS = 64, 8
@@ -186,7 +186,7 @@ def picture(data: Dataset, row: int) -> np.ndarray:
     return np.asarray(drawn)
 
 
-def filters_figure(found: Passes) -> Figure | None:
+def filters_figure(found: ImagePasses) -> Figure | None:
     """The weights of the first layer as pictures; None if they are none."""
     step = next((step for step in found.steps if "kernel" in step.params), None)
     if step is None:
@@ -225,7 +225,7 @@ def _tile(weights: np.ndarray) -> np.ndarray:
     return np.concatenate([colours, np.full_like(colours[..., :1], 255)], axis=2)
 
 
-def activations_figure(found: Passes, name: str) -> Figure:
+def activations_figure(found: ImagePasses, name: str) -> Figure:
     """An image, and the first channels of every layer's output."""
     title = _("One test image through the layers")
     alt = _(

@@ -42,7 +42,7 @@ class Step(NamedTuple):
         return f"{self.within}: {self.layer}" if self.within else self.layer
 
 
-class Passes(NamedTuple):
+class ImagePasses(NamedTuple):
     """Both passes of one image."""
 
     image: np.ndarray  # The network's input, [H, W, C].
@@ -51,7 +51,7 @@ class Passes(NamedTuple):
     loss: float
 
 
-def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: str) -> Passes:
+def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: str) -> ImagePasses:
     """Runs an image forward and its loss backward, as in an evaluation: dropout drops nothing.
 
     A batch norm, then an affine map, is part of the layer before or behind it if that can be.
@@ -92,7 +92,7 @@ def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: st
         dx = d_outputs.get(number)
         output = beside(outputs[number][0], None if dx is None else dx[0])
         steps.append(Step(describe_layer(layer, own), named, output, ".".join(path[:-1])))
-    return Passes(np.asarray(image), steps, label, float(value))
+    return ImagePasses(np.asarray(image), steps, label, float(value))
 
 
 def _in_float32(x: Any) -> np.ndarray:

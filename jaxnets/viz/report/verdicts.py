@@ -28,7 +28,7 @@ ENDED = 0.02  # A schedule has ended where its rate is less than this share of t
 DRAWS, MOST_DRAWN = 1000, 20_000_000  # Of calibrated networks: draws, and images in all of them.
 
 
-class Verdict(NamedTuple):
+class Finding(NamedTuple):
     """What is found, with its evidence."""
 
     kind: str  # "good", "bad", or "unknown" where the numbers do not suffice.
@@ -85,17 +85,17 @@ def _columns(run: RunFacts, *names: str) -> list[list[float]]:
     return [[float(f"{row[k] or 0:.6g}") for row in whole] for k in range(len(names))]
 
 
-def overfitting(run: RunFacts) -> Verdict:
+def overfitting(run: RunFacts) -> Finding:
     """Whether the validation loss has risen from its minimum while the training loss fell."""
     epochs, train, held_out = _columns(run, "epoch", "train_loss", "validation_loss")
     of_train, of_held_out = course(train), course(held_out)
     if of_train is None or of_held_out is None:
-        return Verdict(
+        return Finding(
             "unknown", "overfitting_too_early", {"epochs": len(epochs), "needed": FEWEST}
         )
     if run.validation_count < MIN_IMAGES:
         numbers = {"needed": MIN_IMAGES, "known": run.validation_count}
-        return Verdict("unknown", "overfitting_few_images", numbers)
+        return Finding("unknown", "overfitting_few_images", numbers)
     best = of_held_out.lowest
     lowest, last = four_digits(held_out[best]), four_digits(held_out[-1])
     train_then, train_last = four_digits(train[best]), four_digits(train[-1])
@@ -104,15 +104,15 @@ def overfitting(run: RunFacts) -> Verdict:
         name = "overfitting" if train[-1] < (1 - EFFECT) * train[best] else "unstable"
         numbers = {"since": epoch, "lowest": lowest, "last": last}
         numbers |= {"train_then": train_then, "train_last": train_last}
-        return Verdict("bad", name, numbers)
+        return Finding("bad", name, numbers)
     grows = -of_train.change * train[-1] >= EFFECT * held_out[-1]
     if of_train.falls and not of_held_out.falls and grows and train[-1] < held_out[-1]:
         numbers = {"count": of_train.count, "train": train_last, "validation": last}
-        return Verdict("bad", "overfitting_begins", numbers)
-    return Verdict("good", "no_overfitting", {"last": last, "lowest": lowest, "epoch": epoch})
+        return Finding("bad", "overfitting_begins", numbers)
+    return Finding("good", "no_overfitting", {"last": last, "lowest": lowest, "epoch": epoch})
 
 
-def still_falling(run: RunFacts) -> Verdict:
+def still_falling(run: RunFacts) -> Finding:
     """Whether more epochs would lower the loss, as far as its last quarter and the schedule say.
 
     Of few validation images the training loss is judged.
@@ -121,17 +121,17 @@ def still_falling(run: RunFacts) -> Verdict:
     epochs, losses = _columns(run, "epoch", "validation_loss" if validated else "train_loss")
     found = course(losses)
     if found is None:
-        return Verdict("unknown", "falling_too_early", {"epochs": len(losses), "needed": FEWEST})
+        return Finding("unknown", "falling_too_early", {"epochs": len(losses), "needed": FEWEST})
     lowest, last = four_digits(losses[found.lowest]), four_digits(losses[-1])
     if found.risen:
         epoch = f"{epochs[found.lowest]:g}"
         numbers = {"validated": validated, "epoch": epoch, "lowest": lowest, "last": last}
-        return Verdict("bad", "no_longer_falling", numbers)
+        return Finding("bad", "no_longer_falling", numbers)
     if losses[-1] > (1 - EFFECT) * losses[0]:
         numbers = {"validated": validated, "first": four_digits(losses[0]), "last": last}
-        return Verdict("bad", "hardly_fallen", numbers)
+        return Finding("bad", "hardly_fallen", numbers)
     if abs(losses[-1]) < EFFECT and not validated:
-        return Verdict("good", "near_zero", {"last": last, "images": MIN_IMAGES})
+        return Finding("good", "near_zero", {"last": last, "images": MIN_IMAGES})
     rates = [rate for rate in run.column("learning_rate") if rate is not None]
     kind = "bad" if found.falls else "good"
     then = "more epochs" if found.falls else "cosine schedule"
@@ -143,10 +143,10 @@ def still_falling(run: RunFacts) -> Verdict:
     change = f"{100 * abs(found.change):.2g} %"
     numbers = {"validated": validated, "count": found.count, "change": change}
     numbers |= {"then": then, "epochs": 2 * len(losses)}
-    return Verdict(kind, "still_falling" if found.falls else name, numbers)
+    return Finding(kind, "still_falling" if found.falls else name, numbers)
 
 
-def confused(found: Predictions, names: Sequence[str]) -> Verdict:
+def confused(found: Predictions, names: Sequence[str]) -> Finding:
     """The pair of classes that is confused most, and whether mistakes spread evenly would do it.
 
     The p is that of so many of the class' mistakes falling on one other class, times the number of
@@ -157,9 +157,9 @@ def confused(found: Predictions, names: Sequence[str]) -> Verdict:
     support, every = counts.sum(axis=1), f"{counts.sum():,}"
     names = [printable(name) for name in names]
     if not wrong.any():
-        return Verdict("good", "none_confused", {"images": every})
+        return Finding("good", "none_confused", {"images": every})
     if len(answers := np.unique(found.classes)) == 1:
-        return Verdict("bad", "one_answer", {"images": every, "answer": names[answers[0]]})
+        return Finding("bad", "one_answer", {"images": every, "answer": names[answers[0]]})
     shares = wrong / np.maximum(support, 1)[:, None]
     label, predicted = divmod(int((shares if size == 2 else wrong).argmax()), size)
     most, mistakes = int(wrong[label, predicted]), int(wrong[label].sum())
@@ -173,10 +173,10 @@ def confused(found: Predictions, names: Sequence[str]) -> Verdict:
         p = min(1.0, size * (size - 1) * float(binom.sf(most - 1, mistakes, 1 / (size - 1))))
         pair |= {"mistakes": f"{mistakes:,}"}
     if p >= ALPHA:
-        return Verdict("unknown", "confused_by_chance", {"pair": pair})
+        return Finding("unknown", "confused_by_chance", {"pair": pair})
     if shares[label, predicted] < EFFECT:
-        return Verdict("good", "rarely_confused", {"pair": pair, "least": percent(EFFECT)})
-    return Verdict("bad", "confused", {"pair": pair})
+        return Finding("good", "rarely_confused", {"pair": pair, "least": percent(EFFECT)})
+    return Finding("bad", "confused", {"pair": pair})
 
 
 class Calibrated(NamedTuple):
@@ -204,23 +204,23 @@ def calibrated(found: Predictions, seed: int = 0) -> Calibrated:
     return Calibrated(error, float(np.quantile(chance, 0.95)), float(p))
 
 
-def calibration(found: Predictions) -> Verdict:
+def calibration(found: Predictions) -> Finding:
     """Whether the network is right as often as it says."""
     if len(found.labels) < MIN_IMAGES:
         numbers = {"images": len(found.labels), "needed": MIN_IMAGES}
-        return Verdict("unknown", "calibration_few_images", numbers)
+        return Finding("unknown", "calibration_few_images", numbers)
     one = calibrated(found)
     confidence, accuracy = float(found.confidences.mean()), float(found.right.mean())
     numbers = {"error": f"{100 * one.error:.2g} %", "chance": f"{100 * one.chance:.2g} %"}
     if one.p >= ALPHA:
-        return Verdict("good", "calibrated", numbers)
+        return Finding("good", "calibrated", numbers)
     if one.error < EFFECT:
-        return Verdict("good", "nearly_calibrated", numbers)
+        return Finding("good", "nearly_calibrated", numbers)
     numbers |= {"confidence": percent(confidence), "accuracy": percent(accuracy)}
-    return Verdict("bad", "overconfident" if confidence > accuracy else "underconfident", numbers)
+    return Finding("bad", "overconfident" if confidence > accuracy else "underconfident", numbers)
 
 
-def verdicts(run: RunFacts) -> list[Verdict]:
+def verdicts(run: RunFacts) -> list[Finding]:
     """All verdicts on a run, as far as its files and its data are there."""
     found = [overfitting(run), still_falling(run)] if run.records else []
     if run.predictions is not None and run.trained is not None:
@@ -246,35 +246,35 @@ def compared(a: Predictions, b: Predictions) -> Compared | None:
     return Compared(only_a, only_b, mcnemar(only_a, only_b)[0])
 
 
-def comparison(names: Sequence[str], answers: Sequence[Predictions | None]) -> list[Verdict]:
+def comparison(names: Sequence[str], answers: Sequence[Predictions | None]) -> list[Finding]:
     """The best run against each other one: McNemar's test, its p times the number of pairs.
 
     Of all pairs, as the best run was chosen by the same images.
     """
     known = [(name, one) for name, one in zip(names, answers, strict=True) if one is not None]
     if len(known) < 2:
-        return [Verdict("unknown", "untested", {})]
+        return [Finding("unknown", "untested", {})]
     pairs = len(known) * (len(known) - 1) // 2
     first = int(np.argmax([one.right.mean() for _name, one in known]))
     best, of_best = known.pop(first)
     return [_against(best, of_best, name, one, pairs) for name, one in known]
 
 
-def _against(best: str, a: Predictions, other: str, b: Predictions, pairs: int) -> Verdict:
+def _against(best: str, a: Predictions, other: str, b: Predictions, pairs: int) -> Finding:
     """The verdict on two runs of so many pairs."""
     pair = compared(a, b)
     names = {"best": printable(best), "other": printable(other)}
     if pair is None:
-        return Verdict("unknown", "other_images", names)
+        return Finding("unknown", "other_images", names)
     differ = pair.only_a + pair.only_b
     if not differ:
-        return Verdict("unknown", "same_answers", names)
+        return Finding("unknown", "same_answers", names)
     p = min(1.0, pair.p * pairs)
     numbers = {"wins": f"{pair.only_a:,}", "p": f"{p:.2g}" if p >= 1e-4 else "< 0.0001"}
     if p < ALPHA:
-        return Verdict("good", "better", {**names, **numbers, "images": f"{differ:,}"})
+        return Finding("good", "better", {**names, **numbers, "images": f"{differ:,}"})
     losses = f"{pair.only_b:,}"
-    return Verdict("unknown", "no_difference", {**names, **numbers, "losses": losses})
+    return Finding("unknown", "no_difference", {**names, **numbers, "losses": losses})
 
 
 def accuracy_interval(right: float, count: int) -> str:

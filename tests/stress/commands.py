@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from damage import Rng, deep_folder, half, letters, status_of
-from harm import ROOT, STREAMS, Ended, python
+from harm import ROOT, Ended, python
 from surfaces import idx_samples, large_pictures, picture_samples, scan_bomb
 
 from jaxnets.cli import commands
@@ -103,7 +103,7 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
         status_of(lambda: commands.main([command, *words]))
 
 
-# As processes: files, flags, streams, places, limits and users
+# As processes: files, flags, places, limits and users
 
 PATIENCE = 15  # Seconds after which work that was asked for is stopped by Ctrl-C.
 TINY = ["--model=softmax", "--epochs=1", "--batch_size=2", "--devices=1"]
@@ -175,7 +175,7 @@ def process_case(sample: dict[str, Any], folder: Path, rng: Rng) -> tuple[float,
     """A request with something hostile; returns its seconds, and its memory in MB above a run's."""
     work, outside = folder / "work", folder.parent / "outside"
     shutil.copytree(sample["work"], work)
-    kind = rng.choice(["flags", "flags", "name", "streams", "streams", "files", "files", "files"])
+    kind = rng.choice(["flags", "flags", "name", "files", "files", "files"])
     request = rng.choice(sorted(REQUESTS))
     line, harm = [*REQUESTS[request]], {}
     with contextlib.ExitStack() as stack:
@@ -186,8 +186,8 @@ def process_case(sample: dict[str, Any], folder: Path, rng: Rng) -> tuple[float,
             line = _renamed(rng, line)
         elif kind == "files":
             stack.enter_context(_malformed(rng, work, sample["progressive"]))
-        if kind == "streams" or request == "predict stdin" or rng.randint(0, 5) == 0:
-            harm["streams"] = {number: rng.choice(STREAMS) for number in range(3) if half(rng)}
+        if request == "predict stdin":
+            harm["endless"] = half(rng)
         if rng.randint(0, 5) == 0:
             harm["limit"] = rng.choice(LIMITS)
         env: dict[str, str | None] = {
@@ -208,10 +208,8 @@ def process_case(sample: dict[str, Any], folder: Path, rng: Rng) -> tuple[float,
     for text in (out, err):
         assert text.translate({9: " ", 10: " ", 13: " "}).isprintable(), said
     is_short = harm.get("limit", (None,))[0] == resource.RLIMIT_FSIZE
-    streams = harm.get("streams", {})
-    if status and streams.get(2, "endless") == "endless" and not is_short:
-        # The reader of stdout that ended, such as `head`, wants no line.
-        assert streams.get(1) == "broken" or "error: " in (err.splitlines() or [""])[-1], said
+    if status and not is_short:
+        assert "error: " in (err.splitlines() or [""])[-1], said
     if status == 0 and line[0] == "train" and kind != "flags":  # It is where it was to be.
         name = next(word for word in line if word.startswith("--workdir="))[10:]
         place = work / name if name else next((work / "runs").iterdir())

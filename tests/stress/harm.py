@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-STREAMS = ("closed", "full", "broken", "reversed", "endless")
 NOBODY = 54321  # A user who is in no list, and has no home.
 CLONE_NEWUSER = 0x10000000
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
@@ -46,7 +45,7 @@ def python(
       env: All of its environment.
       interrupt_after: The seconds after which it gets Ctrl-C.
       hang: The seconds after which it is killed.
-      harm: `streams`: by number, one of STREAMS. `limit`: a resource and how much of it.
+      harm: `endless`: whether its stdin has no end. `limit`: a resource and how much of it.
         `nobody`: whether the user is unknown. `kill`: before which change of a file below which
         folder it is killed, and so many seconds later.
     """
@@ -94,27 +93,6 @@ def kill_at(folder: str, change: int, delay: float) -> None:
     sys.addaudithook(heard)
 
 
-def redirect(number: int, kind: str) -> None:
-    """Gives a standard stream a hostile end."""
-    if kind == "endless" and number:
-        return  # Only stdin is read.
-    if kind == "closed":
-        os.close(number)
-        return
-    if kind == "broken":
-        reader, opened = os.pipe()
-        os.close(reader)
-    else:
-        path, mode = {
-            "full": ("/dev/full", os.O_RDWR), "endless": ("/dev/zero", os.O_RDONLY),
-            "reversed": ("/dev/null", os.O_RDONLY if number else os.O_WRONLY),
-        }[kind]  # fmt: skip
-        opened = os.open(path, mode)
-    os.dup2(opened, number)
-    if opened != number:
-        os.close(opened)
-
-
 def become_nobody() -> None:
     """Becomes a user without a name, where the system allows that; files stay within reach."""
     user = os.geteuid()
@@ -129,8 +107,8 @@ def main(harm: dict[str, Any], command: list[str]) -> None:
     if limit := harm.get("limit"):
         kind, most = limit
         resource.setrlimit(kind, (most, most))
-    for number, kind in harm.get("streams", {}).items():
-        redirect(int(number), kind)
+    if harm.get("endless"):
+        os.dup2(os.open("/dev/zero", os.O_RDONLY), 0)
     if "kill" not in harm:
         os.execv(sys.executable, [sys.executable, *command])
     kill_at(**harm["kill"])

@@ -176,28 +176,6 @@ def trained(places, tmp_path):
 
 
 @pytest.mark.stress
-@pytest.mark.parametrize("name", COMMANDS)
-def test_ctrl_c_at_any_moment_is_one_line(name, trained, tmp_path, request):
-    """From the first millisecond on. Before our first line the interrupt is Python's."""
-    # A file of ours but the package's __init__ that had begun, or something dropped later on.
-    ours = rf'File "{ROOT}/(?!jaxnets/__init__.py)|Exception ignored|^error: '
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's `command &` ignores it.
-    moments = request.config.getoption("cases") or 100
-    for number in range(moments):
-        run = tmp_path / str(number)
-        command, done = (text.format(**{**trained, "run": run}) for text in COMMANDS[name])
-        ended = python(*command.split(), interrupt_after=1.5 * number / moments)
-        if ended.status == 128 + signal.SIGINT:
-            assert re.fullmatch(r"error: (interrupted|stopped at once).*\n", ended.err), ended
-        elif ended.status == 0:
-            assert done in ended.out or (run / done).exists(), ended
-            assert "Traceback" not in ended.err, ended
-        else:
-            assert ended.status in (-signal.SIGINT, 1), ended
-            assert not re.search(ours, ended.err, re.MULTILINE), ended
-
-
-@pytest.mark.stress
 @pytest.mark.parametrize("kind", ["DATA", "AS"])
 @pytest.mark.parametrize("name", SHORT)
 def test_too_little_memory_is_one_line(name, kind, trained, tmp_path, monkeypatch):

@@ -188,7 +188,7 @@ class Sandbox:
     def _environment(self) -> dict[str, str] | None:
         if self.kind in (PODMAN, DOCKER):  # They need yours; the container gets none of it.
             return None
-        kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
         folders = [*_packages(), str(_package().parent)]
         return {**kept, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(folders)}
 
@@ -224,7 +224,8 @@ def _bubblewrap(python: str) -> list[str]:
     as_root = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     as_user = ["--unshare-user", "--uid", str(NOBODY), "--gid", str(NOBODY)]
     return [
-        *("bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
+        shutil.which(BUBBLEWRAP) or BUBBLEWRAP,
+        *("--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts"),
         *("--unshare-cgroup-try", "--hostname", "sandbox", "--die-with-parent", "--new-session"),
         *(as_root if os.getuid() == 0 else as_user),
         *("--proc", "/proc", "--dev", "/dev"),

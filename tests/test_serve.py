@@ -236,6 +236,8 @@ def test_feedback_is_saved_once_with_all_that_the_test_needs(server, runs):
     assert (second.model, second.arm, second.label, second.correct) == ("b", "B", wrong, False)
     assert first.request == second.request and first.user == second.user
     assert metric(server, "jaxnets_feedback_total", arm="A", correct="true") >= 1
+    for route, status in (("feedback", 200), ("feedback", 409), ("compare", 200)):
+        assert metric(server, "jaxnets_requests_total", route=route, status=status) >= 1
 
 
 def test_only_the_servers_own_answers_are_taken():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import ipaddress
 import json
 import os
@@ -147,6 +148,7 @@ def _run(app: FastAPI, listener: socket.socket, announce: Callable[[], None]) ->
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
     )
+    gc.freeze()  # Models and libraries stay: to look through them again takes half a second.
     exit_on_signals()  # uvicorn raises those that stop it once more, when it has stopped.
     status: Any = DONE
     try:

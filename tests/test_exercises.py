@@ -43,7 +43,7 @@ from jaxnets.course.exercises.catalogue import (
 )
 from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.drawn import small_settings
-from jaxnets.course.exercises.files import parse_exercise, violation
+from jaxnets.course.exercises.files import parse_exercise, suspicion, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.course.exercises.student import near, shown
 from jaxnets.errors import UserError
@@ -90,7 +90,7 @@ def test_a_file_has_its_function_and_keeps_the_rules(exercise):
     assert isinstance(tree, ast.Module)
     last = tree.body[-1]
     assert isinstance(last, ast.FunctionDef) and last.name == exercise.function
-    assert violation(tree, imports_of(exercise)) is None
+    assert violation(tree, imports_of(exercise)) is None and suspicion(tree) == ""
     exec(text, {})  # It has all the imports that it needs.
     check = "exercise check " if exercise.name in TASKS else "gradcheck --mine="
     assert f"{check}my_{exercise.name}.py" in text

@@ -1,5 +1,6 @@
 """Functions to write: solutions pass, and wrong answers of students get the right cause."""
 
+import ast
 import functools
 import re
 import tomllib
@@ -13,7 +14,7 @@ from scipy.stats import chi2_contingency
 
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import TASKS, Repair
-from jaxnets.course.exercises.files import exercises_in
+from jaxnets.course.exercises.files import exercises_in, suspicion
 from jaxnets.course.exercises.grade import Limits, grades_of, submissions_in
 from jaxnets.course.exercises.passes import run_source
 from jaxnets.errors import UserError
@@ -44,6 +45,7 @@ LONG = "peek", "deviations", "adamw"  # Of many causes, which are tried in pairs
 def test_solution_passes_blank_fails_and_each_cause_is_named(name):
     task = TASKS[name]
     assert verdict_of(name, task.solution).passed
+    assert suspicion(ast.parse(task.solution)) == ""
     given = verdict_of(name, task.text())
     if isinstance(task, Repair):  # Its mistake is said with a hint alone.
         assert given.line == f"{name}: FAILED: {given.wrong[0]}: it is still wrong"

@@ -175,6 +175,7 @@ STRANGE = {
     "too_long.py": relu(RIGHT) + "#" * 200_000,
     "another_name.py": relu(RIGHT).replace("relu_backward", "relu_backwards"),
     "imports.py": relu(RIGHT, "import os"),
+    "escape.py": relu("return '\\d'", "import os"),
     "differentiates.py": relu("return jax.vjp(jax.nn.relu, cache)[1](dy)[0]"),
     "\x1b[2J\x1b]0;x\a.toml": "",
     "ann\nzoe   compute7  passed.toml": "",

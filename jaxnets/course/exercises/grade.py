@@ -18,7 +18,13 @@ import numpy as np
 
 from jaxnets.course.exercises.catalogue import BETS, BY_FUNCTION, imports_of
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
-from jaxnets.course.exercises.files import exercises_in, read_source, suspicion, violation
+from jaxnets.course.exercises.files import (
+    exercises_in,
+    parse_exercise,
+    read_source,
+    suspicion,
+    violation,
+)
 from jaxnets.course.exercises.judge import Case, cases_of, verdict
 from jaxnets.course.exercises.sandbox import MOST_ANSWER, Limits, Outcome, Sandbox
 from jaxnets.display import one_line, shortened
@@ -108,7 +114,8 @@ def _submissions(name: str, path: Path) -> list[Submission]:
         functions, reason = exercises_in(source, path.name)
     except Exception as error:
         return [_failed(name, path, first_line(error))]
-    tree, found = ast.parse(source), []
+    tree, found = parse_exercise(source), []
+    assert isinstance(tree, ast.Module)  # Or there would be no functions.
     for function in functions:
         if why := reason or violation(tree, _importable(function, functions)):
             found.append(_failed(name, path, why, function))

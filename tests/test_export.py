@@ -169,11 +169,10 @@ def test_an_archive_has_all_that_a_reader_needs(finished_run, run_command, tmp_p
 @pytest.mark.oracle
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
-def test_the_command_writes_and_proves_a_file(finished_run, run_python, tmp_path, kind):
+def test_the_command_writes_and_proves_a_file(finished_run, run_command, tmp_path, kind):
     for package in export.NEEDS[kind]:
         pytest.importorskip(package)
-    command = ["-m", "jaxnets", "export", finished_run.folder, "-o", tmp_path / f"cnn.{kind}"]
-    outcome = run_python(*command)
+    outcome = run_command("export", finished_run.folder, "-o", tmp_path / f"cnn.{kind}")
     assert (outcome.status, outcome.err) == (0, "")
     assert "in a new process without Flax" in outcome.out
     assert os.listdir(tmp_path) == [f"cnn.{kind}"]

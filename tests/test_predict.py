@@ -14,8 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from served import SoftmaxRun
 
+import train
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.deploy import answer
+from jaxnets.errors import DONE
 from jaxnets.predict.digit import otsu, to_digit, to_digits
 from jaxnets.predict.predict import load_predictor
 
@@ -26,11 +28,11 @@ COUNT, FEW = 200, 60  # MNIST test images in the tests of preprocessing: small a
 
 
 @pytest.fixture(scope="session")
-def mnist_run(run_python, tmp_path_factory):
+def mnist_run(tmp_path_factory):
     """A run on MNIST: a dense network, an epoch of which takes a second."""
     folder = tmp_path_factory.mktemp("runs") / "mlp"
-    outcome = run_python("train.py", "--model=mlp_functional", "--epochs=1", f"--workdir={folder}")
-    assert outcome.status == 0, outcome
+    flags = ["--model=mlp_functional", "--epochs=1", "--devices=1", f"--workdir={folder}"]
+    assert train.main(flags) == DONE
     return folder
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from jaxnets.config.resolve import preset
 from jaxnets.models import create_model
 from jaxnets.viz.summary import network_figure, summary, totals
+from jaxnets.viz.trace import fresh
 
 
 def texts(svg: str) -> list[str]:
@@ -50,9 +51,7 @@ def test_a_small_network_is_drawn_whole_with_numpys_numbers(
     assert (outcome.status, outcome.err) == (0, "")
     shown = texts((tmp_path / "trace.svg").read_text("utf-8"))
 
-    from jaxnets.viz.trace import _fresh
-
-    params = _fresh(preset("mlp", hidden=(3,))).params
+    params = fresh(preset("mlp", hidden=(3,))).params
     x = mnist.test.images[7].ravel()
     z1 = x @ params["hidden1"]["kernel"] + params["hidden1"]["bias"]
     h = np.maximum(z1, 0)

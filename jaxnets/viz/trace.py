@@ -71,7 +71,7 @@ def trace(
       UserError: There is no such run, picture or class, or nothing can be written there.
     """
     path = figure_path(output)
-    trained = _fresh(preset(**given)) if run_folder is None else load_network(run_folder)
+    trained = fresh(preset(**given)) if run_folder is None else load_network(run_folder)
     if trained.config.loss == "squared_error":
         raise UserError("expected a network that tells classes apart, got one with squared_error")
     pixels, own = _pixels(trained, image)
@@ -92,7 +92,7 @@ def trace(
     return _to_values(path, found, names)
 
 
-def _fresh(config: Config) -> TrainedNetwork:
+def fresh(config: Config) -> TrainedNetwork:
     """A network as it is before its training, for images of MNIST's form."""
     set_up_jax(None, config.precision)
     model, shape = create_model(config, len(DIGITS)), (SIDE, SIDE, 1)

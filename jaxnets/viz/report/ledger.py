@@ -218,7 +218,7 @@ def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[
 def _optimizer_state(
     folder: RunFolder, trained: TrainedNetwork, optimizer: optax.GradientTransformation
 ) -> Any:
-    """The checkpoint's optimizer state; a new one where the run kept only its weights."""
+    """The checkpoint's optimizer state; a new one where it has none."""
     path = checkpoints.path_of(folder.path / CHECKPOINTS, trained.step)
     like = {"opt_state": jax.eval_shape(optimizer.init, trained.params)}
     try:

@@ -85,9 +85,7 @@ def on_interrupt(hint: Text) -> Generator[None]:
     """Says after a Ctrl-C in this block what is kept, and how to continue."""
     try:
         yield
-    except KeyboardInterrupt as error:
-        if type(error) is not KeyboardInterrupt:  # One of ours, which knows more.
-            raise
+    except KeyboardInterrupt:
         raise StoppedError("interrupted; {}", hint) from None
 
 

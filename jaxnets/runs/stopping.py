@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxnets.config.fields import Config
 from jaxnets.display import RESUME, program, short_path
-from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
+from jaxnets.errors import RunFailedError, StoppedError
 from jaxnets.language import Text
 from jaxnets.machine.platform import Processes
 from jaxnets.training.loop import Interrupted
@@ -41,12 +41,13 @@ def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> G
     words += [f"--mine={','.join(config.mine)}"] if config.mine else []
     hint = Text(RESUME, shlex.join(words))
     try:
-        with on_interrupt(hint):
-            yield
+        yield
     except Interrupted as stopped:
         if stopped.saved:
             hint = Text("{}; {}", stopped.saved, hint)
         raise StoppedError("interrupted; {}", hint, number=stopped.signal) from None
+    except KeyboardInterrupt:
+        raise StoppedError("interrupted; {}", hint) from None
     except BrokenPipeError:
         raise RunFailedError("stdout has no reader any more; {}", hint) from None
     except OSError as error:

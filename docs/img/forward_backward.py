@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnets.drawing.svg import Figure
 from jaxnets.models.mlp import mlp
-from jaxnets.viz.report.passes import Array, Passes, passes_of
+from jaxnets.viz.report.passes import Array, ImagePasses, passes_of
 
 X = np.array([1.0, 2.0], np.float32)
 PARAMS = {
@@ -50,13 +50,13 @@ INPUT, HIDDEN, OUTPUT, LOSS = 40, 186, 352, 418  # Where each row of boxes begin
 SIZE, LINE = 14, 19  # A number's size, and the distance between two lines.
 
 
-def passes() -> Passes:
+def passes() -> ImagePasses:
     """Both passes of the example."""
     model = mlp(num_classes=2, hidden=(2,))
     return passes_of(model, PARAMS, X.reshape(1, 2, 1), LABEL, "cross_entropy")
 
 
-def draw(found: Passes, language: str) -> Figure:
+def draw(found: ImagePasses, language: str) -> Figure:
     """The picture, its words in one of the two languages."""
     words = WORDS[language]
     _, hidden, relu, logits = found.steps

@@ -202,6 +202,7 @@ def test_a_lost_database_is_found_again(postgres, url):
     assert read(url) == [row(1), row(2), row(3)]
 
 
+@pytest.mark.slow
 def test_what_is_accepted_survives_lost_connections(postgres, url):
     """Connections end at any moment, also between a commit and its answer."""
     name, ended, saved = url.rpartition("/")[2], threading.Event(), []

@@ -1,5 +1,6 @@
 """deploy/: every recipe's own lines run here, with the programs of its cluster in miniature."""
 
+import json
 import os
 import re
 import subprocess

@@ -1,5 +1,7 @@
 """The recipe for few pictures or a table: when it replaces a network's own, and that it is said."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from conftest import read_json
@@ -68,7 +70,7 @@ def test_what_the_user_has_set_stays(given, unchanged):
 
 
 def test_a_part_of_the_set_gets_the_networks_recipe():
-    given = dict(limit=100)
+    given: dict[str, Any] = dict(limit=100)
     assert changes(**given) == ({}, "")
     # Of 100 pictures 81 may be there to train on.
     assert changes(**given, count=81) == ({"batch_size": 81}, "")

@@ -33,7 +33,8 @@ def download(
         source = pooch.create(folder, f"{mirror}/", registry=registry, retry_if_failed=RETRIES)
         try:
             for file in files:
-                source.fetch(file.name, downloader=_save)
+                # pooch declares a downloader's parameters as a processor's.
+                source.fetch(file.name, downloader=_save)  # pyright: ignore[reportArgumentType]
             return
         except requests.RequestException as error:
             failures.append(f"{urlsplit(mirror).hostname}: {type(error).__name__}")

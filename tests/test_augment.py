@@ -444,6 +444,7 @@ def test_from_a_step_on_images_are_the_stored_middle(names):
         assert_same(until(key, step, batch, 0), Batch(middle, labels, batch.mask))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
 @pytest.mark.parametrize(
     ("names", "in_one_loop"),

@@ -5,7 +5,7 @@ import signal
 from typing import Any
 
 import pytest
-from conftest import read_json
+from conftest import read_json, slow
 
 from jaxnets.errors import UserError
 from jaxnets.tune import cells, search
@@ -52,7 +52,7 @@ def results(folder):
     }
 
 
-@pytest.mark.parametrize("kind", ["this process", "local processes"])
+@pytest.mark.parametrize("kind", ["this process", slow("local processes")])
 def test_each_task_has_a_result_or_a_line(kind, tmp_path):
     is_here = kind == "this process"
     backend = ThisProcess(work) if is_here else LocalProcesses(work, 2, 1)

@@ -32,6 +32,7 @@ def test_the_command_takes_the_flags_of_train(run_command):
     assert re.search(r"\bjax \d+\.\d+", lines["versions"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "count", "used"),
     [

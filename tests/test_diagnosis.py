@@ -48,7 +48,7 @@ def test_the_first_layer_whose_output_overflows_is_named():
         kernel = jnp.full_like(params[bad]["kernel"], 3e38)
         broken = {**params, bad: {"kernel": kernel, "bias": params[bad]["bias"] + 3e38}}
         named = diagnosis.first_bad_output(model, broken, images, jax.random.key(1))
-        assert named == f"the output of {bad}"
+        assert str(named) == f"the output of {bad}"
 
 
 def test_a_nameless_layer_is_named_by_the_one_before():
@@ -60,7 +60,7 @@ def test_a_nameless_layer_is_named_by_the_one_before():
     params = Chain(layers).init(key, images)["params"]
     params = {"logits": {**params["logits"], "bias": jnp.full(3, 1e30)}}
     named = diagnosis.first_bad_output(Chain(layers), params, images, key)
-    assert named == "the output of square after logits"
+    assert str(named) == "the output of square after logits"
 
 
 # The step after 7 shows in its loss, with or without validation images; after 9 the run ends.

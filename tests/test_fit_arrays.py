@@ -136,6 +136,7 @@ def test_params_make_the_network_again(tiny):
     assert (network.config.seed, int(network.state.step)) == (3, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 def test_few_arrays_adapt_as_a_small_folder_does(capsys):
     images = np.random.default_rng(0).random((50, 28, 28)).astype("f4")

@@ -51,8 +51,8 @@ def test_a_schedule_has_its_rate_whatever_the_steps_type(schedule, dtype):
     ("optimizer", "schedule", "smoothing"),
     [
         ("sgd", "one_cycle", 0.1),
-        ("rmsprop", "cosine", 0.1),
-        ("adam", "step", 0.0),
+        slow("rmsprop", "cosine", 0.1),
+        slow("adam", "step", 0.0),
         slow("adam", "one_cycle", 0.1),
         slow("sgd", "constant", 0.1),
     ],
@@ -115,7 +115,7 @@ def test_images_are_normalized_and_enlarged_in_all_digits():
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
-    "schedule", ["constant", slow("cosine"), "one_cycle", slow("step"), "plateau"]
+    "schedule", ["plateau", *map(slow, ["constant", "cosine", "one_cycle", "step"])]
 )
 def test_the_recorded_rate_is_that_of_the_last_step(tiny, tiny_preset, schedule):
     """A gradient of 1 moves a bias by the rate; each epoch is a step, the last ones resumed."""
@@ -181,6 +181,7 @@ def test_nothing_of_a_step_is_in_float32_but_the_images(model, changes):
     assert found <= {shape, (8, 28 * 28)}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.usefixtures("checks_every_step")
 @pytest.mark.parametrize(

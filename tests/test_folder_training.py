@@ -67,6 +67,7 @@ def trained(data, config):
     return (state.params, ours.evaluate(state.params, data.test)), history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_pictures_train_to_the_bits_of_their_array(folder, tiny_preset, model, monkeypatch):
     data, config = load_folder(folder), tiny_preset(model, epochs=1, hidden=(16,))

@@ -49,7 +49,7 @@ def test_a_product_of_any_number_of_rows_is_numpys(count):
     assert_close(product_of_rows(jnp.asarray(rows), jnp.asarray(dz)), rows.T @ dz, 1e-6)
 
 
-MANY_SETTINGS = ("conv_pool", "fast_conv")
+MANY_SETTINGS = ("conv_pool", "fast_conv", "overlapping_max_pool")
 
 
 @pytest.mark.parametrize(
@@ -262,6 +262,7 @@ def test_ties_go_to_the_first_as_in_xla():
     assert relative_error(loss(accelerate(plain, "cpu")), loss(plain))[0] < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_negative_padding_cuts_the_images_of_a_joined_pool(channels):
     """As in stock JAX; with up to three channels the outputs are summed in one loop."""

@@ -46,6 +46,7 @@ def test_each_step_has_the_loss_that_numpy_gives_it(tiny_preset, tiny):
     np.testing.assert_allclose(found.losses, theirs, rtol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradients", ["manual", pytest.param("both", marks=pytest.mark.slow)])
 def test_the_gradients_by_hand_give_the_same_curve(gradients, tiny_preset, tiny):
     config = tiny_preset("mlp_functional", gradients=gradients)

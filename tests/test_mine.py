@@ -44,6 +44,7 @@ def mine(tmp_path, monkeypatch):
     return write
 
 
+@pytest.mark.slow
 def test_right_passes_train_as_ours_bit_for_bit(mine, train_tiny, tmp_path):
     """All three places of a rule: with parameters, without, and the loss."""
     files = [mine(DENSE_BACKWARD, "a.py"), mine(RELU + LOSS, "b.py")]
@@ -98,6 +99,7 @@ def test_a_wrong_pass_trains_beside_the_right_into_the_report(
         assert said in page and figure.count("<polyline") + figure.count("<path") >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "end"),
     [

@@ -29,10 +29,9 @@ def test_there_are_mutants_of_most_layers():
     assert unbroken == others
 
 
-SLOW = ("conv_forgets_groups",)
-
-
-@pytest.mark.parametrize("name", [slow(name) if name in SLOW else name for name in MUTANTS])
+@pytest.mark.parametrize(
+    "name", [slow(name) if number % 4 else name for number, name in enumerate(MUTANTS)]
+)
 def test_a_mutant_is_killed(name):
     """In float64, in as few of its settings as it takes: large windows compile in 14 GB."""
     rule, killers = MUTANTS[name], set()

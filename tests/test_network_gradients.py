@@ -97,6 +97,7 @@ class Tripled(nn.Module):
         return 3 * x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [3, 2])
 def test_gradcheck_says_whether_all_agree(tiny, monkeypatch, capsys, slope):
     """Of three classes, on images of 12 x 12."""

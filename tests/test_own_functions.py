@@ -46,6 +46,7 @@ def test_own_loss_and_optimizer_train_as_those_by_name(make):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_step_of_an_own_loss_is_jax_grads(make, tiny):
     """Of the mean of the losses, by JAX alone."""
 

@@ -582,6 +582,7 @@ def test_check_layer_judges_a_layer_of_ones_own(doubled_rule):
         check_layer(nn.silu, [(2, 2)])
 
 
+@pytest.mark.slow
 def test_check_layer_draws_from_the_domain_of_an_own_rule(doubled_rule):
     """The drawn inputs find what the given shapes do not, and the setting is named."""
 

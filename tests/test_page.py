@@ -156,8 +156,8 @@ CONV = {"half a bias", "a kernel a thousandth too large", "a flipped dX"}
         ("mlp", RELU),
         ("mlp_functional", {"no 1 - y"}),
         ("mlp_sequential", set()),
-        ("cnn_tiny", RELU | POOL | CONV),
-        pytest.param("cnn", RELU | POOL | CONV, marks=pytest.mark.slow),
+        slow("cnn_tiny", RELU | POOL | CONV),
+        slow("cnn", RELU | POOL | CONV),
     ],
 )
 def test_right_and_wrong_gradients_are_told_apart(model, wrong, mnist):

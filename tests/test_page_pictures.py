@@ -43,6 +43,7 @@ def of_pictures(model: str, side: int, channels: int = 3, **changes) -> TrainedN
     return TrainedNetwork(config, chain, random_params(chain, shape), shape, NAMES, 7, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "side", "channels", "changes"),
     [

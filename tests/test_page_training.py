@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 from browser import Browser
-from conftest import quick_jit, random_params
+from conftest import quick_jit, random_params, slow
 from test_page import draw, needs_browser, read, text_of, trained
 from test_page import run_javascript as run_page
 
@@ -88,9 +88,9 @@ def train_in_optax(network, pictures, batches, momentum):
     [
         ("softmax", {}, 0.0),
         ("mlp_functional", dict(hidden=(12, 9), activation="sigmoid"), 0.9),
-        ("mlp_handwritten", dict(hidden=(15,)), 0.9),
+        slow("mlp_handwritten", dict(hidden=(15,)), 0.9),
         ("cnn", dict(hidden=(16,), dropout=0.0), 0.9),
-        ("cnn_tiny", {}, 0.0),  # Its batch norms are part of its convolutions.
+        slow("cnn_tiny", {}, 0.0),  # Its batch norms are part of its convolutions.
     ],
 )
 def test_ten_steps_are_those_of_autodiff_and_optax(model, changes, momentum, pictures, float64):

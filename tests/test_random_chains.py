@@ -375,6 +375,7 @@ def every_kind():
     ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_page_of_a_network_of_every_kind_of_layer_is_right(float64):
     ours, images = network(every_kind()), np.random.default_rng(0).random((4, *IMAGE))
     batch = Batch(images, np.array([0, 1, 2, 1]), np.ones(4))
@@ -382,6 +383,7 @@ def test_the_page_of_a_network_of_every_kind_of_layer_is_right(float64):
     assert_page_is_right(found, all_gradients(ours, batch)[3], "every kind")
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
 def test_a_network_of_every_kind_of_layer_is_exported(kind, tmp_path):

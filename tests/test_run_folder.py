@@ -237,6 +237,7 @@ def test_whatever_a_run_writes_is_read_back_bit_by_bit(written):
         assert repr(folder.records()) == repr(written)  # By repr -0.0 is another number than 0.0.
 
 
+@pytest.mark.slow
 def test_a_run_with_a_huge_loss_is_resumed_and_read(train_tiny, tmp_path):
     flags = ["--hidden=16,16", "--loss=cross_entropy", "--learning_rate=1e4"]
     assert train_tiny("mlp", *flags).status == 0
@@ -362,11 +363,11 @@ MUON = "--optimizer=muon --label_smoothing=0.1"
         slow("mlp_functional --epochs=3", (0, 0, 0, 1, 1), id="between epochs in one loop"),
         # In the middle of a plateau's waiting, of an epoch, and right after a drop.
         slow(f"{PLATEAU} --gradients=both", (7, 3, 11), id="plateau, at any step"),
-        pytest.param(PLATEAU, (1, 1, 1, 1), id="plateau in one loop"),
+        slow(PLATEAU, (1, 1, 1, 1), id="plateau in one loop"),
         slow(f"{PLATEAU} --devices=8 --parallel=pmap", (1, 1, 1, 1), id="plateau, pmapped"),
         slow(f"{PLATEAU} --devices=8 --parallel=shard_map", (1, 3), id="plateau, shard_mapped"),
         slow(EARLY, (3,), id="before it stops early"),
-        pytest.param(EARLY, (None,), id="when it would stop early"),
+        slow(EARLY, (None,), id="when it would stop early"),
         # Five steps are a pass: epochs of three begin and end within one, and cross its end.
         pytest.param(f"softmax {PARTS}", (2,), id="epochs shorter than a pass"),
         slow(f"cnn {PARTS} {MUON}", (7,), id="within one of them, by muon"),
@@ -433,6 +434,7 @@ def test_a_run_writes_its_report_a_new_run_removes_it(train_tiny, tmp_path):
     assert train_tiny("softmax", "--overwrite").status == 0 and not report.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "is_noted"), [(4, False), (1999, True)])
 def test_a_large_folder_is_announced_before_it_is_filled(keep, is_noted, train_tiny):
     outcome = train_tiny("cnn", f"--keep={keep}")

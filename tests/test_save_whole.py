@@ -77,6 +77,7 @@ for first in (True, False):
 """
 
 
+@pytest.mark.slow
 def test_a_process_ending_anywhere_leaves_old_or_new_run(run_python, tmp_path):
     ended = run_python("-c", KILLED, tmp_path)
     assert ended.status == 0, ended.err

@@ -82,6 +82,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_no_help_and_no_error_wraps(on_terminal):
     names = ["train", "summary", "gradcheck", "search", "lr_find", "predict"]
     names += ["page", "report", "trace", "serve", "export", "abtest", "devices"]

@@ -397,7 +397,7 @@ def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
-    ("model", "epochs"), [("mlp", 20), slow("mlp_functional", 20), ("cnn", 1), slow("cnn", 4)]
+    ("model", "epochs"), [("mlp", 20), slow("mlp_functional", 20), slow("cnn", 4)]
 )
 def test_gradients_by_hand_train_like_differentiated_ones(tiny, tiny_preset, model, epochs):
     """100 steps of the dense networks and 5 or 20 of the cnn, dropout and augmentation included."""

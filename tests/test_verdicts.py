@@ -376,6 +376,7 @@ def test_each_verdict_is_a_sentence_with_its_numbers():
         "schedule: for less, try --epochs=48 in a new run.")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_verdicts_are_chinese_in_a_chinese_report():
     found = drawn(0, 2.0)
     runs = [history(one[0]) for one in HISTORIES]

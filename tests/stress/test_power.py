@@ -85,6 +85,7 @@ def swapped(first, second):
     return swap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -61,7 +61,8 @@ def test_a_network_agrees_with_both_oracles(name):
     ],
 )
 def test_a_large_network_agrees_with_autodiff(name, dtype, tolerance):
-    (program,) = compare.compiled([(network_checks.problem_of(NETWORKS[name]), dtype)])
+    problem = network_checks.problem_of(NETWORKS[name])._replace(brief=True)  # No differences.
+    (program,) = compare.compiled([(problem, dtype)])
     assert compare.judge(program)[0].value <= tolerance
 
 

@@ -179,8 +179,8 @@ def recipe_of(model: str, name: str | None = None) -> Recipe:
     Raises:
       UserError: No such network.
     """
-    if model not in PRESETS:
-        raise unknown("model", model, PRESETS)
+    if not isinstance(model, str) or model not in PRESETS:
+        raise unknown("model", str(model), PRESETS)
     recipe = NAMED.get(name or "", {}).get(model, PRESETS[model])
     return {"model": model, "optimizer": Config.optimizer, "batch_size": None} | recipe
 

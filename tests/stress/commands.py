@@ -1,4 +1,4 @@
-"""Hostile command lines, in this process up to where work would begin, and in one of their own."""
+"""Hostile command lines, in a process of their own."""
 
 import contextlib
 import os
@@ -8,19 +8,15 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-from damage import Rng, deep_folder, half, letters, status_of
+from damage import Rng, deep_folder, half, letters
 from harm import ROOT, Ended, python
 from surfaces import idx_samples, large_pictures, picture_samples, scan_bomb
 
 from jaxnets.cli import commands
-from jaxnets.cli.flags import parse_flags
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
-from jaxnets.config.resolve import resolve
-from jaxnets.runs.request import run_to_resume, run_with_weights
 
 # The flags of train.py and of every command.
 FLAGS = {
@@ -63,47 +59,7 @@ def hostile_words(rng: Rng, flags: list[str], count: int) -> list[str]:
     return words
 
 
-# Up to where work would begin
-
-WORK = ("gradcheck.command.run", "viz.summary.summary", "viz.summary.to_text",
-        "viz.summary.to_values", "tune.search.search_all", "tune.ranking.to_text",
-        "tune.ranking.to_values", "tune.ranking.plot", "deploy.answer.answer",
-        "experiment.find_devices", "tune.lr_find.range_test", "tune.lr_find.plot",
-        "tune.lr_find.to_text", "tune.lr_find.to_values",
-        "deploy.abtest.pairs.compare_runs", "deploy.abtest.pairs.to_values",
-        "deploy.abtest.pairs.to_text")  # fmt: skip
-
-
-def config_of(words: list[str]) -> None:
-    """The config that train.py's flags ask for."""
-    flags = parse_flags(words)
-    weights = run_with_weights(flags.get("init_from"))
-    resumed = run_to_resume(flags) if flags.get("resume") else None
-    resolve(flags, weights=weights, resumed=resumed)
-
-
-def flags_case(sample: None, folder: Path, rng: Rng) -> None:
-    """A command line, up to where work would begin."""
-    command = rng.choice(sorted(FLAGS))
-    words = hostile_words(rng, FLAGS[command], rng.randint(0, 6))
-    if command == "train":
-        status_of(lambda: config_of(words))
-        return
-    # `summary` takes a while.
-    work = () if command == "summary" and rng.randint(0, 9) == 0 else WORK
-    answers = {"to_text": "", "plot": mock.Mock(), "find_devices": [mock.Mock(platform="cpu")]}
-    with contextlib.ExitStack() as stack:
-        for name in work:
-            done = answers.get(name.rpartition(".")[2], 0)
-            stack.enter_context(mock.patch(f"jaxnets.{name}", return_value=done))
-        without_data = lambda given: (resolve(given).config, 0, ())  # noqa: E731
-        stack.enter_context(mock.patch("jaxnets.tune.lr_find.request", without_data))
-        found = mock.MagicMock(folder=Path("runs"))
-        stack.enter_context(mock.patch("jaxnets.tune.search.search_all", return_value=found))
-        status_of(lambda: commands.main([command, *words]))
-
-
-# As processes: files, flags, places, limits and users
+# As processes: files, flags, streams, places, limits and users
 
 PATIENCE = 15  # Seconds after which work that was asked for is stopped by Ctrl-C.
 TINY = ["--model=softmax", "--epochs=1", "--batch_size=2", "--devices=1"]

@@ -1,4 +1,4 @@
-"""Hostile files and command lines: does anything but a plain refusal come out?
+"""Hostile files, and commands under harm: does anything but a plain refusal come out?
 
 Each case damages a sound file, or makes one up, and has it read as a command of ours would. It
 fails on an exception that `errors.run_main` does not turn into a line, on a line that a terminal
@@ -46,7 +46,6 @@ from jaxnets.data.pictures import decode
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.display import one_line
 from jaxnets.errors import UserError
-from jaxnets.machine.platform import set_up_jax
 from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.tune import cells
@@ -91,7 +90,6 @@ SURFACES = {
     "weights": Surface(6_000, 40, surfaces.weight_samples, surfaces.weights_case),
     "checkpoint": Surface(4_000, 8, surfaces.run_samples, surfaces.checkpoint_case),
     "answers": Surface(4_000, 40, surfaces.log_samples, surfaces.log_case),
-    "flags": Surface(10_000, 25, lambda _: set_up_jax(), commands.flags_case),
     "process": Surface(500, 2, commands.process_samples, commands.process_case, 1024, 60.0),
 }
 

@@ -32,8 +32,8 @@ NETWORKS = network_checks.networks()
 relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))
 
 
-SLOW = ("resnet20", "cnn", "cnn_tiny", "mlp", "mlp_sequential", "mlp_functional")
-LARGE = [name for name in NETWORKS if name.startswith(("alexnet", "cnn_bn"))]
+SLOW = ("cnn", "cnn_tiny", "mlp", "mlp_sequential", "mlp_functional")
+LARGE = [name for name in NETWORKS if name.startswith(("alexnet", "cnn_bn", "resnet20"))]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +58,7 @@ def test_a_network_agrees_with_both_oracles(name):
         ("alexnet_small_bn", "float64", 1e-10),
         ("alexnet_small_bn", "float32", 1e-5),
         ("cnn_bn", "float64", 1e-10),  # Its layers are in cnn_tiny too.
+        ("resnet20", "float64", 1e-10),
     ],
 )
 def test_a_large_network_agrees_with_autodiff(name, dtype, tolerance):

@@ -66,7 +66,7 @@ def networks() -> dict[str, Network]:
             large, image = preset(name, input_size=224), (224, 224, 3)
             found[f"{name} 224"] = Network(large, image, batch=2, moves=1, step=1e-6, slow=True)
         elif name == "resnet20":
-            found[name] = Network(preset(name), (32, 32, 3), batch=4, moves=1, step=1e-6, slow=True)
+            found[name] = Network(preset(name), (32, 32, 3), batch=4, step=1e-6, slow=True)
         else:
             found[name] = Network(preset(name))
     return found

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import ipaddress
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -153,6 +154,7 @@ def _run(app: FastAPI, listener: socket.socket, announce: Callable[[], None]) ->
     status: Any = DONE
     try:
         listener.listen(BACKLOG)
+        logging.getLogger("python_multipart").setLevel("ERROR")  # The answer says what is wrong.
         announce()
         Server(config).run(sockets=[listener])
     except SystemExit as stopped:

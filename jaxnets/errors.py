@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterable
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from jaxnets.display import one_line, short_path, show
 from jaxnets.language import LANGUAGES, N_, Text, _, asked_for, said, speaking
@@ -101,7 +101,7 @@ def run_main(main: Callable[[list[str]], int]) -> int:
             print(end="", flush=True)
             return status
         except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain.
-            _leave_stdout()
+            discard(sys.stdout)
             return RUN_FAILED
         except (Exception, KeyboardInterrupt) as error:
             if (known := message_and_status(error)) is None:
@@ -109,12 +109,15 @@ def run_main(main: Callable[[list[str]], int]) -> int:
             message, status = known
             show_error(message)
             if isinstance(error.__context__, BrokenPipeError):
-                _leave_stdout()
+                discard(sys.stdout)
             return status
 
 
-def _leave_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def discard(stream: TextIO) -> None:
+    """Sends nowhere what is still printed to a stream whose reader or terminal is gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def expect(value: object, kind: type[Kind], example: str) -> Kind:

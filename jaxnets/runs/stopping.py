@@ -15,7 +15,7 @@ from typing import Any
 
 from jaxnets.config.fields import Config
 from jaxnets.display import RESUME, program, short_path
-from jaxnets.errors import RunFailedError, StoppedError
+from jaxnets.errors import RunFailedError, StoppedError, discard
 from jaxnets.language import Text
 from jaxnets.machine.platform import Processes
 from jaxnets.training.loop import Interrupted
@@ -113,6 +113,4 @@ def _leave_lost_terminal() -> None:
         except ValueError:  # No file, as in a notebook.
             continue
         except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
+            discard(stream)

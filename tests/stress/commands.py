@@ -12,17 +12,8 @@ from typing import Any
 from damage import Rng, deep_folder, half, letters
 from harm import ROOT, Ended, python
 from surfaces import idx_samples, large_pictures, picture_samples, scan_bomb
+from test_refusals import FLAGS
 
-from jaxnets.cli import commands
-from jaxnets.config.fields import Config
-from jaxnets.config.file import ConfigFile
-from jaxnets.config.options import options_of
-
-# The flags of train.py and of every command.
-FLAGS = {
-    command: ["--help_all", *(f"--{field.name}" for kind in kinds for field in options_of(kind))]
-    for command, kinds in {"train": (Config, ConfigFile), **commands.COMMANDS}.items()
-}
 WORDS = [
     "cnn", "mlp", "softmax", "alexnet", "mlp_handwritten", "1", "0", "-1", "1e9", "64,32", "all",
     "full", "none", "hidden=100,200", "learning_rate=0.1,x", "auto", "adam", "\udc80", "--", "-",

@@ -4,14 +4,11 @@ import dataclasses
 import json
 import os
 import re
-import shlex
 import signal
-import subprocess
-import sys
 
 import jax.numpy as jnp
 import pytest
-from conftest import HANGS, ROOT, assert_resume_hint, params_sha256, records, saved_params, slow
+from conftest import assert_resume_hint, params_sha256, records, saved_params, slow
 
 from jaxnets.backprop.losses import SOFTMAX_CROSS_ENTROPY
 from jaxnets.cli.commands import COMMANDS
@@ -288,86 +285,6 @@ def test_stopped_and_resumed_a_process_ends_the_same(run_python, finished_run, t
 def test_ctrl_c_is_one_line_and_status_130(run_in_process):
     outcome = run_in_process(lambda _: signal.raise_signal(signal.SIGINT), "train.py")
     assert outcome == (130, "", "error: interrupted\n")
-
-
-def run_limited(limit, megabytes, arguments):
-    """Runs Python under a limit of memory, as bash's ulimit sets it."""
-    command = shlex.join([sys.executable, *map(str, arguments)])
-    shell = f"ulimit -{limit} {megabytes << 10} && exec {command}"
-    return subprocess.run(
-        shell, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=HANGS, check=False
-    )
-
-
-needs_ulimit = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone heeds both limits")
-
-
-@needs_ulimit
-@pytest.mark.parametrize(("limit", "megabytes"), [("d", 300), ("v", 500)])
-def test_too_little_memory_for_jax_is_one_line(tiny_flags, tmp_path, limit, megabytes):
-    over = "--over=learning_rate=0.1,0.2"
-    for arguments in (
-        ["train.py", "--model=alexnet", *tiny_flags],
-        ["-m", "jaxnets", "predict", tmp_path, "1.png"],
-        ["-m", "jaxnets", "gradcheck"],
-        ["-m", "jaxnets", "search", over, *tiny_flags],
-    ):
-        done = run_limited(limit, megabytes, arguments)
-        line = rf"error: not enough memory: expected about [\d,]+ MB, got a limit of {megabytes} MB"
-        assert re.fullmatch(rf"{line} \(ulimit -{limit}\)\n", done.stderr), done
-        assert done.returncode == 1 and not done.stdout
-    assert not (tmp_path / "run").exists()
-    assert run_limited(limit, megabytes, ["train.py", "--help"]).returncode == 0
-
-
-@pytest.mark.slow
-def test_a_network_too_large_for_memory_is_refused_first(
-    train_tiny, run_command, tiny_flags, tmp_path, monkeypatch
-):
-    from jaxnets import system
-
-    limits = [("ulimit -d", 600 << 20, 560 << 20)]
-    monkeypatch.setattr(system, "memory_limits", lambda: limits)
-    monkeypatch.setattr("jaxnets.runs.memory.memory_limits", lambda: limits)
-    # 144 x 4000 + 4000 x 4000 + 4000 x 3 weights in float32 are 63 MB, and too many
-    # for the 40 MB that JAX leaves. So are 198 runs side by side of the smaller network.
-    message = "not enough memory: expected about [\\d,]+ MB, got a limit of 600 MB .*"
-    assert_failed(train_tiny("mlp", "--hidden=4000,4000"), message)
-    one = ["search", "--model=mlp", *tiny_flags, "--hidden=200,200", "--over=learning_rate=0.1,0.2"]
-    assert_failed(run_command(*one, "--seeds=99"), f"learning_rate=.* 197 more: {message}")
-    assert not (tmp_path / "run" / "config.json").exists()
-    assert run_command(*one, "--seeds=1", f"--workdir={tmp_path / 'two'}").status == 0
-
-
-@needs_ulimit
-@pytest.mark.slow
-@pytest.mark.parametrize("limit", ["d", "v"])
-def test_the_memory_that_a_refusal_names_is_enough(tiny_flags, tmp_path, limit):
-    """The first refusal names what JAX takes, the second what the network takes, too."""
-    arguments, megabytes = ["train.py", "--model=mlp", "--hidden=3000,3000", *tiny_flags], 100
-    for _ in range(2):
-        done = run_limited(limit, megabytes, arguments)
-        assert done.returncode == 1
-        expected = re.match(r"error: not enough memory: expected about ([\d,]+) MB", done.stderr)
-        assert expected, done
-        megabytes = int(expected[1].replace(",", "")) + 1
-    done = run_limited(limit, megabytes, arguments)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-@needs_ulimit
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["summary --model=cnn", "gradcheck --model=softmax", "devices"])
-def test_a_command_has_enough_with_what_jax_takes(command):
-    """Each thread of JAX with a heap of its own would abort under this limit of address space."""
-    arguments, megabytes = ["-m", "jaxnets", *command.split()], 500
-    while refused := re.match(
-        r"error: not enough memory: expected about ([\d,]+) MB",
-        (done := run_limited("v", megabytes, arguments)).stderr,
-    ):
-        assert (needed := int(refused[1].replace(",", "")) + 50) > megabytes
-        megabytes = needed
-    assert megabytes > 500 and (done.returncode, done.stderr) == (0, "")
 
 
 def test_jaxs_own_lack_of_memory_is_one_line(run_in_process):

@@ -151,8 +151,9 @@ def test_another_machines_rounding_is_no_difference():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in notebooks.UNANSWERED])
-def test_it_prints_what_is_kept_and_solutions_are_right(name):
+def test_it_prints_what_is_kept_and_solutions_are_right(name, monkeypatch):
     """The cells run; then each fill-in again, with its solution and with a wrong answer."""
+    monkeypatch.setenv("XLA_FLAGS", "")  # They train: it pays to compile as for users.
     for package in ("nbclient", "nbformat", "ipykernel", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed")

@@ -14,7 +14,6 @@ from jaxnets.config.options import Options, flag_name, is_positional, metavar, o
 from jaxnets.display import program
 from jaxnets.errors import UserError, did_you_mean, same_name, unknown
 from jaxnets.language import LANGUAGES, Text, speaking
-from jaxnets.system import check_memory
 from jaxnets.version import __version__
 
 JSON = "print JSON instead of a table"
@@ -141,7 +140,6 @@ def _read(
         if named is not None:
             read.pop("layers", None)  # They are another network's.
         given = read | given
-    check_memory()  # JAX is imported next, and would abort under too low a limit.
     if Config in kinds and is_file_of_python(named):
         from jaxnets.models.own import from_file
 

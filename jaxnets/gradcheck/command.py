@@ -17,12 +17,10 @@ from jaxnets.gradcheck.networks import (
     check_own_layers,
     has_kernels,
     networks,
-    num_bytes,
 )
 from jaxnets.kernels import KERNELS
 from jaxnets.language import N_, _
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.system import check_memory, memory_limits
 
 COLUMNS = (*PRECISIONS, DIFFERENCES)
 HEADER = [
@@ -65,8 +63,6 @@ def run(
     """
     chosen = {} if mutant else _chosen(model)
     set_up_jax(keep_memory=False)  # AlexNets of many sizes would leave a heap of holes.
-    if memory_limits():
-        check_memory(max(map(num_bytes, chosen.values()), default=0))
     rows = []
     if not as_json:
         print(_line([_(text) for text in HEADER]))

@@ -37,9 +37,6 @@ from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_lo
 from jaxnets.trees import Params
 
 NUM_CLASSES = 10
-# The parameters in float64, their gradients and what is computed of them; XLA's compiler. Of
-# ulimit -d alexnet took 3,450 MB, alexnet_small 815, cnn 600, softmax 333.
-COPIES, COMPILER = 8, 100 << 20
 
 
 class Network(NamedTuple):
@@ -113,14 +110,6 @@ def check_network_with_kernels(name: str, network: Network) -> Row:
     """
     tolerances = {name: x for name, x in TOLERANCES.items() if name != DIFFERENCES}
     return check(f"{name}, kernels", [problem_of(network, kernels=True)], tolerances)
-
-
-def num_bytes(network: Network) -> int:
-    """The memory that a check takes beside JAX's own, about and at most."""
-    model = create_model(network.config, network.num_classes)
-    images = jax.ShapeDtypeStruct((network.batch, *network.image), jnp.float32)
-    params = jax.eval_shape(model.init, jax.random.key(0), images)
-    return COMPILER + COPIES * sum(8 * leaf.size for leaf in jax.tree.leaves(params))
 
 
 def problem_of(network: Network, *, kernels: bool = False) -> Problem:

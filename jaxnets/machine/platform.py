@@ -17,7 +17,7 @@ from jax._src.distributed import global_state
 
 from jaxnets.errors import UserError
 from jaxnets.language import N_, Text
-from jaxnets.system import cache_folder, memory_limits, num_cores
+from jaxnets.system import cache_folder, num_cores
 from jaxnets.version import __version__
 
 # The advice where JAX does not find the accelerator.
@@ -85,8 +85,7 @@ def set_up_jax(
     if (count := cpu_devices or (devices and -(-devices // processes))) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
-    # Under a ulimit, too: else each thread takes a heap of its own.
-    if keep_memory or any("ulimit" in name for name, *_ in memory_limits()):
+    if keep_memory:
         keep_freed_memory()
     found = _found(platform)
     if cpu_devices is not None:

@@ -14,11 +14,9 @@ from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
 from jaxnets.runs.request import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
-from jaxnets.system import check_memory
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import to_float
 
-COPIES = 3  # The most copies of the parameters in memory at once.
 MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 
@@ -59,7 +57,6 @@ def load_network(workdir: str, *, takes_rows: bool = False) -> TrainedNetwork:
     set_up_jax(None, config.precision)
     model = create_model(config, len(class_names), draws=False)
     like = _params_like(folder, config, model, image_shape)
-    check_memory(COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like)))
     step, params = folder.read_params(like)
     return TrainedNetwork(
         config, model, params, image_shape, class_names, step, folder.finished, checksum

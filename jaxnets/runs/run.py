@@ -25,7 +25,6 @@ from jaxnets.models.weights import describe_weights, head_of, weights_sha256
 from jaxnets.runs import ending, stopping
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
 from jaxnets.runs.diagnosis import diagnose
-from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.request import load_data, request, run_to_resume, run_with_weights
 from jaxnets.runs.resume import load_checkpoint, prepare_to_resume
 from jaxnets.runs.run_folder import (
@@ -110,7 +109,6 @@ class Run(Observer):
             if judge is not None and files:
                 own = judge(files, config, data, resumed and (resumed.mine_sha256 or {}))
             experiment = Experiment.create(config, data, devices, own)
-            check_enough_memory(experiment)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.
             folder = _open_folder(experiment, processes)
             model = flags.get("model")

@@ -24,7 +24,6 @@ from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.language import _
 from jaxnets.metrics import Sums
-from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.request import request
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer
@@ -110,7 +109,6 @@ def range_test(
 
     rule = optimizer_of(config, schedule, experiment.model)
     experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)
-    check_enough_memory(experiment)
     rates = tuple(np.geomspace(lowest, highest, steps).tolist())
     with tqdm(total=steps, unit="step", leave=False, disable=None, dynamic_ncols=True) as bar:
         watch = _Losses(rates, bar)

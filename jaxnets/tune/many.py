@@ -19,7 +19,6 @@ from jaxnets.experiment import Experiment, init_state, optimizer_of
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models import create_model
 from jaxnets.models.chain import has_layer
-from jaxnets.runs.memory import check_enough_memory
 from jaxnets.training.loop import NonFiniteLossError, train_epochs
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import create_schedule
@@ -107,7 +106,6 @@ def train_one(
     """Trains one run by itself, without validation."""
     data = dataclasses.replace(experiment.data, validation=experiment.data.train[:0])
     experiment = dataclasses.replace(experiment, data=data)
-    check_enough_memory(experiment)
     state, history = experiment.train(observers)
     judged, last = experiment.evaluate(state.params, judge), history[-1]
     return TrainingSummary(last["train_loss"], last["train_accuracy"], judged.loss, judged.accuracy)
@@ -118,7 +116,6 @@ def _train_vmapped(
 ) -> list[TrainingSummary]:
     """Trains all runs at once: the one training step, mapped over them by jax.vmap."""
     experiment = Experiment.create(dataclasses.replace(configs[0], devices=1, parallel="jit"), data)
-    check_enough_memory(experiment, len(configs))
     config, loader, parallel = experiment.config, experiment.loader, experiment.parallel
     full = loader.steps == 1  # One batch has no order: all runs share it.
     # Every schedule is proportional to its peak, so the peak is a number of the run.

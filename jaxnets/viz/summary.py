@@ -41,7 +41,7 @@ def summary(model: Chain, image_shape: Sequence[int]) -> list[LayerSize]:
     """Every layer of a network, for an image [H, W, C]; nothing is computed, only shapes."""
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     too_small = UserError("images of {} are too small", tuple(image_shape))
-    set_up_jax()  # With a limit of memory, JAX started otherwise may abort.
+    set_up_jax()
     try:
         variables = jax.eval_shape(model.init, jax.random.key(0), x)
     except ZeroDivisionError:

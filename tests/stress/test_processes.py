@@ -8,8 +8,6 @@ import contextlib
 import hashlib
 import os
 import random
-import re
-import resource
 import signal
 import statistics
 import subprocess
@@ -173,25 +171,6 @@ def trained(places, tmp_path):
     command = f"train.py --model=softmax {IDX} --epochs=1 --workdir={{trained}}"
     assert python(*command.format(**places).split()).status == 0
     return places
-
-
-@pytest.mark.stress
-@pytest.mark.parametrize("kind", ["DATA", "AS"])
-@pytest.mark.parametrize("name", SHORT)
-def test_too_little_memory_is_one_line(name, kind, trained, tmp_path, monkeypatch):
-    """From 100 MB to 1.5 GB, with an empty compilation cache each time."""
-    statuses = []
-    for megabytes in range(100, 1600, 100):
-        run = tmp_path / str(megabytes)
-        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", f"{run}-cache")
-        limit = getattr(resource, f"RLIMIT_{kind}"), megabytes << 20
-        command = SHORT[name].format(**{**trained, "run": run})
-        ended = python(*command.split(), limit=limit)
-        statuses.append(ended.status)
-        if ended.status:
-            assert ended.status == 1, (megabytes, ended)
-            assert re.fullmatch("error: .*not enough memory.*\n", ended.err), (megabytes, ended)
-    print(name, kind, *statuses)
 
 
 # Left alone for hours

@@ -29,14 +29,12 @@ from jaxnets.models.chain import walk
 from jaxnets.predict.trained import TrainedNetwork, to_input
 from jaxnets.runs import checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
-from jaxnets.system import check_memory
 from jaxnets.training.step import autodiff_loss_and_grad
 from jaxnets.trees import by_layer
 
 # Larger networks are compared in float32 alone: float64 takes them minutes.
 MAX_PARAMS = 5_000_000
 IMAGES, FEW_IMAGES = 32, 2
-COPIES = 8  # The most copies of the parameters in memory at once.
 
 Tree = Any  # Arrays by layer and name.
 
@@ -56,12 +54,8 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
 
     With fewer digits than float64's, autodiff differentiates the float32 network at the numbers of
     the forward pass by hand (`oracle.both_loss_and_grads`).
-
-    Raises:
-      UserError: There is not enough memory.
     """
     is_large = num_params(trained.params) > MAX_PARAMS
-    check_memory(COPIES * sum(leaf.nbytes for leaf in jax.tree.leaves(trained.params)))
     batch = _first_batch(trained, data, FEW_IMAGES if is_large else IMAGES)
     programs, arrays = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -87,8 +87,8 @@ def pytest_configure(config):
     Small ones too, from the first test on: many tests compile what another has compiled.
     """
     jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
-    # NumPy, PyTorch and scikit-learn wait for their threads in a loop, which takes the other worker's
-    # core: the notebook on autograd takes 14 s of CPU in place of 57 (numpy 2.4, two cores).
+    # NumPy, PyTorch and scikit-learn wait for their threads in a loop, on the other worker's core:
+    # the notebook on autograd takes 14 s of CPU in place of 57 (numpy 2.4, two cores).
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # pyproject.toml says why; this is for the processes that tests start.
     os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"

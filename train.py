@@ -17,7 +17,7 @@ newest unfinished run, --resume --workdir=DIR that one.
 import contextlib
 import sys
 
-from jaxnets.errors import DONE, RunFailedError, run_main
+from jaxnets.base.errors import DONE, RunFailedError, run_main
 
 
 def main(arguments: list[str]) -> int:
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
                 run, error
             )  # A wrong derivation's end is a result, which is reported.
     if run.config.report and run.processes.is_first:
-        from jaxnets.viz.report.build import write_into
+        from jaxnets.report.build import write_into
 
         write_into(run.folder.path)
     if failed is not None:

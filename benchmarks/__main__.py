@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmarks.peers import page, run
 from benchmarks.peers.ways import NETWORKS
-from jaxnets.errors import DONE, UserError, run_main, unknown
-from jaxnets.files import replacing
+from jaxnets.base.errors import DONE, UserError, run_main, unknown
+from jaxnets.base.files import replacing
 
 
 def main(arguments: list[str]) -> int:

@@ -27,16 +27,16 @@ import time
 
 import numpy as np
 
-from jaxnets.deploy.abtest.classical import two_sided_z
-from jaxnets.deploy.abtest.log import Users
-from jaxnets.deploy.abtest.sequential import (
+from jaxnets.abtest.classical import two_sided_z
+from jaxnets.abtest.log import Users
+from jaxnets.abtest.sequential import (
     MIN_USERS,
     Sequence,
     are_enough,
     confidence_sequence,
     effects,
 )
-from jaxnets.deploy.abtest.trial import Plan, evaluate
+from jaxnets.abtest.trial import Plan, evaluate
 from jaxnets.drawing.charts import Caption, Guides, Line, Scale, Series, curves, percent
 
 ALPHA = 0.05

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Browser
 
-from jaxnets.viz.page.build import to_text, write_page
+from jaxnets.page.build import to_text, write_page
 
 WARM, MOVES = 40, 200  # Chromium compiles what has run often.
 # A message that is sent in a frame's callback arrives when the frame has been painted.

@@ -6,7 +6,7 @@ The names below are all that a notebook needs; they are imported when first used
 
 import sys
 
-from jaxnets.version import __version__ as __version__
+from jaxnets.base.version import __version__ as __version__
 
 if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message names another package)
     found = ".".join(map(str, sys.version_info[:3]))
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from jaxnets.notebook.estimators import Regressor as Regressor
     from jaxnets.notebook.network import Network, load
     from jaxnets.predict.predict import load_predictor
+    from jaxnets.report.plot import plot
     from jaxnets.training.history import History
-    from jaxnets.viz.plot import plot
 
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
@@ -76,7 +76,7 @@ _HOMES = dict(
     load="notebook.network",
     load_dataset="data.load",
     load_predictor="predict.predict",
-    plot="viz.plot",
+    plot="report.plot",
     preset="config.resolve",
 )
 
@@ -92,10 +92,10 @@ if not TYPE_CHECKING:  # Type checkers then find wrong names.
 
         if name in _HOMES:
             return getattr(importlib.import_module(f"jaxnets.{_HOMES[name]}"), name)
-        # `from jaxnets import errors` asks for it first, and imports it then.
+        # `from jaxnets.base import errors` asks for it first, and imports it then.
         is_room = importlib.machinery.PathFinder.find_spec(f"jaxnets.{name}", __path__)
         if name[0] != "_" and is_room is None:
-            from jaxnets.facts import check
+            from jaxnets.base.facts import check
 
             check("jaxnets", name, __all__)
         raise AttributeError(f"module 'jaxnets' has no attribute {name!r}")

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxnets.errors import run_main
+from jaxnets.base.errors import run_main
 
 
 def main(arguments: list[str]) -> int:

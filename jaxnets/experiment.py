@@ -23,16 +23,16 @@ import optax
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import FindRule
 from jaxnets.backprop.rules import OURS, OwnPasses, rule_of
+from jaxnets.base.errors import UserError, expect
+from jaxnets.base.facts import Described
+from jaxnets.base.language import Text
 from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
 from jaxnets.data.batches import Batch, eval_batches
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.errors import UserError, expect
-from jaxnets.facts import Described
 from jaxnets.gradcheck import oracle
 from jaxnets.gradcheck.layer_check import check_forwards, check_own_rules
 from jaxnets.kernels import accelerate
-from jaxnets.language import Text
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
 from jaxnets.metrics import Sums, metric_of

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 Labels = Int[Array, " B"] | Float[Array, "B K"]  # classes from 0 to K - 1, or probabilities
 Loss = Callable[[jax.Array, jax.Array], jax.Array]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.facts import Described
+from jaxnets.base.facts import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
 from jaxnets.regression_metrics import RegressionMetrics, Sum
 

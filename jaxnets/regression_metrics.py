@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.facts import Described
+from jaxnets.base.facts import Described
 
 # A JAX array on a device, NumPy's array or number where an epoch is added up.
 Sum = jax.Array | np.ndarray | np.number

@@ -338,8 +338,8 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture(scope="session")
 def _bubblewrap_starts():
     """Tests that need the sandbox of `grade` are skipped where it cannot start."""
+    from jaxnets.base.errors import UserError
     from jaxnets.course.exercises.sandbox import Sandbox
-    from jaxnets.errors import UserError
 
     try:
         Sandbox().check()
@@ -510,7 +510,7 @@ class Outcome(NamedTuple):
 @pytest.fixture
 def run_in_process(monkeypatch, capsys):
     """Runs a main function with a command line."""
-    from jaxnets.errors import run_main
+    from jaxnets.base.errors import run_main
 
     def run(main, *arguments) -> Outcome:
         monkeypatch.setattr(sys, "argv", list(map(str, arguments)))

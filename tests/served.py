@@ -12,13 +12,13 @@ from PIL import Image
 
 from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.deploy.server.app import create_app
-from jaxnets.deploy.server.service import Service
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
 from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.run import Run, write_config
 from jaxnets.runs.run_folder import RunFolder
+from jaxnets.server.app import create_app
+from jaxnets.server.service import Service
 from jaxnets.training.step import Checkpoint
 
 NAMES = tuple("0123456789")

@@ -17,15 +17,15 @@ from PIL import Image
 from scipy import integrate, optimize, stats
 
 import train
-from jaxnets.deploy.abtest import classical, log, presentation, sequential
-from jaxnets.deploy.abtest.log import UserAnswer, Users
-from jaxnets.deploy.abtest.pairs import Pairs
-from jaxnets.deploy.abtest.trial import Plan, evaluate
-from jaxnets.deploy.server import feedback
-from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
+from jaxnets.abtest import classical, log, presentation, sequential
+from jaxnets.abtest.log import UserAnswer, Users
+from jaxnets.abtest.pairs import Pairs
+from jaxnets.abtest.trial import Plan, evaluate
+from jaxnets.base.errors import UserError
+from jaxnets.base.proportions import mcnemar, two_sided_z, wilson
 from jaxnets.drawing.charts import WIDTH
-from jaxnets.errors import UserError
-from jaxnets.proportions import mcnemar, two_sided_z, wilson
+from jaxnets.server import feedback
+from jaxnets.server.feedback import Feedback, FeedbackLog
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from abtest import draw, missing, returning, stops, z_alarms
@@ -351,8 +351,8 @@ def test_a_log_of_too_much_is_refused(tmp_path, run_command, monkeypatch):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from jaxnets.deploy.abtest import log, presentation, trial
-from jaxnets.errors import run_main
+from jaxnets.abtest import log, presentation, trial
+from jaxnets.base.errors import run_main
 
 def main(arguments):
     users = log.read_users(arguments[0])
@@ -437,7 +437,7 @@ def test_many_users_take_little_memory_each(tmp_path, run_limited):
 @pytest.mark.slow
 def test_a_log_is_read_without_the_servers_packages(run_python):
     code = """import sys
-from jaxnets.deploy.abtest import log, presentation, trial
+from jaxnets.abtest import log, presentation, trial
 print({"fastapi", "starlette", "pydantic", "uvicorn", "jax"} & set(sys.modules))"""
     assert run_python("-c", code).out == "set()\n"
 
@@ -702,7 +702,7 @@ def test_models_may_be_tested_on_other_pictures(runs, tiny_arrays, tmp_path, run
 
 def test_pairs_that_show_nothing_say_how_many_pictures_would():
     pairs = Pairs(("a", "b"), "mnist", 900, 20, 25, 55)
-    from jaxnets.deploy.abtest.pairs import to_text
+    from jaxnets.abtest.pairs import to_text
 
     text, needed = to_text(pairs, Plan(effect=0.01)), pairs.needed(Plan(effect=0.01))
     assert "No difference is shown: of the 45 pictures" in text and needed is not None

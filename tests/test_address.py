@@ -13,7 +13,7 @@ import address
 import pytest
 from conftest import ROOT
 
-from jaxnets.viz.page import build
+from jaxnets.page import build
 
 SOMEONE = "https://github.com/someone/nets"
 COPIES = ("docs/_ext/address.py", "docs/colab.ipynb", "CITATION.cff", "pyproject.toml")

@@ -16,11 +16,11 @@ from conftest import BY_STEPS, assert_close, assert_same, quick_jit, random_imag
 from scipy import stats
 
 from jaxnets.backprop import losses as pairs
+from jaxnets.base.errors import RunFailedError
 from jaxnets.config.fields import AUGMENTATIONS
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
 from jaxnets.losses import cross_entropy
 from jaxnets.metrics import Metrics

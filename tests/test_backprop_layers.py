@@ -30,8 +30,8 @@ from jaxnets.backprop import (
 from jaxnets.backprop.network import pair_of
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import KINDS, RULES, rule_of
+from jaxnets.base.errors import UserError
 from jaxnets.data.batches import Batch
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,

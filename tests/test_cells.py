@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import read_json, slow
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.tune import cells, search
 from jaxnets.tune.backends import Failed, LocalProcesses, ThisProcess
 

@@ -16,8 +16,8 @@ import pytest
 from conftest import history, params_sha256
 from safetensors.numpy import load_file
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
-from jaxnets.errors import UserError
 from jaxnets.runs import checkpoints
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder

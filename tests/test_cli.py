@@ -106,7 +106,7 @@ def shown_help(run, capsys, *flags):
 
 def test_help_needs_no_jax_and_answers_at_once(run_python):
     code = (
-        "import sys, train; from jaxnets.errors import run_main\n"
+        "import sys, train; from jaxnets.base.errors import run_main\n"
         "try: run_main(train.main)\n"
         "finally: print(sys.modules.keys() & {'jax', 'flax', 'numpy', 'optax', 'jaxnets.models'})"
     )
@@ -210,7 +210,7 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
 def test_a_run_whose_reader_has_read_enough_is_saved(run_python, tiny_flags, tmp_path):
     code = """if True:
         import os, sys, train
-        from jaxnets.errors import run_main
+        from jaxnets.base.errors import run_main
         from jaxnets.runs.progress import Progress
         epoch = Progress.on_epoch_end
         def last_epoch_read(progress, record, state):
@@ -251,7 +251,7 @@ def test_stopped_and_resumed_a_process_ends_the_same(run_python, finished_run, t
     last = [120] if twice else range(121, 160)
     code = f"""if True:
         import signal, sys, time, train
-        from jaxnets.errors import run_main
+        from jaxnets.base.errors import run_main
         from jaxnets.runs.stopping import SAME_REQUEST
         from jaxnets.training import loop
         def interrupted(total, metrics, where):

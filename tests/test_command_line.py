@@ -10,10 +10,10 @@ import pytest
 from conftest import HANGS, ROOT, params_sha256
 
 from jaxnets import __version__
+from jaxnets.base.facts import ANSWERS
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_flags
 from jaxnets.config.fields import ALIASES, Config
-from jaxnets.facts import ANSWERS
 
 # The script that pip makes of pyproject.toml's entry.
 SCRIPT = "import sys; from jaxnets.__main__ import console_script; console_script()"

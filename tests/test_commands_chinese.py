@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import as_flags, read_json
 
-from jaxnets.display import RESUME, fold, width_of
-from jaxnets.language import Text, said, speaking
+from jaxnets.base.display import RESUME, fold, width_of
+from jaxnets.base.language import Text, said, speaking
 from jaxnets.runs.run import SAVED
 
 EPOCH = re.compile(r"epoch 1/1  loss [\d.]+  accuracy .*s|test loss [\d.]+  accuracy [\d.]+")

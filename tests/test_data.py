@@ -14,12 +14,12 @@ import pytest
 from conftest import HANGS, write_idx
 from scipy import ndimage
 
+from jaxnets.base.errors import UserError
 from jaxnets.data import batches as module
 from jaxnets.data.batches import DEPTH, epoch_order, eval_batches, prefetch, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.idx import FILES, read_idx
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import UserError
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]

@@ -12,11 +12,11 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from jaxnets.base.errors import UserError
 from jaxnets.data import cifar, download, published
 from jaxnets.data.datasets import Dataset, Split, assemble
 from jaxnets.data.idx import FILES, PublishedFile
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import UserError
 
 FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
 TEN = "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"

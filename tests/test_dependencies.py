@@ -121,7 +121,7 @@ def test_a_plain_run_loads_nothing_that_only_tensorflow_datasets_brings(run_pyth
     only = installed_with("tensorflow-datasets") - installed_with(*others)
     assert {"tensorflow-datasets", "pyarrow", "promise", "toml"} < only
     code = (
-        "import sys, train, jaxnets; from jaxnets.errors import run_main; "
+        "import sys, train, jaxnets; from jaxnets.base.errors import run_main; "
         "jaxnets.load_dataset('mnist'); status = run_main(train.main); "
         "print(*{name.partition('.')[0] for name in sys.modules}); sys.exit(status)"
     )

@@ -10,7 +10,7 @@ import jax
 import pytest
 from conftest import slow
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.machine.platform import set_up_jax
 
 

@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
+from jaxnets.base.errors import UserError
 from jaxnets.data import download as module
 from jaxnets.data.download import download
 from jaxnets.data.idx import PublishedFile
-from jaxnets.errors import UserError
 
 CONTENT = bytes(range(256)) * 9000  # Two chunks and a bit.
 NAME = "file.bin"

@@ -9,8 +9,8 @@ import chinese
 import pytest
 
 import jaxnets
-from jaxnets.errors import UserError
-from jaxnets.language import Text, said, speaking
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import Text, said, speaking
 
 MISTAKES = [  # One of each kind of error.
     ("train --epoch=3", "未知的选项 --epoch；是不是想写 --epochs？（用 --help_all 列出全部选项）"),

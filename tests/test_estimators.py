@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import jaxnets
-from jaxnets.deploy.export import export
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
+from jaxnets.export import export
 
 pytest.importorskip("sklearn", reason="scikit-learn, whose manners these are, is not installed")
 

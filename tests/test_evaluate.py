@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 import jaxnets
 from jaxnets.drawing.svg import Figure
-from jaxnets.viz import evaluate
+from jaxnets.report import evaluate
 
 NAMES = [str(number) for number in range(CLASSES)]
 

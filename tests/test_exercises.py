@@ -28,6 +28,8 @@ from jaxnets.backprop.batch_norm import batch_norm_backward
 from jaxnets.backprop.convolution import conv_backward
 from jaxnets.backprop.pooling import max_pool_backward
 from jaxnets.backprop.rules import RULES
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import (
     BETS,
@@ -46,9 +48,7 @@ from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import parse_exercise, suspicion, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.course.exercises.student import near, shown
-from jaxnets.errors import UserError
 from jaxnets.gradcheck.compare import PRECISIONS
-from jaxnets.language import _, speaking
 from jaxnets.training.step import make_train_step
 
 pytestmark = pytest.mark.usefixtures("judge_in_float64")

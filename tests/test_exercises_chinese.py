@@ -8,9 +8,9 @@ import tomllib
 import pytest
 from conftest import ROOT
 
+from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises.catalogue import BETS, BUGS, EXERCISES, SHEETS
 from jaxnets.course.exercises.student import shown
-from jaxnets.language import _, speaking
 
 
 def test_every_hint_and_title_is_chinese_as_on_the_pages():

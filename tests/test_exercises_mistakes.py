@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 import jaxnets
+from jaxnets.base.language import speaking
 from jaxnets.course.exercises.passes import Call, run_source
-from jaxnets.language import speaking
 
 HEAD = """\
 import jax.numpy as jnp

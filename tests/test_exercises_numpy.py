@@ -8,8 +8,8 @@ import sys
 import notebooks
 import pytest
 
+from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import catalogue
-from jaxnets.language import _, speaking
 
 EDITIONS = {
     language: json.loads(notebooks.path_of("exercises-numpy", language).read_text("utf-8"))

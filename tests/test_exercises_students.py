@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import slow
 
+from jaxnets.base.errors import UserError
 from jaxnets.course.exercises.catalogue import BETS, EXERCISES, SHEETS, TASKS
 from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.grade import submissions_in
 from jaxnets.course.exercises.student import near, student_called
-from jaxnets.errors import UserError
 
 with (Path(__file__).parent / "wrong_answers.toml").open("rb") as file:
     WRONG_NUMBERS = tomllib.load(file)["sheets"]["wrong"]

@@ -12,13 +12,13 @@ import pytest
 from conftest import slow
 from scipy.stats import chi2_contingency
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import TASKS, Repair
 from jaxnets.course.exercises.files import exercises_in, suspicion
 from jaxnets.course.exercises.grade import Limits, grades_of, submissions_in
 from jaxnets.course.exercises.passes import run_source
-from jaxnets.errors import UserError
-from jaxnets.language import _, speaking
 
 cases_of = functools.cache(judge.cases_of)
 

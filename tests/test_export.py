@@ -14,10 +14,10 @@ import pytest
 from conftest import ROOT, random_images, random_params, read_json, slow
 from safetensors import safe_open
 
+from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
-from jaxnets.deploy.export import archive, export
-from jaxnets.errors import RunFailedError, UserError
+from jaxnets.export import archive, export
 from jaxnets.models import create_model
 from jaxnets.predict.trained import TrainedNetwork
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import assert_same, read_json
 
 import jaxnets
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.notebook.network import Network
 from jaxnets.runs.run_folder import params_sha256
 

@@ -13,10 +13,10 @@ import pytest
 from conftest import slow
 from PIL import Image
 
+from jaxnets.base.errors import UserError
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures import folder
 from jaxnets.data.pictures.folder import load_folder
-from jaxnets.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("cache")
 

@@ -9,12 +9,12 @@ import pytest
 from hostile_submissions import ENDS, RIGHT, SELF, WRITE, relu
 from test_exercises import answer_to
 
+from jaxnets.base.errors import RunFailedError
 from jaxnets.course.exercises import command, grade, sandbox
 from jaxnets.course.exercises.catalogue import BLANKS, BUGS, imports_of
 from jaxnets.course.exercises.grade import Grade, arrays_of, grades_of, submissions_in
 from jaxnets.course.exercises.judge import verdict
 from jaxnets.course.exercises.sandbox import Limits, Outcome, Sandbox
-from jaxnets.errors import RunFailedError
 
 SHEET = 'exercise = "compute7"\nmean = 4\nsum = 12\nw_mean = 0.6\nw_sum = -0.2\nrate = 0.0333\n'
 

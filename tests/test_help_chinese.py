@@ -7,11 +7,11 @@ import pytest
 from babel.messages.pofile import read_po
 
 import train
-from jaxnets import language
+from jaxnets.base import language
+from jaxnets.base.display import width_of
+from jaxnets.base.errors import UserError
 from jaxnets.cli import commands
 from jaxnets.cli.flags import parse_command, parse_flags
-from jaxnets.display import width_of
-from jaxnets.errors import UserError
 
 NAMES = re.compile(r"--\w+|\b[a-z]+_\w+\b|\b[A-Z]{3,}\b|\b\d[\d,.]*\d\b")  # As --model, half_mse.
 with chinese.CATALOGUE.open("rb") as file:

@@ -6,8 +6,8 @@ import pytest
 from conftest import assert_close
 
 import jaxnets
+from jaxnets.base.errors import UserError
 from jaxnets.data.pictures.decode import BadPictureError
-from jaxnets.errors import UserError
 from jaxnets.losses import cross_entropy
 from jaxnets.notebook.collect import collected
 from jaxnets.notebook.network import Network

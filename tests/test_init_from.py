@@ -9,8 +9,8 @@ from conftest import as_flags, read_json, saved_params, write_idx_folder
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset, resolve
-from jaxnets.errors import UserError
 from jaxnets.models.weights import load_weights
 from jaxnets.runs.request import run_with_weights
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import params_sha256, read_json, slow, watching
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.course.replay import KerasLog, Replay, SlideBar, choose, replay_many, table
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import TrainLoader

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from conftest import CLASSES, as_flags
 
+from jaxnets.base.errors import UserError
 from jaxnets.data.batches import epoch_order
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.tune.lr_find import RangeTest, plot, range_test, to_text
 

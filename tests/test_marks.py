@@ -13,11 +13,11 @@ import pytest
 from conftest import ROOT
 from test_exercises import filled
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import speaking
 from jaxnets.course.exercises import marks
 from jaxnets.course.exercises.catalogue import BETS, BUGS, EXERCISES, SHEETS
 from jaxnets.course.exercises.grade import Check, Grade
-from jaxnets.errors import UserError
-from jaxnets.language import speaking
 
 RIGHT = filled("compute7", {q.name: q.answer for q in SHEETS["compute7"].questions})
 WRONG = filled("compute7", {"mean": 4, "sum": 4})  # A usual slip, and three blanks.

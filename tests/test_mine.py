@@ -10,10 +10,10 @@ from conftest import DENSE_BACKWARD, assert_same, params_sha256, read_json, reco
 
 import jaxnets
 from jaxnets.backprop.rules import OURS
+from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import BUGS, EXERCISES
 from jaxnets.course.exercises.mine import own_passes
-from jaxnets.errors import RunFailedError, UserError
 
 RELU = """
 import jax.numpy as jnp

@@ -14,8 +14,8 @@ from conftest import assert_same, history, params_sha256, read_json
 from PIL import Image
 
 import jaxnets
+from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.data.arrays import from_arrays
-from jaxnets.errors import RunFailedError, UserError
 from jaxnets.notebook.callbacks import NAMES, Callback
 from jaxnets.notebook.network import Network
 from jaxnets.runs import run_folder

@@ -14,8 +14,8 @@ from conftest import ROOT, assert_close, assert_same, quick_jit
 
 import jaxnets
 from jaxnets.backprop.rules import KINDS
+from jaxnets.base.errors import UserError
 from jaxnets.data.datasets import Split
-from jaxnets.errors import UserError
 from jaxnets.notebook.network import Network
 
 

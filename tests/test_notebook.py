@@ -18,8 +18,8 @@ import pytest
 from conftest import HANGS, ROOT
 from PIL import Image
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.fields import Config
-from jaxnets.errors import UserError
 
 PATH = ROOT / "docs" / "colab.ipynb"
 NOTEBOOK = json.loads(PATH.read_text("utf-8"))

@@ -12,9 +12,9 @@ import pytest
 from conftest import quick_jit, random_params, slow, train_on, watching
 
 from jaxnets.backprop import dense
+from jaxnets.base.errors import RunFailedError
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
-from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.oracle import GRADIENT_TOLERANCE, Both, GradientCheck, both_loss_and_grads

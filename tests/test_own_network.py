@@ -31,7 +31,7 @@ from jaxnets import (
     register_rule,
 )
 from jaxnets.backprop.rules import KINDS
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.gradcheck.networks import Network as Checked
 from jaxnets.gradcheck.networks import check_own_layers
 from jaxnets.models import MODELS, as_data

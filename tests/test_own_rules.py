@@ -12,7 +12,7 @@ from conftest import slow
 
 from jaxnets import Chain, LayerRule, Network, check_layer, flatten, register_rule
 from jaxnets.backprop.rules import KINDS
-from jaxnets.errors import RunFailedError
+from jaxnets.base.errors import RunFailedError
 
 FILE = '''\
 import flax.linen as nn

@@ -28,16 +28,16 @@ from scipy import ndimage as scipy_ndimage
 from served import SoftmaxRun
 from test_docs import anchors_of
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError
-from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.precision import with_precision
+from jaxnets.page import build
 from jaxnets.predict.digit import to_digit
 from jaxnets.predict.folding import folded
 from jaxnets.predict.trained import TrainedNetwork
-from jaxnets.viz.page import build
 
 ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
 

@@ -21,17 +21,17 @@ from test_page import (
     trained,
 )
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Split
 from jaxnets.data.pictures.decode import to_square
-from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.precision import with_precision
+from jaxnets.page import build
 from jaxnets.predict.folding import folded
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork
-from jaxnets.viz.page import build
 
 NAMES = ("bicycle", "cat", "grand piano")
 

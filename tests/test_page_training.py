@@ -17,14 +17,14 @@ from test_page import draw, needs_browser, read, text_of, trained
 from test_page import run_javascript as run_page
 
 from jaxnets.data.datasets import Split
-from jaxnets.deploy.server import page as served
 from jaxnets.losses import LOSSES
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import flatten
 from jaxnets.models.precision import with_precision
+from jaxnets.page import build
 from jaxnets.predict.folding import folded
-from jaxnets.viz.page import build
+from jaxnets.server import page as served
 
 RATE, STEPS, BATCH = 0.05, 10, 7
 # The losses before each step of the batches, and the weights after the last one.

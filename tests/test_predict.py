@@ -15,9 +15,9 @@ from scipy import ndimage
 from served import SoftmaxRun
 
 import train
+from jaxnets.base.errors import DONE
 from jaxnets.data.pictures.decode import BadPictureError
-from jaxnets.deploy import answer
-from jaxnets.errors import DONE
+from jaxnets.predict import answer
 from jaxnets.predict.digit import otsu, to_digit, to_digits
 from jaxnets.predict.predict import load_predictor
 

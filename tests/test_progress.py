@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jaxnets.display import is_screen
+from jaxnets.base.display import is_screen
 from jaxnets.runs import progress
 from jaxnets.runs.progress import Doing, Progress
 from jaxnets.training.loop import TrainLoader

@@ -27,10 +27,10 @@ from test_page import draw, needs_browser, read, run_javascript
 from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.windows import window_pads
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
-from jaxnets.deploy.export import archive, export
-from jaxnets.errors import UserError
+from jaxnets.export import archive, export
 from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, check
 from jaxnets.gradcheck.networks import NUM_CLASSES, Network, problem_of
 from jaxnets.losses import cross_entropy
@@ -41,10 +41,10 @@ from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, glob
 from jaxnets.models.own import from_object
 from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
+from jaxnets.page import build
 from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.step import autodiff_loss_and_grad
-from jaxnets.viz.page import build
 
 IMAGE, CLASSES, DEPTH = (28, 28, 1), 3, 12
 ACTIVATIONS = [nn.relu, nn.leaky_relu, nn.sigmoid, nn.tanh, nn.gelu, nn.softmax]

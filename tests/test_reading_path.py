@@ -22,7 +22,8 @@ def test_a_file_comes_after_those_that_it_uses():
 
 def test_all_but_the_script_is_of_the_core():
     assert len(FILES) == len(set(FILES))
-    wings = ("predict", "viz", "tune", "deploy", "tracking", "course", "notebook")
+    wings = ("drawing", "predict", "report", "page", "export", "server", "abtest", "tune")
+    wings += ("tracking", "course", "notebook")
     for file in FILES[:-1]:
         for name in imports(ROOT / file):
             assert not name.startswith(tuple(f"jaxnets.{wing}" for wing in wings)), file

@@ -20,6 +20,9 @@ from hypothesis import strategies as st
 
 import jaxnets
 from benchmarks.__main__ import main as benchmarks
+from jaxnets.base.display import one_line
+from jaxnets.base.errors import UserError, message_and_status
+from jaxnets.base.language import LANGUAGES, said, speaking
 from jaxnets.cli import commands
 from jaxnets.cli.flags import parse_command, parse_flags
 from jaxnets.config.fields import Config
@@ -27,9 +30,6 @@ from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import resolve
-from jaxnets.display import one_line
-from jaxnets.errors import UserError, message_and_status
-from jaxnets.language import LANGUAGES, said, speaking
 
 # The flags of train.py and of every command.
 KINDS = {"train": (Config, ConfigFile), **commands.COMMANDS}

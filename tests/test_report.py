@@ -21,18 +21,18 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import jaxnets
+from jaxnets.base.language import speaking
 from jaxnets.data.load import load_dataset
 from jaxnets.drawing import charts, svg
 from jaxnets.experiment import Experiment, optimizer_of
-from jaxnets.language import speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models.precision import with_precision
+from jaxnets.report import build, evaluation, figures, ledger, passes
+from jaxnets.report.plot import plot
+from jaxnets.report.run_facts import read_run
 from jaxnets.runs.ending import loss_line
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.training.history import History
-from jaxnets.viz.plot import plot
-from jaxnets.viz.report import build, evaluation, figures, ledger, passes
-from jaxnets.viz.report.run_facts import read_run
 
 CAPTION, EPOCH = charts.Caption("name", "title", "alt"), charts.Scale("epoch")
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'

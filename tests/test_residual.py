@@ -12,8 +12,9 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.base.errors import UserError
+from jaxnets.base.trees import by_layer
 from jaxnets.data.batches import Batch
-from jaxnets.errors import UserError
 from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
@@ -25,11 +26,10 @@ from jaxnets.models.layers import flatten
 from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.models.weights import describe_weights, head_of, load_weights
+from jaxnets.report.passes import passes_of
+from jaxnets.report.summary import summary, totals
 from jaxnets.runs.diagnosis import first_bad_output
 from jaxnets.training.step import autodiff_loss_and_grad
-from jaxnets.trees import by_layer
-from jaxnets.viz.report.passes import passes_of
-from jaxnets.viz.summary import summary, totals
 
 RNG = np.random.default_rng(0)
 SHAPE, KEY = (6, 6, 3), jax.random.key(3)

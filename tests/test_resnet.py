@@ -6,13 +6,13 @@ import pytest
 from conftest import quick_jit, random_params
 
 from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.base.trees import by_layer
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.gradcheck.compare import precision
 from jaxnets.models import create_model
 from jaxnets.models.batch_norm import split_statistics
 from jaxnets.models.chain import walk
-from jaxnets.trees import by_layer
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle

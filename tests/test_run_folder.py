@@ -29,15 +29,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from jaxnets.base.errors import RunFailedError
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import config_from_json, preset
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
+from jaxnets.report.figures import learning_figures
+from jaxnets.report.run_facts import read_run
 from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder, make_folder
 from jaxnets.runs.stopping import ends_in_one_line
-from jaxnets.viz.report.figures import learning_figures
-from jaxnets.viz.report.run_facts import read_run
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
@@ -141,7 +141,7 @@ def test_the_default_folder_has_model_and_time_never_twice(tmp_path, monkeypatch
     """Fifty times eight threads ask at once, all in the same second."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
-    monkeypatch.setattr("jaxnets.files.sync_folder", lambda path: None)
+    monkeypatch.setattr("jaxnets.base.files.sync_folder", lambda path: None)
     together = threading.Barrier(8)
 
     def make(_):
@@ -317,7 +317,7 @@ def test_a_second_process_is_refused_until_the_first_ends(
     run_main, start_python, tiny_flags, tmp_path, interrupt_after
 ):
     code = (
-        "import sys, train; from jaxnets.errors import run_main\n"
+        "import sys, train; from jaxnets.base.errors import run_main\n"
         "from jaxnets.training import loop\n"
         "loop.accumulate_metrics = lambda *_: (print('training', flush=True), sys.stdin.read()); "
         "sys.exit(run_main(train.main))"

@@ -22,12 +22,12 @@ from hostile_submissions import (
     relu,
 )
 
+from jaxnets.base.errors import UserError
 from jaxnets.course.exercises import sandbox
 from jaxnets.course.exercises.files import suspicion, violation
 from jaxnets.course.exercises.grade import Submission, answers_in, task_of
 from jaxnets.course.exercises.judge import verdict
 from jaxnets.course.exercises.sandbox import Limits, Sandbox
-from jaxnets.errors import UserError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import jaxnets
-from jaxnets import files
-from jaxnets.errors import UserError
+from jaxnets.base import files
+from jaxnets.base.errors import UserError
 from jaxnets.runs.run_folder import RunFolder, params_sha256
 
 # Children replace a run (or write a first one), each killed before another change of a file or
@@ -16,7 +16,7 @@ KILLED = """
 import json, os, sys
 from pathlib import Path
 import numpy as np
-from jaxnets import files
+from jaxnets.base import files
 from jaxnets.runs.run_folder import RunFolder
 
 os.chdir(sys.argv[1])

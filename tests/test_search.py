@@ -107,7 +107,7 @@ def test_a_search_resumed_elsewhere_names_what_differs(run_command, tiny_flags, 
 BLOCKED = """if True:
     import sys
     from jaxnets.cli import commands
-    from jaxnets.errors import run_main
+    from jaxnets.base.errors import run_main
     from jaxnets.tune import search
 
     def block(*_, **__):

@@ -15,11 +15,11 @@ from conftest import HANGS
 from fastapi import HTTPException
 from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
 
-from jaxnets.deploy.server import app, models, protocol, service
-from jaxnets.deploy.server.feedback import read
-from jaxnets.deploy.server.service import Assignment, Ticket, sign, verify
-from jaxnets.display import one_line
+from jaxnets.base.display import one_line
 from jaxnets.predict.predict import load_predictor
+from jaxnets.server import app, models, protocol, service
+from jaxnets.server.feedback import read
+from jaxnets.server.service import Assignment, Ticket, sign, verify
 from jaxnets.training.step import to_float
 
 INFER = "/v2/models/a/infer"

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jaxnets.deploy.abtest.log import read_users
-from jaxnets.deploy.server import feedback
-from jaxnets.deploy.server.feedback import Feedback, FeedbackLog, read, shown
-from jaxnets.errors import UserError
+from jaxnets.abtest.log import read_users
+from jaxnets.base.errors import UserError
+from jaxnets.server import feedback
+from jaxnets.server.feedback import Feedback, FeedbackLog, read, shown
 
 
 def row(number: int, arm="A", correct=True, label: str | None = "7"):
@@ -164,7 +164,7 @@ def test_a_log_whose_key_is_not_32_bytes_is_refused(tmp_path, key):
 
 KILLED = """
 import sys
-from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
+from jaxnets.server.feedback import Feedback, FeedbackLog
 log = FeedbackLog(sys.argv[1])
 for number in range(10**9):
     log.append([Feedback(1e9, "u", "cnn", "860", "A", "7", "7", True, f"request {number}")])

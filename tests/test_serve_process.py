@@ -18,7 +18,7 @@ from itsdangerous import URLSafeSerializer
 from PIL import Image
 from served import SoftmaxRun, png, random_bytes
 
-from jaxnets.deploy.server.feedback import read
+from jaxnets.server.feedback import read
 
 pytestmark = pytest.mark.slow
 

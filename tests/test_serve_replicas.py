@@ -15,9 +15,9 @@ from conftest import HANGS
 from served import SoftmaxRun, inference, random_bytes
 from test_serve_process import Process, requests_of
 
-from jaxnets.deploy.server import app
-from jaxnets.deploy.server.feedback import read
-from jaxnets.deploy.server.service import Assignment
+from jaxnets.server import app
+from jaxnets.server.feedback import read
+from jaxnets.server.service import Assignment
 
 # Ray gives its own processes a fixed time to start: not enough on cores that others keep busy.
 pytestmark = pytest.mark.stress

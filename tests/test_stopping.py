@@ -17,11 +17,11 @@ from conftest import (
 )
 
 from jaxnets import Network
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.training import loop, scan
 from jaxnets.training.observer import why_stopped

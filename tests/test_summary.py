@@ -10,7 +10,7 @@ from conftest import num_params
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.models import MODELS, create_model
-from jaxnets.viz.summary import summary, totals
+from jaxnets.report.summary import summary, totals
 
 IMAGE = (28, 28, 1)
 

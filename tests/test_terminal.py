@@ -11,14 +11,14 @@ import pytest
 from conftest import HANGS, ROOT
 from PIL import Image
 
-from jaxnets.display import fold, width_of
+from jaxnets.base.display import fold, width_of
 
 pty = pytest.importorskip("pty")  # Not on Windows.
 
 # Runs commands one after the other in a process, as `jaxnets` would.
 RUN_ALL = """if True:
     import json, os, sys
-    from jaxnets.errors import run_main
+    from jaxnets.base.errors import run_main
     from jaxnets.__main__ import main
     os.chdir(sys.argv.pop(1))
     for command in json.loads(sys.argv.pop(1)):

@@ -13,9 +13,9 @@ import pytest
 from conftest import read_json
 from PIL import Image
 
+from jaxnets.base.errors import UserError
 from jaxnets.data import tfds as prepared_sets
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="array_record is Linux-only")
 

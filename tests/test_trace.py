@@ -10,8 +10,8 @@ from PIL import Image
 
 from jaxnets.config.resolve import preset
 from jaxnets.models import create_model
-from jaxnets.viz.summary import network_figure, summary, totals
-from jaxnets.viz.trace import fresh
+from jaxnets.report.summary import network_figure, summary, totals
+from jaxnets.report.trace import fresh
 
 
 def texts(svg: str) -> list[str]:

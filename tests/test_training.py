@@ -20,9 +20,9 @@ from conftest import (
     watching,
 )
 
+from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
-from jaxnets.errors import RunFailedError, UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.metrics import Metrics

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxnets.language import speaking
+from jaxnets.base.language import speaking
+from jaxnets.drawing.templates import environment
+from jaxnets.report import evaluation, verdicts
+from jaxnets.report.run_facts import RunFacts
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.optimizer import create_schedule
-from jaxnets.viz.report import evaluation, verdicts
-from jaxnets.viz.report.run_facts import RunFacts
-from jaxnets.viz.templates import environment
 
 SAYS = {  # Each verdict's kind, its sentence, and for a schedule's end what to do next.
     "overfits": ("bad", "overfitting", ""),
@@ -359,7 +359,7 @@ def test_of_ten_equal_runs_the_best_is_rarely_called_better():
 
 def sentence(verdict):
     """A verdict as the report says it, without tags."""
-    macros = environment("jaxnets.viz.report").get_template("verdicts.html").module
+    macros = environment("jaxnets.report").get_template("verdicts.html").module
     return str(getattr(macros, verdict.name)(**verdict.values).striptags())
 
 

@@ -46,9 +46,9 @@ def test_a_wheel_brings_train_and_the_script(site, run_installed):
     entry = next(site.glob("*.dist-info")) / "entry_points.txt"
     assert "jaxnets = jaxnets.__main__:console_script" in entry.read_text()
     assert (site / "jaxnets/train.py").read_text() == (ROOT / "train.py").read_text()
-    assert (site / "jaxnets/viz/page/templates/index.html").exists()
-    assert (site / "jaxnets/viz/report/assets/report.css").exists()
-    assert (site / "jaxnets/viz/report/templates/report.html").exists()
+    assert (site / "jaxnets/page/templates/index.html").exists()
+    assert (site / "jaxnets/report/assets/report.css").exists()
+    assert (site / "jaxnets/report/templates/report.html").exists()
     outcome = run_installed(SCRIPT, "train", "--help")
     assert outcome.status == 0 and "jaxnets train --model=cnn" in outcome.out
     assert "要训练的网络" in run_installed(SCRIPT, "train", "--help", "--language=zh").out
@@ -69,6 +69,6 @@ def test_its_licence_is_the_codes_and_mnists(site):
 
 
 def test_the_page_of_an_installed_wheel_has_its_address(site, run_installed):
-    code = "from jaxnets.viz.page import build; print(build.__file__, build._repository())"
-    path = site / "jaxnets/viz/page/build.py"
+    code = "from jaxnets.page import build; print(build.__file__, build._repository())"
+    path = site / "jaxnets/page/build.py"
     assert run_installed(code) == (0, f"{path} {SOMEONE}\n", "")

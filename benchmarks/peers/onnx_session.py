@@ -7,7 +7,7 @@ import onnxruntime  # pyright: ignore[reportMissingImports]
 
 from benchmarks.peers.networks import Network, Params
 from benchmarks.peers.ours import Jaxnets
-from jaxnets.deploy.export.export import content_of
+from jaxnets.export.export import content_of
 
 
 class OnnxRuntime:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.peers.ways import DENSE, GROWING, INFERENCE, STARTING, TRAINING, Way
-from jaxnets.display import one_line
+from jaxnets.base.display import one_line
 from jaxnets.machine.platform import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent

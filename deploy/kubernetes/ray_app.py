@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 
-from jaxnets.deploy.server.app import create_app
-from jaxnets.deploy.server.service import Service
+from jaxnets.server.app import create_app
+from jaxnets.server.service import Service
 
 
 def build(given: dict[str, Any]) -> serve.Application:

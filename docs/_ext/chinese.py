@@ -1,4 +1,4 @@
-"""Brings jaxnets/zh.po up to date: `python docs/_ext/chinese.py`; then translate what is empty."""
+"""Brings zh.po up to date: `python docs/_ext/chinese.py`; then translate what is empty."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ from jaxnets.course.exercises.catalogue import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-CATALOGUE = ROOT / "jaxnets" / "zh.po"
+CATALOGUE = ROOT / "jaxnets/base/zh.po"
 HEADER = """\
 # The Chinese texts of jaxnets, each after the English one that the code has.
 msgid ""
@@ -41,7 +41,7 @@ msgstr ""
 """
 
 
-OF_TEMPLATES = {"trimmed": "true", "newstyle_gettext": "true"}  # As jaxnets/viz/templates.py.
+OF_TEMPLATES = {"trimmed": "true", "newstyle_gettext": "true"}  # As jaxnets/drawing/templates.py.
 # What a message's text and its values are given to. The second argument of _refused is the text.
 SAYING = ("Text", "UserError", "RunFailedError", "NonFiniteLossError", "StoppedError", "report")
 SAYING += ("BadPictureError",)

@@ -4,8 +4,8 @@ import re
 from itertools import groupby
 from pathlib import Path
 
+from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises.command import TITLES, listing
-from jaxnets.language import _, speaking
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGES = {"en": DOCS / "exercises-list.md", "zh": DOCS / "zh" / "exercises-list.md"}

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 from sphinx.application import Sphinx
 
+from jaxnets.base.language import _, speaking
 from jaxnets.cli.commands import COMMANDS, abouts
 from jaxnets.cli.help import HEADINGS, TRAIN_HINT, entry
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, is_positional, metavar, options_of
-from jaxnets.language import _, speaking
 
 MARKER = "<!-- the flags -->"  # Stands in docs/reference/cli.md.
 FIELDS = "<!-- the fields of Config -->"  # Stands in docs/reference/api.md.

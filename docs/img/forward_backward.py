@@ -1,14 +1,14 @@
 """Draws the network of the figure forward-backward, which figures.py writes into files.
 
 One example goes through a network of two inputs, two hidden units and two classes. Its numbers come
-from `jaxnets.viz.report.passes.passes_of`, the same layer pairs that train every network here.
+from `jaxnets.report.passes.passes_of`, the same layer pairs that train every network here.
 """
 
 import numpy as np
 
 from jaxnets.drawing.svg import Figure
 from jaxnets.models.mlp import mlp
-from jaxnets.viz.report.passes import Array, ImagePasses, passes_of
+from jaxnets.report.passes import Array, ImagePasses, passes_of
 
 X = np.array([1.0, 2.0], np.float32)
 PARAMS = {

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 from browser import Browser  # noqa: E402
 
-from jaxnets.viz.page.build import write_page  # noqa: E402
+from jaxnets.page.build import write_page  # noqa: E402
 
 FOLDER = ROOT / "docs" / "_static"
 THEMES = {"light": "", "dark": "-dark"}

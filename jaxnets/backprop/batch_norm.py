@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Params, Setting
+from jaxnets.base.trees import Tree
 from jaxnets.models.batch_norm import STATISTICS, follow, normalized, widened
-from jaxnets.trees import Tree
 
 Numbers = Float[Array, "B *sizes C"]
 Mask = Float[Array, " B"]

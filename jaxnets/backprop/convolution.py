@@ -23,7 +23,7 @@ from jaxnets.backprop.windows import (
     Size,
     window_pads,
 )
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]

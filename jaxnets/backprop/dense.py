@@ -13,7 +13,7 @@ from jaxnets.backprop.rule import (
     Params,
     Setting,
 )
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 Inputs = Float[Array, "B D"]
 Outputs = Float[Array, "B K"]

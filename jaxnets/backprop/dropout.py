@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 Numbers = Float[Array, "*sizes"]
 Mask = Bool[Array, "*sizes"]

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import BATCHES, IMAGES, Domain, LayerRule, Params, Setting
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.models.batch_norm import widened
 
 Numbers = Float[Array, "*sizes D"]

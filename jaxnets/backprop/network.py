@@ -12,13 +12,13 @@ import jax.numpy as jnp
 
 from jaxnets.backprop.rule import FindRule, Pair
 from jaxnets.backprop.rules import rule_of
+from jaxnets.base.errors import UserError
+from jaxnets.base.trees import LayerParams, Params, Tree
 from jaxnets.data.batches import Batch
-from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums, metric_of
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.chain import Chain, Layer, layer_name
-from jaxnets.trees import LayerParams, Params, Tree
 
 
 def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:

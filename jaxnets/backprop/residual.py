@@ -20,10 +20,10 @@ from jaxnets.backprop.rule import (
     Setting,
     Shapes,
 )
+from jaxnets.base.trees import LayerParams
 from jaxnets.models.batch_norm import STATISTICS, BatchNorm
 from jaxnets.models.chain import Chain, Layer, shapes_of
 from jaxnets.models.residual import Residual, added
-from jaxnets.trees import LayerParams
 
 Inputs = Float[Array, "B *sizes"]
 Outputs = Float[Array, "B *outputs"]

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Layer
 
 Params = dict[str, Float[Array, "..."]]  # A layer's own, by name.

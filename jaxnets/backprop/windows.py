@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 Size = Sequence[int]  # two numbers, for rows and for columns
 Pads = Sequence[tuple[int, int]]  # (top, bottom), (left, right)

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxnets.base.display import print_answer, short_path, table
+from jaxnets.base.errors import DONE, RUN_FAILED, UserError, did_you_mean, same_name
+from jaxnets.base.language import LANGUAGES, Text, _, asked_for, speaking
 from jaxnets.cli.flags import (
     ANSWERS,
     JSON,
@@ -36,9 +39,6 @@ from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.config.resolve import OwnNetwork, preset
-from jaxnets.display import print_answer, short_path, table
-from jaxnets.errors import DONE, RUN_FAILED, UserError, did_you_mean, same_name
-from jaxnets.language import LANGUAGES, Text, _, asked_for, speaking
 from jaxnets.tune.workers import Workers
 
 
@@ -285,7 +285,7 @@ class Summary(Options):
         config = preset(**given)
 
         from jaxnets.models import create_model
-        from jaxnets.viz import summary
+        from jaxnets.report import summary
 
         if self.output:
             from jaxnets.drawing.svg import figure_path

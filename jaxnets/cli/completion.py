@@ -6,8 +6,8 @@ So no name of a flag or command is written down twice.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.options import Options, flag_name, options_of
-from jaxnets.errors import UserError
 
 # Each runs `jaxnets completion words LINE`, where LINE is what was typed so far; where that prints
 # nothing, the shell completes names of files.

@@ -8,13 +8,13 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from jaxnets.base.display import program
+from jaxnets.base.errors import UserError, did_you_mean, same_name, unknown
+from jaxnets.base.language import LANGUAGES, Text, speaking
+from jaxnets.base.version import __version__
 from jaxnets.config.fields import ALIASES, Config
 from jaxnets.config.file import ConfigFile, read_flags
 from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, parse
-from jaxnets.display import program
-from jaxnets.errors import UserError, did_you_mean, same_name, unknown
-from jaxnets.language import LANGUAGES, Text, speaking
-from jaxnets.version import __version__
 
 JSON = "print JSON instead of a table"
 ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"

@@ -5,13 +5,13 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from jaxnets.base.display import fill
+from jaxnets.base.language import N_, _
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, show
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
 from jaxnets.config.resolve import preset
-from jaxnets.display import fill
-from jaxnets.language import N_, _
 
 # --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
 BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}

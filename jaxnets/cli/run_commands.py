@@ -7,15 +7,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxnets.base.display import NOT_FINISHED, print_answer, short_path, show
+from jaxnets.base.errors import DONE, WRONG_REQUEST, UserError, not_installed, show_error
+from jaxnets.base.language import LANGUAGES, Text, _
 from jaxnets.cli.flags import JSON, THE_LOCALE
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
-from jaxnets.display import NOT_FINISHED, print_answer, short_path, show
-from jaxnets.errors import DONE, WRONG_REQUEST, UserError, not_installed, show_error
-from jaxnets.language import LANGUAGES, Text, _
 
 if TYPE_CHECKING:
-    from jaxnets.deploy.abtest.trial import Plan
+    from jaxnets.abtest.trial import Plan
 
 RUN = "run folder, which train.py names at its end"
 OUTPUT = "file to write, which replaces an older one; also -o FILE"
@@ -93,7 +93,7 @@ class Predict(_OfRun):
             raise UserError("expected the run before the pictures: predict {} IMAGE...", runs[0])
         self.check_exist(self.run_folder)
 
-        from jaxnets.deploy.answer import answer
+        from jaxnets.predict.answer import answer
 
         all_good = answer(
             self.run_folder,
@@ -131,7 +131,7 @@ class Evaluate(_OfRun):
         self.check_exist(self.run_folder)
 
         from jaxnets.drawing.svg import figure_path
-        from jaxnets.viz import evaluate
+        from jaxnets.report import evaluate
 
         if self.output:
             figure_path(self.output)  # What cannot be written is said at once.
@@ -162,7 +162,7 @@ class Page(_OfRun):
     def run(self) -> int:
         self.check_exist(self.run_folder)
 
-        from jaxnets.viz.page.build import to_text, write_page
+        from jaxnets.page.build import to_text, write_page
 
         written = write_page(self.run_folder, self.output, self.language)
         print_answer(written, to_text(written), self.json)
@@ -188,7 +188,7 @@ class Report(_OfRuns):
     def run(self) -> int:
         self.check_exist(*self.runs)
 
-        from jaxnets.viz.report.build import to_text, write_report
+        from jaxnets.report.build import to_text, write_report
 
         written = write_report(self.runs, self.output, self.figures, self.language)
         print_answer(written, to_text(written), self.json)
@@ -221,7 +221,7 @@ class Trace(_OfRuns):
             raise UserError("expected one run, or flags of a fresh network, got {} too", others[0])
         self.check_exist(*self.run_folder)
 
-        from jaxnets.viz.trace import to_text, trace
+        from jaxnets.report.trace import to_text, trace
 
         run = self.run_folder[0] if self.run_folder else None
         values = trace(run, given, self.image, self.label, self.output)
@@ -251,7 +251,7 @@ class Export(_OfRun):
     def run(self) -> int:
         self.check_exist(self.run_folder)
 
-        from jaxnets.deploy.export import export
+        from jaxnets.export import export
 
         made = export.export(self.run_folder, self.format, self.output)
         print_answer(export.to_values(made), export.to_text(made), self.json)
@@ -285,7 +285,7 @@ class Abtest(_OfRuns):
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        from jaxnets.deploy.abtest.trial import Plan
+        from jaxnets.abtest.trial import Plan
 
         plan = Plan(self.alpha, self.effect, self.power, _share_b(self.split))
         if len(self.given) == 1:
@@ -302,8 +302,8 @@ class Abtest(_OfRuns):
         if self.dataset:
             raise UserError("dataset: expected two runs with it, got a log")
 
-        from jaxnets.deploy.abtest import presentation, trial
-        from jaxnets.deploy.abtest.log import name_of, read_users
+        from jaxnets.abtest import presentation, trial
+        from jaxnets.abtest.log import name_of, read_users
 
         if self.output:
             from jaxnets.drawing.svg import figure_path
@@ -322,7 +322,7 @@ class Abtest(_OfRuns):
             raise UserError("output and split: expected a log with them, got two runs")
         self.check_exist(*self.given)
 
-        from jaxnets.deploy.abtest import pairs
+        from jaxnets.abtest import pairs
 
         found = pairs.compare_runs(run_a, run_b, self.dataset)
         return pairs.to_values(found, plan), pairs.to_text(found, plan)
@@ -368,7 +368,7 @@ class Serve(_OfRuns):
             if importlib.util.find_spec(name) is None:
                 raise not_installed(name, "serve")
 
-        from jaxnets.deploy.server.start import serve
+        from jaxnets.server.start import serve
 
         return serve(
             self.runs,

@@ -5,9 +5,9 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from jaxnets.base.language import _
 from jaxnets.config.fields import Config
 from jaxnets.config.recipes import KERAS_RATES, PRESETS, Recipe
-from jaxnets.language import _
 
 STEPS, BATCH_SIZE, LEAST_BATCH_SIZE = 800, 32, 8
 # The share of the epochs without a lower validation loss after which a folder's training ends. Of

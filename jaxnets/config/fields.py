@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jaxnets.base.errors import UserError, did_you_mean, unknown
+from jaxnets.base.language import N_, Text
 from jaxnets.config.options import Options, is_custom, option
 from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, NAMED, PRESETS
-from jaxnets.errors import UserError, did_you_mean, unknown
-from jaxnets.language import N_, Text
 
 NO_VALIDATION = N_("{}, but no images are held back (validation_size=N)")
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "pca", "mixup")

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxnets.base.errors import UserError, did_you_mean, first_line
+from jaxnets.base.language import Text
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.resolve import preset
-from jaxnets.errors import UserError, did_you_mean, first_line
-from jaxnets.language import Text
 
 MAX_BYTES = 1 << 20
 WAIT = 1.0  # Seconds within which a named pipe's writer must come.

@@ -10,9 +10,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from jaxnets.errors import UserError, same_name, unknown
-from jaxnets.facts import Described
-from jaxnets.language import N_, Text
+from jaxnets.base.errors import UserError, same_name, unknown
+from jaxnets.base.facts import Described
+from jaxnets.base.language import N_, Text
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
 TYPE_NAMES = {int: N_("a whole number"), float: N_("a number")}

@@ -7,11 +7,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from jaxnets.base.errors import UserError, unknown
 from jaxnets.config.adapt import OwnData, for_small_set, learning_rate_note
 from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config, unknown_field
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, OWN, PRESETS, Recipe
-from jaxnets.errors import UserError, unknown
 
 # These belong to the process, not to the run.
 OF_THE_PROCESS = ("workdir", "resume", "overwrite")

@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from jaxnets.base.display import show
+from jaxnets.base.display import table as aligned
+from jaxnets.base.errors import UserError
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import show
-from jaxnets.display import table as aligned
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics

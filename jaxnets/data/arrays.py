@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import Text
 from jaxnets.data.datasets import (
     MAX_CLASSES,
     Dataset,
@@ -15,8 +17,6 @@ from jaxnets.data.datasets import (
     sha256_of,
     validation_count,
 )
-from jaxnets.errors import UserError
-from jaxnets.language import Text
 
 NAME = "arrays"
 TEST_SHARE = 10  # Where no test is given it is one in so many.

@@ -13,9 +13,9 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
+from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.language import Text
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
-from jaxnets.errors import UserError, first_line
-from jaxnets.language import Text
 
 MAX_BYTES = 1 << 28  # The most that an archive may unpack to; CIFAR's are 184 million.
 

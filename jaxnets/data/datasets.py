@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.errors import UserError
-from jaxnets.facts import Described, size_text
+from jaxnets.base.errors import UserError
+from jaxnets.base.facts import Described, size_text
 
 # The default size of the validation split, at most a tenth of the training images.
 VALIDATION_SIZE = 5000

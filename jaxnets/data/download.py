@@ -11,8 +11,8 @@ import requests
 import urllib3
 from tqdm import tqdm
 
+from jaxnets.base.errors import UserError, first_line
 from jaxnets.data.idx import PublishedFile
-from jaxnets.errors import UserError, first_line
 
 TIMEOUT = (5.0, 20.0)  # Seconds to wait for a connection, and for the next bytes.
 RETRIES = 1  # Further requests to a mirror for a file that came damaged or not whole.

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnets.base.display import printable
+from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.language import Text
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
-from jaxnets.display import printable
-from jaxnets.errors import UserError, first_line
-from jaxnets.language import Text
 
 # The standard names, without .gz, and the SHA-256 of the files in the package.
 FILES = {

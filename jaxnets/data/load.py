@@ -3,9 +3,9 @@
 import os
 from typing import Any
 
+from jaxnets.base.errors import UserError, unknown
 from jaxnets.data import idx
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import UserError, unknown
 
 
 def load_dataset(

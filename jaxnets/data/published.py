@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import Text
+from jaxnets.base.system import cache_folder
 from jaxnets.data import cifar, idx, tfds
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import UserError
-from jaxnets.language import Text
-from jaxnets.system import cache_folder
 
 
 class PublishedSet(NamedTuple):

@@ -14,11 +14,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from jaxnets.base.display import printable
+from jaxnets.base.errors import UserError, first_line
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 from jaxnets.data.pictures import store
 from jaxnets.data.pictures.folder import natural_size
-from jaxnets.display import printable
-from jaxnets.errors import UserError, first_line
 
 # Well-known sets, for suggestions; any other that is prepared is found too.
 _WELL_KNOWN = """

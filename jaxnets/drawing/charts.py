@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnets.display import shortened, width_of
+from jaxnets.base.display import shortened, width_of
 from jaxnets.drawing.svg import (
     DASHES,
     SERIES,

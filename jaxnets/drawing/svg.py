@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from jaxnets import files
-from jaxnets.display import printable, width_of
-from jaxnets.errors import UserError, not_installed
-from jaxnets.files import output_path
+from jaxnets.base import files
+from jaxnets.base.display import printable, width_of
+from jaxnets.base.errors import UserError, not_installed
+from jaxnets.base.files import output_path
 
 # Colours by name in each theme. c1 to c6 tell series apart; they differ in lightness too, for
 # readers who do not tell all hues apart, and each has a contrast of 4.5 or more to the card.

@@ -4,7 +4,7 @@ import sys
 from types import ModuleType
 from typing import Protocol
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 
 class Checked(Protocol):

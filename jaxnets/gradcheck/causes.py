@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnets.language import _
+from jaxnets.base.language import _
 
 CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
 NICE = (-1, 2, -2, 1 / 2, -1 / 2)  # Factors of one number that are a hint.

@@ -5,9 +5,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxnets import display
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import RULES
+from jaxnets.base import display
+from jaxnets.base.language import N_, _
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.layer_check import check_kernel, check_rule
 from jaxnets.gradcheck.networks import (
@@ -19,7 +20,6 @@ from jaxnets.gradcheck.networks import (
     networks,
 )
 from jaxnets.kernels import KERNELS
-from jaxnets.language import N_, _
 from jaxnets.machine.platform import set_up_jax
 
 COLUMNS = (*PRECISIONS, DIFFERENCES)

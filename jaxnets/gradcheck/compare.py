@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxnets.base.language import N_
 from jaxnets.gradcheck.errors import (
     MAX_PART,
     floor_of,
@@ -23,7 +24,6 @@ from jaxnets.gradcheck.errors import (
     largest,
     relative_error,
 )
-from jaxnets.language import N_
 from jaxnets.machine.platform import (
     OLDER_EMITTER,
     compiler_options,

@@ -18,8 +18,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxnets.backprop.network import with_pairs
 from jaxnets.backprop.rule import Domain, LayerRule, Params, Setting
 from jaxnets.backprop.rules import rule_of
-from jaxnets.display import one_line, paint, show
-from jaxnets.errors import RunFailedError, UserError, first_line
+from jaxnets.base.display import one_line, paint, show
+from jaxnets.base.errors import RunFailedError, UserError, first_line
+from jaxnets.base.language import Text, said, speaking
+from jaxnets.base.trees import LayerParams, Tree
 from jaxnets.gradcheck.causes import cause, first_wrong, same
 from jaxnets.gradcheck.compare import (
     TOLERANCES,
@@ -37,11 +39,9 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.kernels.kernel import Kernel
-from jaxnets.language import Text, said, speaking
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
 from jaxnets.models.own import Place
 from jaxnets.models.residual import Residual
-from jaxnets.trees import LayerParams, Tree
 
 FEW_IMAGES = 4
 MOST_NUMBERS = 1 << 24  # Of an input in float64: 128 MB, of which a pass makes some more.

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rules import rule_of
+from jaxnets.base.trees import Params
 from jaxnets.config.fields import Config
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
@@ -34,7 +35,6 @@ from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, Layer, map_layers, walk
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
-from jaxnets.trees import Params
 
 NUM_CLASSES = 10
 

@@ -20,9 +20,10 @@ from jax import lax
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import FindRule, LayerRule
 from jaxnets.backprop.rules import rule_of
+from jaxnets.base.errors import RunFailedError
+from jaxnets.base.trees import Params
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
-from jaxnets.errors import RunFailedError
 from jaxnets.gradcheck.errors import floor_of, recording_terms, relative_error
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums
@@ -31,7 +32,6 @@ from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import GradientStep, TrainState, autodiff_loss_and_grad
-from jaxnets.trees import Params
 
 CHECK_EVERY = 100  # Steps between two checks.
 # The relative error at which a run ends.

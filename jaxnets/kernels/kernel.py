@@ -10,8 +10,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule
+from jaxnets.base.trees import Tree
 from jaxnets.models.chain import Layer
-from jaxnets.trees import Tree
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -19,8 +19,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxnets.display import show
-from jaxnets.errors import UserError, first_line
+from jaxnets.base.display import show
+from jaxnets.base.errors import UserError, first_line
 from jaxnets.machine.platform import Processes
 
 JOIN_SECONDS = 30

@@ -15,10 +15,10 @@ from typing import Any
 import jax
 from jax._src.distributed import global_state
 
-from jaxnets.errors import UserError
-from jaxnets.language import N_, Text
-from jaxnets.system import cache_folder, num_cores
-from jaxnets.version import __version__
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import N_, Text
+from jaxnets.base.system import cache_folder, num_cores
+from jaxnets.base.version import __version__
 
 # The advice where JAX does not find the accelerator.
 ACCELERATORS = {

@@ -7,7 +7,7 @@ import secrets
 import warnings
 from typing import Any
 
-from jaxnets.errors import UserError, first_line, not_installed
+from jaxnets.base.errors import UserError, first_line, not_installed
 
 
 def join_ray(cluster: str, num_cpus: int | None = None) -> Any:

@@ -53,7 +53,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, Layer

@@ -22,8 +22,8 @@ from typing import Any
 import flax.linen as nn
 from flax.linen import activation
 
-from jaxnets.errors import UserError, first_line
-from jaxnets.language import Text
+from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.language import Text
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, Layer, kind_of

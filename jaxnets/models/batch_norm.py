@@ -29,10 +29,10 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
+from jaxnets.base.trees import LayerParams, Params
 from jaxnets.models.chain import Chain, Layer, chains_of, map_layers
 from jaxnets.models.layers import flatten
-from jaxnets.trees import LayerParams, Params
 
 LINEAR = nn.Conv, nn.Dense
 STATISTICS = ("mean", "var")  # The parameters that no loss depends on while it trains.

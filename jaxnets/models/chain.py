@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.errors import UserError
-from jaxnets.facts import Described
-from jaxnets.trees import LayerParams, Params
+from jaxnets.base.errors import UserError
+from jaxnets.base.facts import Described
+from jaxnets.base.trees import LayerParams, Params
 
 SHORT = {"BatchNorm": "norm", "LayerNorm": "norm", "DenseWithOnes": "dense"}  # In made-up names.
 

@@ -21,12 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.facts import size_text
+from jaxnets.base.language import Text
 from jaxnets.config.fields import Config, unknown_field
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import OwnNetwork
-from jaxnets.errors import UserError, first_line
-from jaxnets.facts import size_text
-from jaxnets.language import Text
 from jaxnets.models.as_data import Kind, Row, from_rows, know_file, know_kind, to_rows
 from jaxnets.models.batch_norm import STATISTICS
 from jaxnets.models.chain import Chain, chains_of, kind_of, shapes_of, walk

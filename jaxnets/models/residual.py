@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
-from jaxnets.errors import UserError
-from jaxnets.facts import Described, size_text
+from jaxnets.base.errors import UserError
+from jaxnets.base.facts import Described, size_text
 from jaxnets.models.chain import Chain, Layer
 
 

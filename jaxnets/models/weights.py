@@ -14,12 +14,12 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxnets.display import printable
-from jaxnets.errors import UserError
-from jaxnets.language import Text, _
+from jaxnets.base.display import printable
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import Text, _
+from jaxnets.base.trees import Params
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
 from jaxnets.models.chain import Chain
-from jaxnets.trees import Params
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 # Named as in a file's header. Narrower ones become float32 exactly, wider ones are rounded to it.

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.metrics import Sums
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 
 def collected(data: Any) -> Any:

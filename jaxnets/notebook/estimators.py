@@ -9,19 +9,19 @@ from typing import Any, Self
 import jax
 import numpy as np
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.trees import Params
 from jaxnets.config.fields import Config, unknown_field
 from jaxnets.config.recipes import DEFAULT_MODEL, Recipe
 from jaxnets.config.resolve import preset
 from jaxnets.data.arrays import NAME, from_arrays, to_images
 from jaxnets.data.datasets import Dataset, Split, sha256_of
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.models import create_model
 from jaxnets.notebook.callbacks import bar_for
 from jaxnets.notebook.network import Network
 from jaxnets.predict.predict import BATCH, compile_network
 from jaxnets.runs.progress import Progress
-from jaxnets.trees import Params
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin

@@ -30,19 +30,20 @@ import jax
 import numpy as np
 
 from jaxnets.backprop.rules import OURS, OwnPasses
+from jaxnets.base.display import show
+from jaxnets.base.errors import UserError, expect
+from jaxnets.base.facts import ANSWERS, Described, check
+from jaxnets.base.language import Text, said
+from jaxnets.base.trees import Params
 from jaxnets.config.fields import CUSTOM_FIELDS, Config, unknown_field
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import OwnNetwork
 from jaxnets.data.arrays import NAME, from_arrays, to_images, to_split
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.display import show
-from jaxnets.errors import UserError, expect
 from jaxnets.experiment import Experiment
-from jaxnets.facts import ANSWERS, Described, check
 from jaxnets.gradcheck import command as gradcheck
 from jaxnets.gradcheck.networks import network_for
-from jaxnets.language import Text, said
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_model
@@ -52,6 +53,7 @@ from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.notebook.collect import collected
 from jaxnets.predict.predict import PictureOrMany, Predictor, create_predictor, load_predictor
 from jaxnets.predict.trained import to_input
+from jaxnets.report import summary
 from jaxnets.runs.progress import Progress
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import load_checkpoint
@@ -62,8 +64,6 @@ from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
-from jaxnets.trees import Params
-from jaxnets.viz import summary
 
 Model = str | Config | Chain | Callable[[int], Chain]
 Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
@@ -576,7 +576,7 @@ class Network(Described):
         Raises:
           UserError: The page cannot show this network, or the file cannot be written.
         """
-        from jaxnets.viz.page import build
+        from jaxnets.page import build
 
         with self._saved() as (folder, data):
             show(build.to_text(build.write_page(folder, os.fspath(file), data=data)))
@@ -590,7 +590,7 @@ class Network(Described):
         Raises:
           UserError: The file cannot be written.
         """
-        from jaxnets.viz.report import build  # scipy.stats takes a second.
+        from jaxnets.report import build  # scipy.stats takes a second.
 
         with self._saved() as (folder, data):
             written = build.write_report([folder], os.fspath(file), language=None, data=data)

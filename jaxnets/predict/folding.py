@@ -17,8 +17,8 @@ import numpy as np
 
 from jaxnets.backprop.rules import rule_of
 from jaxnets.backprop.windows import window_pads
-from jaxnets.errors import UserError
-from jaxnets.language import Text
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import Text
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import BatchNorm, fold
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, layer_name

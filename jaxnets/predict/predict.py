@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.facts import Described, size_text
 from jaxnets.config.fields import Config
 from jaxnets.data.arrays import as_pixels, as_rows, transpose_hint
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_8_bits, to_square
-from jaxnets.errors import UserError
-from jaxnets.facts import Described, size_text
 from jaxnets.machine.platform import compiler_options, default_platform
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import MAX_CLASSES
-from jaxnets.errors import UserError
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain

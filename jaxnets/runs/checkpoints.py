@@ -20,12 +20,12 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxnets.display import one_line
-from jaxnets.errors import UserError, first_line
-from jaxnets.files import replacing
+from jaxnets.base.display import one_line
+from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.files import replacing
+from jaxnets.base.trees import Tree
 from jaxnets.metrics import Metrics
 from jaxnets.training.step import Checkpoint
-from jaxnets.trees import Tree
 
 FORMAT = {"format": "jaxnets checkpoint", "version": "1"}
 NAME = re.compile(r"(0|[1-9][0-9]{0,17})\.safetensors")

@@ -11,16 +11,16 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxnets.base.language import N_, Text
+from jaxnets.base.trees import Params, by_layer
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
-from jaxnets.language import N_, Text
 from jaxnets.models.batch_norm import over_devices
 from jaxnets.models.chain import Chain, Layer, layer_name, map_layers, walk
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, Images, TrainState
-from jaxnets.trees import Params, by_layer
 
 
 def diagnose(

@@ -8,9 +8,9 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from jaxnets.base.display import PICTURES, REPORT, columns, printable, program
+from jaxnets.base.language import _
 from jaxnets.config.fields import Config
-from jaxnets.display import PICTURES, REPORT, columns, printable, program
-from jaxnets.language import _
 from jaxnets.metrics import Metrics
 from jaxnets.runs.progress import duration
 

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxnets import files
-from jaxnets.config.fields import Config
-from jaxnets.config.resolve import RESUME_MAY_CHANGE
-from jaxnets.display import (
+from jaxnets.base import files
+from jaxnets.base.display import (
     RESUME,
     columns,
     fill,
@@ -24,8 +22,10 @@ from jaxnets.display import (
     table,
     width_of,
 )
-from jaxnets.errors import UserError
-from jaxnets.language import N_, Text, _, said
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import N_, Text, _, said
+from jaxnets.config.fields import Config
+from jaxnets.config.resolve import RESUME_MAY_CHANGE
 from jaxnets.runs.run_folder import CONFIG, METRICS, RESULT, RUNS, SEARCH
 
 # Settings that decide what a run computes; model, data, epochs and seed have columns of their own.

@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxnets.display import columns, four_digits, is_screen, paint, printable
-from jaxnets.language import _
+from jaxnets.base.display import columns, four_digits, is_screen, paint, printable
+from jaxnets.base.language import _
 from jaxnets.metrics import Metrics, Sums
 from jaxnets.runs.stopping import ignoring_hangup
 from jaxnets.training.loop import TrainLoader

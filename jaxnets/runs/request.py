@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 
+from jaxnets.base.display import one_line, short_path
+from jaxnets.base.errors import UserError
 from jaxnets.config.adapt import OwnData
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import (
@@ -22,8 +24,6 @@ from jaxnets.data.arrays import NAME as ARRAYS
 from jaxnets.data.arrays import scaling_of
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
-from jaxnets.display import one_line, short_path
-from jaxnets.errors import UserError
 from jaxnets.machine.platform import keep_freed_memory
 from jaxnets.models import create_model
 from jaxnets.models.alexnet_layers import Enlarge, Normalize

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxnets.base.display import one_line, show
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import _
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.resolve import OF_THE_PROCESS, refuse_finished
-from jaxnets.display import one_line, show
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.language import _
 from jaxnets.machine.platform import Processes, surroundings
 from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.request import read_config

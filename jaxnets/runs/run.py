@@ -9,14 +9,14 @@ from typing import Any
 import jax
 
 from jaxnets.backprop.rules import OURS, OwnPasses
+from jaxnets.base.display import columns, fold, printable, short_path, show
+from jaxnets.base.errors import RunFailedError
+from jaxnets.base.language import N_, Text, _, said
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
 from jaxnets.config.resolve import OwnNetwork, StoredRun, resolve
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import columns, fold, printable, short_path, show
-from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment, find_devices
-from jaxnets.language import N_, Text, _, said
 from jaxnets.machine.distributed import ConnectedProcesses, connected
 from jaxnets.machine.platform import Processes, describe, surroundings, versions
 from jaxnets.metrics import Metrics

@@ -19,11 +19,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets import files
-from jaxnets.errors import RunFailedError, UserError, first_line
-from jaxnets.language import Text
+from jaxnets.base import files
+from jaxnets.base.errors import RunFailedError, UserError, first_line
+from jaxnets.base.language import Text
+from jaxnets.base.trees import Params, Tree
 from jaxnets.runs import checkpoints
-from jaxnets.trees import Params, Tree
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"

@@ -13,10 +13,10 @@ from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any
 
+from jaxnets.base.display import RESUME, program, short_path
+from jaxnets.base.errors import RunFailedError, StoppedError, discard
+from jaxnets.base.language import Text
 from jaxnets.config.fields import Config
-from jaxnets.display import RESUME, program, short_path
-from jaxnets.errors import RunFailedError, StoppedError, discard
-from jaxnets.language import Text
 from jaxnets.machine.platform import Processes
 from jaxnets.training.loop import Interrupted
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from jaxnets.errors import not_installed
+from jaxnets.base.errors import not_installed
 
 # Each tracker's package; its extra has the tracker's name.
 PACKAGES = dict(tensorboard="tensorboardX", wandb="wandb", mlflow="mlflow")

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.display import one_line, short_path, show
-from jaxnets.errors import UserError, first_line
-from jaxnets.files import mkdir, read_json, write_text
+from jaxnets.base.display import one_line, short_path, show
+from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.files import mkdir, read_json, write_text
 from jaxnets.metrics import Metrics
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import TRACKING

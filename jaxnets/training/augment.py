@@ -16,13 +16,13 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.trees import Tree
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import UserError
 from jaxnets.losses import probabilities_of
 from jaxnets.training.crops import center_crop, window_of, window_size
 from jaxnets.training.step import Augment, Number, to_float
-from jaxnets.trees import Tree
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
 

@@ -2,8 +2,8 @@
 
 from typing import Any, SupportsIndex, overload
 
-from jaxnets.errors import did_you_mean
-from jaxnets.facts import Described
+from jaxnets.base.errors import did_you_mean
+from jaxnets.base.facts import Described
 
 # Keras' names of the columns.
 KERAS = {

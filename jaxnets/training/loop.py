@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
+from jaxnets.base.errors import RunFailedError, UserError
+from jaxnets.base.language import Text
+from jaxnets.base.trees import Params
 from jaxnets.data.batches import Batch, eval_batches, prefetch, train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.errors import RunFailedError, UserError
-from jaxnets.language import Text
 from jaxnets.metrics import Sum, Sums
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import Checkpoint, EvalStep, TrainState, TrainStep
-from jaxnets.trees import Params
 
 # Steps that are dispatched ahead of the last result: enough to keep a device busy.
 IN_FLIGHT = 2

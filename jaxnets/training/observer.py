@@ -6,10 +6,10 @@ Two of them end a training: a signal, and a target or a loss that no longer fall
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jaxnets.base.display import four_digits
+from jaxnets.base.language import N_, Text
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
-from jaxnets.display import four_digits
-from jaxnets.language import N_, Text
 from jaxnets.metrics import Metrics, Sums
 from jaxnets.training.step import Checkpoint, TrainState
 

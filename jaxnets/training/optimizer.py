@@ -14,7 +14,7 @@ import optax
 from jax.typing import ArrayLike
 from optax import contrib
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 # Keras' RMSprop: rho 0.9, epsilon 1e-7 under the root.
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7

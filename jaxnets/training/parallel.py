@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
+from jaxnets.base.trees import Tree
 from jaxnets.machine.platform import Devices, compiler_options_for_step
-from jaxnets.trees import Tree
 
 AXIS = "devices"
 

@@ -18,11 +18,11 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
+from jaxnets.base.facts import Described
+from jaxnets.base.trees import Params, Tree
 from jaxnets.data.batches import Batch
-from jaxnets.facts import Described
 from jaxnets.losses import Loss
 from jaxnets.metrics import MetricFunction, Sums, metric_of
-from jaxnets.trees import Params, Tree
 
 Images = np.ndarray | jax.Array
 LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]

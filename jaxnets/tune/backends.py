@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from jaxnets.errors import (
+from jaxnets.base.errors import (
     RUN_FAILED,
     WRONG_REQUEST,
     RunFailedError,
@@ -27,7 +27,7 @@ from jaxnets.errors import (
     first_line,
     message_and_status,
 )
-from jaxnets.language import Text
+from jaxnets.base.language import Text
 from jaxnets.machine.ray_cluster import join_ray
 
 Work = Callable[[Any], Any]

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.files import mkdir, read_json, sync_folder, write_text
 from jaxnets.config.fields import Config
 from jaxnets.config.options import name_of
-from jaxnets.errors import UserError
-from jaxnets.files import mkdir, read_json, sync_folder, write_text
 from jaxnets.tune.results import to_json
 
 FOLDER = "cells"

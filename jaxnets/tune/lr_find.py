@@ -15,14 +15,14 @@ import numpy as np
 from scipy.signal import lfilter
 from tqdm import tqdm
 
+from jaxnets.base.display import columns, show
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import _
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import columns, show
 from jaxnets.drawing.charts import Caption, Guides, Line, Scale, Series, curves
 from jaxnets.drawing.svg import Figure
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
-from jaxnets.language import _
 from jaxnets.metrics import Sums
 from jaxnets.runs.request import request
 from jaxnets.training.loop import NonFiniteLossError

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from jaxnets.base.errors import UserError
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch, epoch_order
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, init_state, optimizer_of
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models import create_model

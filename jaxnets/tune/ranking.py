@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jaxnets.display import four_digits, table
+from jaxnets.base.display import four_digits, table
+from jaxnets.base.language import _, speaking
 from jaxnets.drawing.charts import Caption, Marks, Scale, dots
 from jaxnets.drawing.svg import Figure
-from jaxnets.language import _, speaking
 from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.race import SIGNIFICANCE, log_e, threshold
 from jaxnets.tune.results import finite

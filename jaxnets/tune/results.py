@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets.files import write_text
+from jaxnets.base.files import write_text
 
 
 def write(

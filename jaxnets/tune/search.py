@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from jaxnets.base.display import one_line, show
+from jaxnets.base.errors import UserError, on_interrupt
+from jaxnets.base.files import check_only_files, locked, read_json
+from jaxnets.base.language import Text, _
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import OwnNetwork, as_plain, preset
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import one_line, show
-from jaxnets.errors import UserError, on_interrupt
 from jaxnets.experiment import Experiment
-from jaxnets.files import check_only_files, locked, read_json
-from jaxnets.language import Text, _
 from jaxnets.machine.platform import surroundings
 from jaxnets.runs.request import request
 from jaxnets.runs.resume import warn_of_other_surroundings

@@ -6,9 +6,9 @@ import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
+from jaxnets.base.errors import UserError
+from jaxnets.base.system import num_cores
 from jaxnets.config.options import Options, option
-from jaxnets.errors import UserError
-from jaxnets.system import num_cores
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

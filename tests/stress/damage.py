@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxnets.errors import DONE, run_main
+from jaxnets.base.errors import DONE, run_main
 
 Rng = random.Random  # Or what Hypothesis draws in its place, whose cases shrink.
 

@@ -32,9 +32,9 @@ from conftest import without_times
 
 import train
 from jaxnets import experiment
+from jaxnets.base.display import one_line
+from jaxnets.base.errors import StoppedError, UserError
 from jaxnets.config.fields import Config
-from jaxnets.display import one_line
-from jaxnets.errors import StoppedError, UserError
 from jaxnets.experiment import Experiment
 from jaxnets.runs import request, run
 from jaxnets.runs.checkpoints import named_leaves, tree_of

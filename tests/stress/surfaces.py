@@ -26,16 +26,15 @@ from damage import TEXTS, Rng, damage, damage_json, deep_folder, half, letters, 
 from PIL import Image
 from safetensors.numpy import save
 
+from jaxnets.abtest import presentation, trial
+from jaxnets.abtest.log import read_users
+from jaxnets.base.display import printable, show
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import resolve
 from jaxnets.course import replay
 from jaxnets.data.cifar import FORMS, load_cifar
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
-from jaxnets.deploy.abtest import presentation, trial
-from jaxnets.deploy.abtest.log import read_users
-from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
-from jaxnets.display import printable, show
-from jaxnets.errors import UserError
 from jaxnets.metrics import Metrics
 from jaxnets.models.alexnet import params_to_torchvision
 from jaxnets.models.weights import load_weights
@@ -45,6 +44,7 @@ from jaxnets.runs import request
 from jaxnets.runs.checkpoints import kept_steps, tree_of
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import RunFolder
+from jaxnets.server.feedback import Feedback, FeedbackLog
 from jaxnets.tune import ranking
 from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.search import Search

@@ -37,15 +37,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxnets import files
+from jaxnets.base import files
+from jaxnets.base.display import one_line
+from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.data.cifar import load_cifar
 from jaxnets.data.idx import read_idx
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures import decode
 from jaxnets.data.pictures.folder import load_folder
-from jaxnets.display import one_line
-from jaxnets.errors import UserError
 from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.tune import cells
@@ -165,7 +165,7 @@ def test_a_message_is_one_line_of_bounded_length():
 
 def test_what_stdout_cannot_show_is_escaped(run_python):
     code = (
-        "import sys; from jaxnets.errors import run_main\n"
+        "import sys; from jaxnets.base.errors import run_main\n"
         "sys.exit(run_main(lambda _: print('鸟') or 0))"
     )
     outcome = run_python("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"})

@@ -12,7 +12,7 @@ import pytest
 from conftest import VALIDATION, as_flags, slow, stress
 from power import Event, LostError, Recorder, Runs
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.search import Search
 

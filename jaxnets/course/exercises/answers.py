@@ -4,7 +4,8 @@ import inspect
 import textwrap
 from typing import Any
 
-from jaxnets import display
+from jaxnets.base import display
+from jaxnets.base.language import _
 from jaxnets.course.exercises.catalogue import (
     Blank,
     Bug,
@@ -15,7 +16,6 @@ from jaxnets.course.exercises.catalogue import (
     exercise_called,
 )
 from jaxnets.course.exercises.student import shown
-from jaxnets.language import _
 
 
 def answer_to(name: str, student: str = "") -> tuple[dict[str, Any], str]:

@@ -13,6 +13,9 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
+from jaxnets.base.display import fill
+from jaxnets.base.errors import UserError, did_you_mean
+from jaxnets.base.language import N_, _
 from jaxnets.course.exercises.student import (
     drawn,
     near,
@@ -22,9 +25,6 @@ from jaxnets.course.exercises.student import (
     value_of,
     values_of,
 )
-from jaxnets.display import fill
-from jaxnets.errors import UserError, did_you_mean
-from jaxnets.language import N_, _
 
 COMPUTE, FILL_IN, FIND_THE_BUG = N_("compute"), N_("fill in"), N_("find the bug")
 BET, WRITE = N_("bet first"), N_("write code")

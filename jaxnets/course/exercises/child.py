@@ -14,10 +14,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises.files import AUTODIFF
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.course.exercises.sandbox import STARTED
-from jaxnets.language import _, speaking
 
 if sys.platform != "win32":
     import resource

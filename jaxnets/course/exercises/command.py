@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets import display
+from jaxnets.base import display
+from jaxnets.base.errors import UserError
+from jaxnets.base.files import mkdir, output_path, write_text
+from jaxnets.base.language import N_, _
 from jaxnets.course.exercises.catalogue import (
     COURSE,
     EXERCISES,
@@ -18,9 +21,6 @@ from jaxnets.course.exercises.catalogue import (
 )
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import read_source
-from jaxnets.errors import UserError
-from jaxnets.files import mkdir, output_path, write_text
-from jaxnets.language import N_, _
 
 # What `grade` prints.
 TABLE, GRADESCOPE, NBGRADER = "table", "gradescope", "nbgrader"

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnets.base.display import shortened
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import N_, Text, _
 from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question, Sheet
 from jaxnets.course.exercises.student import near
-from jaxnets.display import shortened
-from jaxnets.errors import UserError
-from jaxnets.language import N_, Text, _
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Signs of a Chinese keyboard or a PDF, and the sheet's own signs for them.

@@ -10,9 +10,9 @@ import re
 import stat
 import warnings
 
+from jaxnets.base.errors import UserError, did_you_mean, first_line
+from jaxnets.base.language import Text, _
 from jaxnets.course.exercises.catalogue import BY_FUNCTION, imports_of
-from jaxnets.errors import UserError, did_you_mean, first_line
-from jaxnets.language import Text, _
 
 MAX_SOURCE = 100_000  # Characters.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnets.base.display import one_line, shortened
+from jaxnets.base.errors import RunFailedError, UserError, first_line
+from jaxnets.base.language import _, spoken
 from jaxnets.course.exercises.catalogue import BETS, BY_FUNCTION, imports_of
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import (
@@ -27,9 +30,6 @@ from jaxnets.course.exercises.files import (
 )
 from jaxnets.course.exercises.judge import Case, cases_of, verdict
 from jaxnets.course.exercises.sandbox import MOST_ANSWER, Limits, Outcome, Sandbox
-from jaxnets.display import one_line, shortened
-from jaxnets.errors import RunFailedError, UserError, first_line
-from jaxnets.language import _, spoken
 
 ENDINGS, HIDDEN = (".py", ".toml"), (".", "__")
 MAX_REASON = 200  # Characters of what a submission says.

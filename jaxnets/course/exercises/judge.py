@@ -20,12 +20,13 @@ import numpy as np
 from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES
+from jaxnets.base.errors import unknown
+from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import tasks
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import exercises_in, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, answers_of, run_source
-from jaxnets.errors import unknown
 from jaxnets.gradcheck.causes import looks, same
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
@@ -43,7 +44,6 @@ from jaxnets.gradcheck.compare import (
 )
 from jaxnets.gradcheck.errors import floor_of
 from jaxnets.gradcheck.layer_check import call_layer, whole_problem_of, with_backward
-from jaxnets.language import _, speaking
 
 # Of more numbers than these, a sum in few digits may be right and far away.
 MOST_NUMBERS = 1000

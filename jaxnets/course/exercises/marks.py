@@ -14,7 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxnets import display
+from jaxnets.base import display
+from jaxnets.base.display import printable
+from jaxnets.base.errors import UserError
+from jaxnets.base.files import write_text
+from jaxnets.base.language import Text, _
 from jaxnets.course.exercises.catalogue import (
     BY_FUNCTION,
     EXERCISES,
@@ -25,10 +29,6 @@ from jaxnets.course.exercises.catalogue import (
     exercise_called,
 )
 from jaxnets.course.exercises.grade import Grade
-from jaxnets.display import printable
-from jaxnets.errors import UserError
-from jaxnets.files import write_text
-from jaxnets.language import Text, _
 
 MINUTES_OF_A_POINT = 5
 MOST_POINTS = 1000

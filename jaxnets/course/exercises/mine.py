@@ -18,6 +18,9 @@ import numpy as np
 
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import OURS, RULES, OwnPasses, rule_of
+from jaxnets.base.display import paint, show
+from jaxnets.base.errors import RunFailedError, UserError
+from jaxnets.base.language import Text, _, speaking
 from jaxnets.config.fields import Config
 from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.files import exercises_in, read_source
@@ -26,8 +29,6 @@ from jaxnets.course.exercises.mistakes import mistake
 from jaxnets.course.exercises.passes import Call, ResultError, file_of, named_result, run_file
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import paint, show
-from jaxnets.errors import RunFailedError, UserError
 from jaxnets.experiment import make_loss_and_grad
 from jaxnets.gradcheck.layer_check import (
     check_by_autodiff,
@@ -36,7 +37,6 @@ from jaxnets.gradcheck.layer_check import (
     setting_of,
     with_backward,
 )
-from jaxnets.language import Text, _, speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import walk

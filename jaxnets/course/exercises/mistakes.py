@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnets.display import shortened
-from jaxnets.errors import first_line, nearest
-from jaxnets.language import N_, _
+from jaxnets.base.display import shortened
+from jaxnets.base.errors import first_line, nearest
+from jaxnets.base.language import N_, _
 
 # Names from other libraries that students write, and JAX's own.
 ELSEWHERE = {"matmul": "@", "mm": "@", "permute": "transpose", "unsqueeze": "x[:, None]"}

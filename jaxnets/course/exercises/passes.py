@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.base.language import N_, _
 from jaxnets.course.exercises.mistakes import kind_of, mistake
 from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
-from jaxnets.language import N_, _
 
 NOTHING = N_("it returns nothing; its last line must be a return")
 NO_PAIR = N_("expected (d_params, dx), d_params a dict, got {}")

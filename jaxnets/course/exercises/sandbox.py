@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxnets.errors import UserError
-from jaxnets.language import Text
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import Text
 
 BUBBLEWRAP, PODMAN, DOCKER, TRUST = "bwrap", "podman", "docker", "trust"
 NOBODY = 65534

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.errors import UserError
+from jaxnets.base.errors import UserError
 
 # Of a number's size, or of 1 if that is larger: three digits after the point are enough.
 TOLERANCE = 1e-3

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnets.base.display import shortened
+from jaxnets.base.language import _
 from jaxnets.course.exercises.catalogue import Cause, Repair, Task
 from jaxnets.course.exercises.numbers import RUNS
 from jaxnets.course.exercises.passes import PlainCall, ResultError, results_of
-from jaxnets.display import shortened
 from jaxnets.gradcheck.causes import looks, same
-from jaxnets.language import _
 
 MAX_ARGUMENT = 60  # Characters of an argument in a hint.
 Numbers = Mapping[str, np.ndarray]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from jaxnets.language import Text
+from jaxnets.base.language import Text
 
 # The formats that are decoded, whatever a file's name says. Pillow knows forty more, some of which
 # start other programs: photos need none of them.

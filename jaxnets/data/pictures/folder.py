@@ -22,12 +22,12 @@ from typing import IO
 
 import numpy as np
 
+from jaxnets.base.display import printable, shortened
+from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.language import N_, Text, _
 from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, validation_count
 from jaxnets.data.pictures import store
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_header
-from jaxnets.display import printable, shortened
-from jaxnets.errors import UserError, first_line
-from jaxnets.language import N_, Text, _
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 HEIF = (".heic", ".heif")  # An iPhone's photos.

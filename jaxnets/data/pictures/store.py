@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import DTypeLike
 from tqdm import tqdm
 
+from jaxnets.base.display import one_line, printable
+from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.files import replacing, write_text
+from jaxnets.base.language import N_, Text, _, said
+from jaxnets.base.system import cache_folder
 from jaxnets.data.pictures.decode import BadPictureError, read_square
-from jaxnets.display import one_line, printable
-from jaxnets.errors import UserError, first_line
-from jaxnets.files import replacing, write_text
-from jaxnets.language import N_, Text, _, said
-from jaxnets.system import cache_folder
 
 WORKERS = min(16, os.cpu_count() or 1)  # Pillow decodes without Python's lock.
 CHUNK = 256  # The most pictures that are decoded before the first of them is written.

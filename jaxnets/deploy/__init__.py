@@ -1,1 +1,0 @@
-"""Bringing a trained network to its users: export, server, A/B test."""

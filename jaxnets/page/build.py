@@ -1,0 +1,344 @@
+"""Builds the page of a trained run: its files for a server, or one file for a disk.
+
+The page's HTML is templates/index.html; its programs and texts are in assets/. What changes from
+run to run is `run.js`: the layers, the class names and the weights; and `practice.js`: some
+pictures to train with.
+"""
+
+import base64
+import gzip
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from jaxnets.base import files
+from jaxnets.base.display import printable, short_path
+from jaxnets.base.errors import UserError
+from jaxnets.base.files import output_path
+from jaxnets.base.language import LANGUAGES, _, speaking
+from jaxnets.config.options import is_custom
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.drawing.svg import both_themes
+from jaxnets.drawing.templates import environment
+from jaxnets.models.chain import has_layer
+from jaxnets.predict.digit import SIDE
+from jaxnets.predict.folding import BRANCHES, LayerRows, PlainNetwork, folded, plain
+from jaxnets.predict.predict import to_predictor, usual_preparation
+from jaxnets.predict.run_data import data_of
+from jaxnets.predict.trained import TrainedNetwork, load_network
+from jaxnets.runs.progress import Doing
+
+Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
+
+# The layers that network.js has.
+KINDS = (
+    "normalize",
+    "flatten",
+    "dropout",
+    "dense",
+    "dense_with_ones",
+    "conv",
+    "residual",
+    "batch_norm",
+)
+KINDS += ("layer_norm", "local_response_norm", "max_pool", "average_pool", "global_average_pool")
+KINDS += ("adaptive_average_pool", "relu", "leaky_relu", "sigmoid", "softmax", "tanh", "gelu")
+IMAGE = SIDE, SIDE, 1  # Of those with which the page trains.
+MAX_SIDE = 96  # Pixels: the layers of larger images could not be read.
+MAX_CLASSES = 100  # More bars and buttons could not be read.
+MAX_PARAMS = 4_000_000  # A phone has to compute with them: `cnn` has 3,230,538 on 64 x 64 x 3.
+MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
+LARGEST_FLOAT16 = 65_504
+LITTLE_ENDIAN = {"float16": "<f2", "float32": "<f4"}
+
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
+# The page's programs, each after those that it needs.
+SCRIPTS = ("run.js", "practice.js", "network.js", "image.js", "digit.js", "texts.js", "switches.js")
+SCRIPTS += ("heat.js", "sums.js", "pictures.js", "drawing.js", "examples.js", "strip.js", "cell.js")
+SCRIPTS += ("learn.js", "trainer.js", "train.js", "tour.js", "contents.js", "page.js")
+# Nothing is loaded; only the styles and programs with these digests count, and a worker that the
+# page makes of its own programs.
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; worker-src blob:; "
+POLICY += "style-src {}; script-src {}"
+PRACTICE, HELD_OUT = 1600, 400  # Pictures to train with in the page, and to test that with.
+EXAMPLES = 20  # Of a page that does not train: a picture of each class.
+
+
+def page_files(trained: TrainedNetwork, pictures: Split | None = None) -> Files:
+    """Returns the page's files by name; "index.html" links to the others.
+
+    No file has an inline program or style, so that a server may forbid them.
+
+    Args:
+      trained: A run's network.
+      pictures: `practice` of it, to train with or as examples: [N, H, W, C] uint8, and labels.
+
+    Raises:
+      UserError: The page cannot show this network.
+    """
+    own = {"run.js": run_script(trained), "practice.js": practice_script(trained, pictures)}
+    scripts = {name: (MEDIA_TYPES[".js"], script.encode()) for name, script in own.items()}
+    return dict(sorted((common_files() | scripts).items()))
+
+
+def common_files() -> Files:
+    """The files that are the same for every run."""
+    folder = resources.files("jaxnets.page") / "assets"
+    found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+    found["page.css"] = both_themes().encode() + found["page.css"]
+    found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
+    found["index.html"] = _html(inlined={}).encode()
+    return {name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in found.items()}
+
+
+def with_texts(program: bytes, texts: bytes) -> bytes:
+    """A program whose TEXTS are those of a JSON file, in every language."""
+    english, said = json.loads(texts), {}
+    for language in LANGUAGES:
+        with speaking(language):
+            said[language] = {key: _(text) for key, text in english.items()}
+    filled = f"const TEXTS = {json.dumps(said, ensure_ascii=False)};"
+    return program.replace(b"const TEXTS = {};", filled.encode())
+
+
+def one_file(page: Files, language: str | None = None) -> str:
+    """Returns the page as one HTML document that loads nothing.
+
+    Its content-security policy lists the digest of each inlined style and program, and forbids
+    every other one and every request. Its first language is the reader's unless one is given.
+    """
+    inlined = {name: page[name][1].decode() for name in ("page.css", *SCRIPTS)}
+    digests = [
+        f"'sha256-{_to_text(hashlib.sha256(text.encode()).digest())}'" for text in inlined.values()
+    ]
+    policy = POLICY.format(digests[0], " ".join(digests[1:]))
+    return _html(inlined, policy, language)
+
+
+def _html(inlined: Mapping[str, str], policy: str = "", language: str | None = None) -> str:
+    """The page in HTML, which links to its style and its programs unless they are inlined."""
+    template = environment("jaxnets.page").get_template("index.html")
+    return template.render(scripts=SCRIPTS, inlined=inlined, policy=policy, language=language)
+
+
+def write_page(
+    workdir: str, output: str, language: str | None = None, data: Dataset | None = None
+) -> dict[str, Any]:
+    """Writes the page of a run into a file; the old file stays if anything fails.
+
+    Its first language is one of LANGUAGES; None is that of the reader's browser. The run's data
+    are read unless they are given.
+
+    Returns:
+      What was written: "page", "bytes", "weights" ("float32" or "float16"),
+      "largest_difference" between a weight of the run and of the page, "pictures", the number of
+      the run's own, and "trains", whether the page trains with them.
+
+    Raises:
+      UserError: There is no such run or folder, or the page cannot show the network.
+    """
+    path = output_path(output)
+    with Doing("page", 3) as doing:
+        doing(_("reading {}", workdir))
+        trained = load_network(workdir)
+        doing(_("choosing pictures to train with"))
+        pictures = practice(trained, data)
+        doing(_("writing the page"))
+        text = one_file(page_files(trained, pictures), language)
+        files.write_text(path, text)
+    weights = _weights(plain(trained, as_taught=True))
+    dtype = _dtype_of(weights)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(weights.astype(dtype).astype(weights.dtype) - weights).max()
+    return {
+        "page": str(path),
+        "bytes": len(text.encode()),
+        "weights": dtype,
+        "largest_difference": float(difference),
+        "pictures": 0 if pictures is None else len(pictures),
+        "trains": pictures is not None and trains(trained),
+    }
+
+
+def to_text(written: dict[str, Any]) -> str:
+    """The line that says what `write_page` returned."""
+    megabytes = f"{written['bytes'] / 1e6:.2f}"
+    text = _("{}: {} MB, {} weights", short_path(written["page"]), megabytes, written["weights"])
+    if written["largest_difference"]:
+        text += _(" (at most {} from the run's)", f"{written['largest_difference']:.1g}")
+    if written["pictures"]:
+        pictures = f"{written['pictures']:,}"
+        if written["trains"]:
+            text += _(", {} pictures to train with", pictures)
+        else:
+            text += _(", {} example pictures", pictures)
+    return _("{}; open it in a browser", text)
+
+
+def practice(trained: TrainedNetwork, data: Dataset | None = None) -> Split | None:
+    """Some training images of the run's data; None where the data set is not found.
+
+    The first is the one that the tour shows: its true class and another have the nearest
+    probabilities. (The one with the largest loss may have a wrong label.) No test image is among
+    them: whoever tries learning rates in the page chooses by these. A page that does not train has
+    one of each class.
+
+    Raises:
+      UserError: The page cannot show this network.
+    """
+    _layers_and_weights(trained)
+    try:
+        data = data_of(trained, data, as_bytes=True)
+    except UserError:
+        return None
+    drawn = np.random.default_rng(0).permutation(len(data.train))[: PRACTICE + HELD_OUT]
+    pictures = data.train[drawn]
+    images = np.asarray(pictures.images)
+    if images.dtype != np.uint8:
+        images = np.rint(255 * images).astype(np.uint8)
+    labels = np.asarray(pictures.labels)
+    others = to_predictor(trained).probabilities(images)
+    own = others[np.arange(len(labels)), labels]
+    others[np.arange(len(labels)), labels] = 0
+    first = int(np.argmin(np.abs(own - others.max(axis=1))))
+    kept = np.arange(len(labels))
+    if not trains(trained):
+        kept = np.unique(labels, return_index=True)[1][:EXAMPLES]
+    kept = np.concatenate([[first], kept[kept != first]])
+    return Split(images[kept], labels[kept])
+
+
+def trains(trained: TrainedNetwork) -> bool:
+    """Whether the page trains the network.
+
+    A batch norm in the layer beside it trains with that one; another would need the whole batch at
+    once, which the page's layers do not see.
+    """
+    return trained.image_shape == IMAGE and not has_layer(folded(trained).model, nn.BatchNorm)
+
+
+def practice_script(trained: TrainedNetwork, pictures: Split | None) -> str:
+    """The program practice.js, which only defines PRACTICE: the pictures, or null.
+
+    `count` of them are trained on, the rest held out: a fifth, at most HELD_OUT. It is 0 in a page
+    that does not train.
+    """
+    if pictures is None:
+        return '"use strict";\nconst PRACTICE = null;\n'
+    held_out = min(HELD_OUT, len(pictures) // 5)
+    content = {
+        "images": _to_text(gzip.compress(np.ascontiguousarray(pictures.images).tobytes(), mtime=0)),
+        "labels": [int(label) for label in pictures.labels],
+        "count": len(pictures) - held_out if trains(trained) else 0,
+    }
+    return f'"use strict";\nconst PRACTICE = {json.dumps(content)};\n'
+
+
+def _to_text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def run_script(trained: TrainedNetwork) -> str:
+    """The program run.js, which only defines RUN: the layers, the names, the weights in base64.
+
+    Raises:
+      UserError: The page cannot show this network.
+    """
+    layers, weights = _layers_and_weights(trained)
+    dtype = _dtype_of(weights)
+    packed = _to_text(weights.astype(LITTLE_ENDIAN[dtype]).tobytes())
+    more = {"loss": trained.config.loss, "layers": layers, "dtype": dtype, "weights": packed}
+    return facts_script(trained, **more, repository=_repository())
+
+
+def facts_script(trained: TrainedNetwork, **more: Any) -> str:
+    """The program run.js with what every run has: the plain page of a server needs no more."""
+    run = {
+        "model": trained.config.model,
+        "imageShape": trained.image_shape,
+        "classNames": [printable(name) for name in trained.class_names],
+        "asDigits": usual_preparation(trained.image_shape, trained.class_names) == "auto",
+        "step": trained.step,
+        "finished": trained.finished,
+        **more,
+    }
+    # "<" would let a name end the element that holds the program.
+    return f'"use strict";\nconst RUN = {json.dumps(run)};\n'.replace("<", "\\u003c")
+
+
+def _layers_and_weights(trained: TrainedNetwork) -> tuple[LayerRows, np.ndarray]:
+    """The rows of the layers, with the shapes of their arrays, and all weights in one row.
+
+    Raises:
+      UserError: The page cannot show this network.
+    """
+    config, names, (height, width, _) = trained.config, trained.class_names, trained.image_shape
+    if height != width or width > MAX_SIDE:
+        most = f"at most {MAX_SIDE} x {MAX_SIDE} pixels"
+        raise UserError("expected a run on square images of {}, got {} x {}", most, height, width)
+    if config.loss == "squared_error":
+        raise UserError("expected a run that tells classes apart, got one with squared_error")
+    if is_custom(config.loss):
+        raise UserError("expected a run with a loss of jaxnets, got {}", config.loss)
+    if len(names) > MAX_CLASSES:
+        raise UserError(
+            "expected a run with at most {} classes, got {}", MAX_CLASSES, f"{len(names):,}"
+        )
+    network = plain(trained, as_taught=True)
+    layers = _with_shapes(network.layers, network.arrays, config.model)
+    weights = _weights(network)
+    if weights.size > MAX_PARAMS:
+        raise UserError(
+            "expected at most {} parameters, {} has {}",
+            f"{MAX_PARAMS:,}",
+            config.model,
+            f"{weights.size:,}",
+        )
+    return layers, weights
+
+
+def _repository() -> str | None:
+    """The project's address, as pip has it of pyproject.toml; None if there is none."""
+    try:
+        urls = importlib.metadata.metadata("jaxnets").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:  # The project's folder alone is there.
+        return None
+    return dict(url.split(", ", 1) for url in urls).get("Repository")
+
+
+def _with_shapes(rows: LayerRows, arrays: dict[str, np.ndarray], model: str) -> LayerRows:
+    """The layers' rows with the shapes of their arrays, in the order of the weights."""
+    found = []
+    for row in rows:
+        if row["kind"] not in KINDS:
+            raise UserError("the page cannot show {}: it has no layer {}", model, row["kind"])
+        if row["kind"] == "residual":
+            branches = {part: _with_shapes(row[part], arrays, model) for part in BRANCHES}
+            row = row | branches
+        elif path := row.get("name"):
+            own = {name: x for name, x in arrays.items() if name.rpartition(".")[0] == path}
+            row = row | {"shapes": {name.rpartition(".")[2]: x.shape for name, x in own.items()}}
+        found.append(row)
+    return found
+
+
+def _weights(network: PlainNetwork) -> np.ndarray:
+    """All parameters in one row, float32, layer by layer."""
+    return np.concatenate([np.ravel(array) for array in network.arrays.values()])
+
+
+def _dtype_of(weights: np.ndarray) -> str:
+    """The page's dtype of the weights: float16 where float32 would take too many bytes."""
+    fits = bool(np.all(np.abs(weights) <= LARGEST_FLOAT16))
+    return "float16" if weights.size > MAX_FLOAT32 and fits else "float32"

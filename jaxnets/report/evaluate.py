@@ -1,0 +1,276 @@
+"""`jaxnets evaluate`: a run's network on labelled pictures: test images, a folder, a data set."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnets.base.display import columns, printable, shortened, table, width_of
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import _
+from jaxnets.base.proportions import Interval, wilson
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.data.pictures.decode import BadPictureError, read_picture
+from jaxnets.data.pictures.folder import labelled_files
+from jaxnets.data.pictures.store import in_threads
+from jaxnets.data.published import SETS
+from jaxnets.drawing.charts import MAX_NAMED
+from jaxnets.drawing.svg import Figure
+from jaxnets.predict.predict import to_predictor
+from jaxnets.predict.run_data import data_named, data_of
+from jaxnets.predict.trained import TrainedNetwork, load_network
+from jaxnets.report.evaluation import Mistake, Predictions, class_scores, mistakes, predict
+from jaxnets.report.figures import MISTAKE_COLUMNS, mistakes_figure
+from jaxnets.runs.progress import Doing
+
+LEVEL = 0.95  # Of the interval.
+SCORES = ("precision", "recall", "f1")
+MOST_CONFUSED = 10  # Pairs of classes that are named.
+SHEET, SHEET_COLUMNS = 400, 8  # The most pictures of a sheet, and how many stand side by side.
+
+
+class Evaluation(NamedTuple):
+    """A network's answers for labelled pictures."""
+
+    run: str
+    trained: TrainedNetwork
+    data: Dataset  # The pictures are its test part.
+    part: str  # "test"; "" if the folder is counted whole.
+    found: Predictions
+    files: list[str] | None = None  # Of a folder: each picture's.
+    unreadable: Sequence[tuple[str, str]] = ()  # Files of a folder, each with the reason.
+
+    @property
+    def right(self) -> int:
+        return int(self.found.right.sum())
+
+    @property
+    def count(self) -> int:
+        return len(self.found.labels)
+
+    @property
+    def interval(self) -> Interval:
+        """Wilson's interval of the accuracy."""
+        return wilson(self.right, self.count, 1 - LEVEL)
+
+    @property
+    def wrong(self) -> list[Mistake]:
+        """All mistakes, those of which the network was most sure first."""
+        return mistakes(self.found, self.data, self.count - self.right)
+
+
+def evaluate(run: str, where: str | None = None, prepare_as: str = "auto") -> Evaluation:
+    """Evaluates a run's network.
+
+    Args:
+      run: The folder of a finished or an interrupted run.
+      where: None for the test images of the run's own data set. A folder with a folder of pictures
+        for each class, or with a test folder of such; of the run's own folder it is the test part.
+        Or the name of a data set, as in `load_dataset`.
+      prepare_as: How the pictures of a folder are prepared, as in `load_predictor`.
+
+    Raises:
+      UserError: There is no such run or data set, or the network does not know its classes.
+    """
+    with Doing("evaluate", 3) as doing:
+        return _evaluate(run, where, prepare_as, doing)
+
+
+def _evaluate(run: str, where: str | None, prepare_as: str, doing: Doing) -> Evaluation:
+    doing(f"reading {run}")
+    trained = load_network(run)
+    if trained.config.loss == "squared_error":
+        raise UserError("{}: expected a run that tells classes apart, got one of a regression", run)
+    doing(_("reading the pictures"))
+    files, unreadable, part = None, [], "test"
+    if where is None or _is_same_folder(where, trained.config.dataset):
+        data = data_of(trained)
+    elif where not in ("mnist", *SETS) and os.path.isdir(os.path.expanduser(where)):
+        data, files, unreadable, part = _of_folder(run, trained, where, prepare_as)
+    else:
+        data = data_named(run, trained, where)
+    if not len(data.test):
+        raise UserError("{}: expected test images, found none", data.name)
+    doing(_("evaluating {} pictures", f"{len(data.test):,}"))
+    found = predict(trained, data.test)
+    return Evaluation(run, trained, data, part, found, files, unreadable)
+
+
+def _is_same_folder(one: str, other: str) -> bool:
+    paths = [os.path.expanduser(path) for path in (one, other)]
+    return all(map(os.path.isdir, paths)) and os.path.samefile(*paths)
+
+
+def _of_folder(
+    run: str, trained: TrainedNetwork, where: str, prepare_as: str
+) -> tuple[Dataset, list[str], list[tuple[str, str]], str]:
+    """The pictures of a folder as a data set's test part, prepared as `jaxnets predict` does."""
+    names = trained.class_names
+    found, part = labelled_files(where)
+    if unknown := [name for name in found if name not in names]:
+        raise UserError(
+            "{}: expected folders named as the classes of {} ({}), found {}",
+            where,
+            run,
+            f"{', '.join(names):.60}",
+            f"{', '.join(unknown):.60}",
+        )
+    rows = [(path, names.index(name)) for name, paths in found.items() for path in paths]
+    if not rows:
+        raise UserError("{}: no pictures in its class folders", where)
+    predictor = to_predictor(trained, prepare_as)
+
+    def prepared(row: int) -> np.ndarray | BadPictureError:
+        try:
+            return predictor.prepare(read_picture(rows[row][0], predictor.decode_size))
+        except BadPictureError as error:
+            return error
+
+    images, labels, files, unreadable = [], [], [], []
+    for row, image in enumerate(in_threads(prepared, len(rows), "reading pictures")):
+        path, label = rows[row]
+        if isinstance(image, BadPictureError):
+            unreadable.append((str(path), str(image)))
+        else:
+            images.append(image)
+            labels.append(label)
+            files.append(str(path))
+    if not images:
+        raise UserError(
+            "{}: none of its {} pictures can be read: {}", where, len(rows), unreadable[0][1]
+        )
+    test = Split(np.stack(images), np.array(labels, np.int32))
+    name = printable(Path(where).expanduser().resolve().name)
+    data = Dataset(name, len(names), test[:0], test[:0], test, "", names)
+    return data, files, unreadable, part
+
+
+def sheet(found: Evaluation) -> Figure | None:
+    """The wrong pictures side by side, the most confident ones first; None if all are right."""
+    worst = found.wrong[:SHEET]
+    if not worst:
+        return None
+    count = found.count - found.right
+    number, every = f"{count:,}", f"{found.count:,}"
+    title = _("{} wrong of {} pictures", number, every)
+    if len(worst) < count:
+        title = _("{} of {} wrong of {} pictures", f"{len(worst):,}", number, every)
+    wide = min(max(len(worst), MISTAKE_COLUMNS), SHEET_COLUMNS)
+    return mistakes_figure(worst, found.data, wide, title)
+
+
+def to_values(found: Evaluation) -> dict[str, Any]:
+    """The result for machines; a score that divides by nothing is None."""
+    names, config = found.data.class_names, found.trained.config
+    low, high = found.interval
+    scores = class_scores(found.found.confusion)
+    return {
+        "run": found.run,
+        "model": config.model,
+        "step": found.trained.step,
+        "finished": found.trained.finished,
+        "data": found.data.name,
+        "split": found.part or None,
+        "pictures": found.count,
+        "right": found.right,
+        "accuracy": found.right / found.count,
+        "interval": {"level": LEVEL, "method": "wilson", "low": low, "high": high},
+        "loss": _finite(found.found.loss(config.loss)),
+        "loss_name": config.loss,
+        "classes": list(names),
+        "confusion": found.found.confusion.tolist(),
+        "per_class": [
+            {
+                "class": name,
+                **dict(zip(SCORES, map(_finite, three), strict=True)),
+                "support": int(n),
+            }
+            for name, *three, n in zip(names, *scores, strict=True)
+        ],
+        "mistakes": [
+            {
+                "image": one.row if found.files is None else found.files[one.row],
+                "label": names[one.label],
+                "prediction": names[one.predicted],
+                "probability": one.confidence,
+            }
+            for one in found.wrong
+        ],
+        "unreadable": [{"image": name, "reason": why} for name, why in found.unreadable],
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    """A number for JSON, which has no NaN and no infinity."""
+    return None if value is None or not np.isfinite(value) else float(value)
+
+
+def to_text(found: Evaluation) -> str:
+    """The tables."""
+    config, (low, high) = found.trained.config, found.interval
+    where = printable(found.data.name)
+    where = _("the test images of {}", where) if found.part else where
+    right = f"{found.right:,}", f"{found.count:,}"
+    accuracy = found.right / found.count
+    interval = f"{low:.4f}", f"{high:.4f}"
+    loss = found.found.loss(config.loss)
+    lines = [
+        _("{} on {}: {} of {} are right", printable(found.run), where, *right),
+        "",
+        _("accuracy {}  {} % interval {} to {}", f"{accuracy:.4f}", f"{100 * LEVEL:g}", *interval),
+    ]
+    lines += [] if loss is None else [_("loss     {}  ({})", f"{loss:.4f}", config.loss)]
+    if config.ten_crop:
+        text = _("The run was tested on ten crops of each image; here it sees the middle one.")
+        lines.append(text)
+    names = [shortened(printable(name), 24) for name in found.data.class_names]
+    rows = [[_("class"), _("precision"), _("recall"), _("F1"), _("pictures")]]
+    scores = class_scores(found.found.confusion)
+    for name, *three, support in zip(names, *scores, strict=True):
+        rows.append([name, *(f"{x:.4f}" if np.isfinite(x) else "-" for x in three), f"{support:,}"])
+    lines += ["", *table(rows, "<>>>>")]
+    matrix = _matrix(found)
+    if matrix and max(map(width_of, matrix)) <= columns():
+        lines += [
+            "",
+            _("confusion matrix: a row for each label, a column for each prediction"),
+            *matrix,
+        ]
+    if confused := _confused(found):
+        lines += ["", _("most frequent mistakes"), *confused]
+    if found.files is not None and found.wrong:
+        lines += ["", _("most confident mistakes")]
+        shown = found.wrong[:MOST_CONFUSED]
+        wrong = [
+            [printable(found.files[one.row]), names[one.predicted], f"{one.confidence:.4f}"]
+            for one in shown
+        ]
+        lines += table(wrong, "<<>")
+    return "\n".join(lines)
+
+
+def _matrix(found: Evaluation) -> list[str]:
+    """The lines of the confusion matrix; none of more classes than can be read."""
+    names = [printable(name) for name in found.data.class_names]
+    if len(names) > MAX_NAMED:
+        return []
+    rows = [["", *(shortened(name, 7) for name in names)]]
+    for name, counts in zip(names, found.found.confusion, strict=True):
+        rows.append([shortened(name, 16), *(f"{n}" if n else "." for n in counts)])
+    return table(rows, "<" + ">" * len(names))
+
+
+def _confused(found: Evaluation) -> list[str]:
+    """The pairs of classes that are confused most often."""
+    names, counts = [printable(name) for name in found.data.class_names], found.found.confusion
+    wrong = found.found.confused
+    rows = []
+    for at in np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]:
+        label, predicted = divmod(int(at), len(names))
+        if count := int(wrong[label, predicted]):
+            of = _("{} of {}", f"{count:,}", f"{int(counts[label].sum()):,}")
+            one, other = (shortened(names[at], 24) for at in (label, predicted))
+            rows.append([one, _("taken for"), other, of])
+    return table(rows, "<<<>")

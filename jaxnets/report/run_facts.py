@@ -1,0 +1,89 @@
+"""The facts of a run, and what is missing: a folder may be damaged, a data set elsewhere."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from jaxnets.base.errors import message_and_status
+from jaxnets.base.files import number_in
+from jaxnets.base.language import _, said
+from jaxnets.data.datasets import Dataset
+from jaxnets.predict.run_data import data_of
+from jaxnets.predict.trained import TrainedNetwork, load_network
+from jaxnets.report.evaluation import Predictions, predict
+from jaxnets.runs.run_folder import CONFIG, MINE, RESULT, RunFolder
+
+
+@dataclasses.dataclass
+class RunFacts:
+    """A run as a report sees it. Its texts come from files: escape them."""
+
+    name: str
+    folder: RunFolder
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
+    result: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
+    records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    mine: dict[str, Any] = dataclasses.field(default_factory=dict)  # Wrong passes, as written.
+    trained: TrainedNetwork | None = None
+    data: Dataset | None = None
+    missing: list[str] = dataclasses.field(default_factory=list)  # Sentences for the reader.
+
+    @functools.cached_property
+    def predictions(self) -> Predictions | None:
+        """The network's answers for the test images; None where they are not to be had."""
+        with self.attempt(_("Mistakes")):
+            if self.trained is not None and self.data is not None:
+                return predict(self.trained, self.data.test)
+        return None
+
+    @property
+    def validation_count(self) -> int:
+        """The number of validation images, as far as it is known."""
+        if self.data is not None:
+            return len(self.data.validation)
+        return int(number_in(self.result, "validation_count") or 0)
+
+    @contextlib.contextmanager
+    def attempt(self, part: str = "") -> Iterator[None]:
+        """Notes what goes wrong in a block, unless it is a bug, and goes on after it."""
+        try:
+            yield
+        except Exception as error:
+            if (known := message_and_status(error)) is None:
+                raise
+            text = said(known[0])
+            text = _("{}: {}", part, text) if part else text
+            self.missing.append(text)
+
+    def column(self, name: str) -> list[float | None]:
+        """A number of each epoch; None where it is none."""
+        return [number_in(record, name) for record in self.records]
+
+
+def read_run(workdir: str, data: Dataset | None = None) -> RunFacts:
+    """Reads a run folder, its network and, unless it is given, its data set, if they are there.
+
+    Raises:
+      UserError: There is no run, or its folder holds links.
+    """
+    folder = RunFolder.open(workdir)
+    run = RunFacts(folder.path.name, folder)
+    with run.attempt():
+        run.config = folder.read(CONFIG)
+    with run.attempt():
+        run.records = folder.records()
+    with run.attempt():
+        run.result = folder.read(RESULT)
+    with run.attempt():
+        run.mine = folder.read(MINE)
+    if run.config:
+        with run.attempt():
+            run.trained = load_network(str(folder.path))
+    if run.trained is not None:
+        with run.attempt():
+            run.data = data_of(run.trained, data)
+    if not run.records:
+        run.missing.append(_("no epoch has ended yet"))
+    return run

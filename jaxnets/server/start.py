@@ -1,0 +1,163 @@
+"""Starts the server: loads the runs, listens, answers until a signal comes."""
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from uvicorn import Config, Server
+
+from jaxnets.base.display import short_path, show
+from jaxnets.base.errors import DONE, UserError, first_line
+from jaxnets.base.language import Text, _
+from jaxnets.models.own import know
+from jaxnets.server import is_url
+from jaxnets.server.app import create_app
+from jaxnets.server.feedback import shown
+from jaxnets.server.models import SIZES, names_of
+from jaxnets.server.replicas import GRACE, exit_on_signals, serve_replicas
+from jaxnets.server.service import Service, report
+
+BACKLOG = 1024  # Connections that the system accepts before this process does.
+MAX_CONNECTIONS = 1000  # Beyond them the answer is 503; many systems give a process 1,024 files.
+KEEP_ALIVE = 60  # Seconds that a connection may be idle between two requests.
+
+
+def serve(
+    folders: Sequence[str],
+    *,
+    share: float = 0.5,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    feedback: str | None = None,
+    as_json: bool = False,
+    cluster: str | None = None,
+    replicas: int = 1,
+    layers: Sequence[str] = (),
+) -> int:
+    """Serves one or two runs until a signal comes; returns the exit status.
+
+    Args:
+      folders: The run folders, at most two.
+      share: The part of the users that the first one answers.
+      host: The address or the name to listen at.
+      port: The port; 0 takes a free one.
+      feedback: The log's file or PostgreSQL's URL; by default a file beside the first run.
+      as_json: Whether the line that says where the server listens is JSON.
+      cluster: The Ray cluster that serves, "local" or its address; None for this process alone.
+      replicas: The number of processes in the cluster.
+      layers: The files with layers of the user's own, which a replica runs again.
+
+    Raises:
+      UserError: A run cannot be served, the log not written, or the address not be listened at.
+    """
+    listener = _listen(host, port)
+    with contextlib.closing(listener):
+        log = feedback or str(default_log(folders))
+        if shared := is_url(log):
+            where = shown(log)
+        else:
+            where = log = os.path.abspath(Path(log).expanduser())
+        # Where others serve, this one finds out first what they would fail by.
+        service = Service(folders, share, log, SIZES if cluster is None else SIZES[:1])
+        address = listener.getsockname()
+        url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
+        is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+        if not is_loopback:
+            report(
+                "warning: whoever reaches {} may ask, answer and see training images: there is no "
+                "login",
+                address[0],
+            )
+        served = [_("{} version {}", m.name, m.version.name) for m in service.models]
+
+        def announce() -> None:
+            if as_json:
+                names = [model.name for model in service.models]
+                print(json.dumps({"url": url, "models": names, "feedback": where}), flush=True)
+                return
+            show(_("serving {} at {} (Ctrl-C stops)", _(" and ").join(served), url))
+            show(_("feedback: {}", where if shared else short_path(where)))
+
+        names = {"localhost", "127.0.0.1", "[::1]", host.lower()}
+        hosts = frozenset(names) if is_loopback else None
+        if cluster is None:
+            return _run(create_app(service, hosts), listener, announce)
+        asyncio.run(_close(service))
+    runs = [os.path.abspath(folder) for folder in folders]
+
+    def make_app() -> FastAPI:
+        for file in layers:
+            know(file)
+        return create_app(Service(runs, share, log), hosts)
+
+    return serve_replicas(make_app, replicas, cluster, address[:2], not shared, announce)
+
+
+async def _close(service: Service) -> None:
+    async with service.running():
+        pass
+
+
+def default_log(folders: Sequence[str]) -> Path:
+    """The feedback's file of a pair of runs: beside the first one's folder."""
+    name = "-".join(["feedback", *names_of(folders)])
+    return Path(folders[0]).expanduser().resolve().parent / f"{name}.sqlite"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket at an address, which no other process listens at."""
+    try:
+        family, kind, protocol, _name, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise UserError("host: cannot listen at {}: {}", host, first_line(error)) from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        hint = Text("; --port=0 takes a free one") if port else ""
+        raise UserError(
+            "port: cannot listen at {}:{}: {}{}", host, port, first_line(error), hint
+        ) from error
+    return listener
+
+
+def _run(app: FastAPI, listener: socket.socket, announce: Callable[[], None]) -> int:
+    """Answers until a signal comes; returns the exit status."""
+    config = Config(
+        app,
+        http="h11",  # Which limits a request's head, to 64 KiB.
+        ws="none",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=GRACE,
+    )
+    gc.freeze()  # Models and libraries stay: to look through them again takes half a second.
+    exit_on_signals()  # uvicorn raises those that stop it once more, when it has stopped.
+    status: Any = DONE
+    try:
+        listener.listen(BACKLOG)
+        logging.getLogger("python_multipart").setLevel("ERROR")  # The answer says what is wrong.
+        announce()
+        Server(config).run(sockets=[listener])
+    except SystemExit as stopped:
+        status = stopped.code
+    report("stopped: what was accepted is answered and saved")
+    return status

@@ -1,1 +1,0 @@
-"""Looking at networks, runs and predictions: figures, summary, trace, report and page."""

@@ -321,7 +321,14 @@ CONV_POOL = LayerRule(
         {
             "batch": BATCHES,
             "beyond": BEYOND,
-            "padding": ("SAME", "VALID", "VALID", ((2, 0), (1, 3)), ((0, 1), (2, 0))),
+            "padding": (
+                "SAME",
+                "VALID",
+                "VALID",
+                ((2, 0), (1, 3)),
+                ((0, 1), (2, 0)),
+                ((-1, 0), (0, -1)),
+            ),
             "channels": (1, 1, 2, FEW_CHANNELS, FEW_CHANNELS + 1, 5, 17),
             "filters": (1, 2, 3, 4, 9, 20),
             "biased": (True, True, False),

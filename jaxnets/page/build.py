@@ -10,7 +10,6 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,9 @@ PRACTICE, HELD_OUT = 1600, 400  # Pictures to train with in the page, and to tes
 EXAMPLES = 20  # Of a page that does not train: a picture of each class.
 
 
-def page_files(trained: TrainedNetwork, pictures: Split | None = None) -> Files:
+def page_files(
+    trained: TrainedNetwork, pictures: Split | None = None, *, served: bool = False
+) -> Files:
     """Returns the page's files by name; "index.html" links to the others.
 
     No file has an inline program or style, so that a server may forbid them.
@@ -83,22 +84,23 @@ def page_files(trained: TrainedNetwork, pictures: Split | None = None) -> Files:
     Args:
       trained: A run's network.
       pictures: `practice` of it, to train with or as examples: [N, H, W, C] uint8, and labels.
+      served: Whether the server shows it, and adds its answers.
 
     Raises:
       UserError: The page cannot show this network.
     """
     own = {"run.js": run_script(trained), "practice.js": practice_script(trained, pictures)}
     scripts = {name: (MEDIA_TYPES[".js"], script.encode()) for name, script in own.items()}
-    return dict(sorted((common_files() | scripts).items()))
+    return dict(sorted((common_files(served=served) | scripts).items()))
 
 
-def common_files() -> Files:
+def common_files(*, served: bool = False) -> Files:
     """The files that are the same for every run."""
     folder = resources.files("jaxnets.page") / "assets"
     found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
     found["page.css"] = both_themes().encode() + found["page.css"]
     found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
-    found["index.html"] = _html(inlined={}).encode()
+    found["index.html"] = html("index.html", served=served).encode()
     return {name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in found.items()}
 
 
@@ -123,13 +125,13 @@ def one_file(page: Files, language: str | None = None) -> str:
         f"'sha256-{_to_text(hashlib.sha256(text.encode()).digest())}'" for text in inlined.values()
     ]
     policy = POLICY.format(digests[0], " ".join(digests[1:]))
-    return _html(inlined, policy, language)
+    return html("index.html", inlined=inlined, policy=policy, language=language)
 
 
-def _html(inlined: Mapping[str, str], policy: str = "", language: str | None = None) -> str:
-    """The page in HTML, which links to its style and its programs unless they are inlined."""
-    template = environment("jaxnets.page").get_template("index.html")
-    return template.render(scripts=SCRIPTS, inlined=inlined, policy=policy, language=language)
+def html(name: str, **values: Any) -> str:
+    """A template in HTML; the page links to its style and its programs unless they are inlined."""
+    given = dict(scripts=SCRIPTS, inlined={}, policy="", language=None, served=False) | values
+    return environment("jaxnets.page").get_template(name).render(given)
 
 
 def write_page(

@@ -11,6 +11,7 @@ from jaxnets.page.build import (
     Files,
     common_files,
     facts_script,
+    html,
     page_files,
     practice,
     with_texts,
@@ -19,7 +20,7 @@ from jaxnets.server.models import Version
 from jaxnets.server.service import Service
 
 INDEX = "index.html"
-OWN = ("answers.js", "answers.css", "plain.html", "answers.json")
+OWN = ("answers.js", "answers.css", "answers.json")
 PLAIN = ("page.css", "texts.js", "switches.js", "pictures.js")  # What the plain page takes.
 # No inline program, no other host, no frame around it.
 POLICY = (
@@ -64,17 +65,12 @@ def served_files(version: Version) -> Files:
     own = {name: (folder / name).read_bytes() for name in OWN}
     own["answers.js"] = with_texts(own["answers.js"], own["answers.json"])
     try:
-        files = page_files(version.trained, practice(version.trained))
-        html = files[INDEX][1].decode()
+        files = page_files(version.trained, practice(version.trained), served=True)
     except UserError:
-        common, html = common_files(), own["plain.html"].decode()
+        common = common_files()
         files = {name: common[name] for name in PLAIN}
         files["run.js"] = MEDIA_TYPES[".js"], facts_script(version.trained).encode()
-    # Without an icon of its own a page asks for /favicon.ico.
-    links = '<link rel="icon" href="data:,">\n<link rel="stylesheet" href="answers.css">\n'
-    html = html.replace("</head>", f"{links}</head>", 1)
-    html = html.replace("</body>", '<script src="answers.js"></script>\n</body>', 1)
-    files[INDEX] = MEDIA_TYPES[".html"], html.encode()
+        files[INDEX] = MEDIA_TYPES[".html"], html("plain.html", served=True).encode()
     for name in OWN[:2]:
         files[name] = MEDIA_TYPES[name[name.index(".") :]], own[name]
     return files

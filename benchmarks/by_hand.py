@@ -16,8 +16,8 @@ import flax.linen as nn
 import jax
 
 import jaxnets
-from jaxnets.models import create_model
 from jaxnets.models.chain import has_layer
+from jaxnets.networks.create import create_model
 from jaxnets.training.step import Checkpoint
 
 NETWORKS = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten")

@@ -36,11 +36,11 @@ from jaxnets.kernels import accelerate
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
 from jaxnets.metrics import Sums, metric_of
-from jaxnets.models import create_model
 from jaxnets.models.batch_norm import STATISTICS, over_devices
 from jaxnets.models.chain import Chain, has_layer
 from jaxnets.models.precision import param_dtype_of
 from jaxnets.models.weights import head_of, load_weights
+from jaxnets.networks.create import create_model
 from jaxnets.training import loop, step
 from jaxnets.training.augment import augmentation
 from jaxnets.training.crops import center_crop, with_center_crop, with_ten_crops

@@ -25,31 +25,33 @@ ROOMS = {
     "metrics": "base losses regression_metrics",
     "models": "base config",
     "backprop": "base data losses metrics models",
+    "networks": "backprop base config models",
     "kernels": "backprop base models",
     "machine": "base",
     "training": "base config data losses machine metrics",
-    "gradcheck": "backprop base config data kernels losses machine metrics models training",
-    "experiment": "backprop base config data gradcheck kernels losses machine metrics models "
+    "gradcheck": "backprop base config data kernels losses machine metrics models networks "
     "training",
-    "runs": "backprop base config data experiment machine metrics models training",
+    "experiment": "backprop base config data gradcheck kernels losses machine metrics models "
+    "networks training",
+    "runs": "backprop base config data experiment machine metrics models networks training",
     # The wings: the core knows none of them.
     "drawing": "base",
-    "predict": "backprop base config data machine models runs training",
+    "predict": "backprop base config data machine models networks runs training",
     "report": "backprop base config data drawing experiment gradcheck kernels losses machine "
-    "metrics models predict runs training",
+    "metrics models networks predict runs training",
     "page": "base config data drawing models predict runs",
     "export": "base models predict runs",
-    "server": "base config data machine models page predict runs training",
+    "server": "base config data machine models networks page predict runs training",
     "abtest": "base data drawing predict server",
-    "tune": "base config data drawing experiment machine metrics models runs training",
+    "tune": "base config data drawing experiment machine metrics models networks runs training",
     "tracking": "base config metrics runs training",
-    "course": "backprop base config data experiment gradcheck losses machine metrics models runs "
-    "training tune",
-    "notebook": "backprop base config course data experiment gradcheck machine metrics models page "
-    "predict report runs training",
+    "course": "backprop base config data experiment gradcheck losses machine metrics models "
+    "networks runs training tune",
+    "notebook": "backprop base config course data experiment gradcheck machine metrics models "
+    "networks page predict report runs training",
     # The entrances.
-    "cli": "abtest base config course drawing experiment export gradcheck machine models page "
-    "predict report runs server training tune",
+    "cli": "abtest base config course drawing experiment export gradcheck machine models networks "
+    "page predict report runs server training tune",
     "__main__": "base cli",
     "": "backprop base config course data experiment gradcheck models notebook predict report "
     "training",
@@ -169,7 +171,7 @@ def test_no_module_is_a_drawer_for_everything():
 
 
 # The rooms whose signatures pyright checks strictly (pyproject.toml), and what stays Any there.
-TYPED = "config data losses regression_metrics metrics models backprop kernels training"
+TYPED = "config data losses regression_metrics metrics models backprop networks kernels training"
 TYPED += " gradcheck experiment runs"
 MAY_BE_ANYTHING = {
     "option -> ": "it stands for the default of a field of any type",

@@ -24,10 +24,11 @@ from jaxnets.kernels import accelerate
 from jaxnets.kernels.layers import relu_behind_norm
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.models import MODELS, create_model
+from jaxnets.models import MODELS
 from jaxnets.models.batch_norm import STATISTICS, BatchNorm, fold, over_devices
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import HE, flatten
+from jaxnets.networks.create import create_model
 from jaxnets.training.optimizer import with_statistics
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import TrainState, autodiff_loss_and_grad, make_train_step

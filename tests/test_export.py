@@ -18,7 +18,7 @@ from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.export import archive, export
-from jaxnets.models import create_model
+from jaxnets.networks.create import create_model
 from jaxnets.predict.trained import TrainedNetwork
 
 TINY = {  # What changes in each network; the large AlexNets see pictures of 63 pixels.

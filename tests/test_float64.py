@@ -20,9 +20,9 @@ from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import MaxPool, flatten
-from jaxnets.models.own import from_object
 from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
+from jaxnets.networks.own import from_object
 from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.training.augment import augmentation
 from jaxnets.training.optimizer import create_schedule

@@ -26,7 +26,7 @@ from jaxnets.kernels import KERNELS
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import MaxPool, flatten
-from jaxnets.models.own import from_object
+from jaxnets.networks.own import from_object
 
 NETWORKS = network_checks.networks()
 relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))

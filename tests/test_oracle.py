@@ -21,10 +21,10 @@ from jaxnets.gradcheck.oracle import GRADIENT_TOLERANCE, Both, GradientCheck, bo
 from jaxnets.kernels import accelerate
 from jaxnets.kernels.layers import paired_relu
 from jaxnets.losses import LOSSES
-from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.precision import with_precision
+from jaxnets.networks.create import create_model
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.step import Checkpoint, autodiff_loss_and_grad, to_float
 

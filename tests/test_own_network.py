@@ -34,9 +34,10 @@ from jaxnets.backprop.rules import KINDS
 from jaxnets.base.errors import UserError
 from jaxnets.gradcheck.networks import Network as Checked
 from jaxnets.gradcheck.networks import check_own_layers
-from jaxnets.models import MODELS, as_data
-from jaxnets.models.as_data import from_rows, to_rows
+from jaxnets.models import MODELS
 from jaxnets.models.layers import HE
+from jaxnets.networks import rows
+from jaxnets.networks.rows import from_rows, to_rows
 
 TEN_LINES = """\
 import flax.linen as nn
@@ -189,7 +190,7 @@ def test_a_run_folder_runs_no_code_that_is_not_named(
     kept = in_tmp / "run" / "layers" / "swish.py"
     assert kept.read_bytes() == file.read_bytes()
     ran.unlink()
-    monkeypatch.setattr(as_data, "_own", {})  # As in a new process.
+    monkeypatch.setattr(rows, "_own", {})  # As in a new process.
     missing = "is the user's own: expected layers=FILE, 'swish.py' of SHA-256"
     for command in (
         ("predict", "run", "a.png"),
@@ -667,9 +668,9 @@ def test_a_layer_of_a_notebook_is_named_again(tiny, tmp_path, doubled_rule, monk
     network = Network(chain, tiny, epochs=1, batch_size=32, devices=1, gradients="both")
     network.fit(verbose=0)
     path = network.save(tmp_path / "run")
-    (row,) = as_data.own_parts(read_json(path / "config.json")["layers"])
+    (row,) = rows.own_parts(read_json(path / "config.json")["layers"])
     assert row["own"] == "Doubled" and row["file"] == "test_own_network.py"
-    monkeypatch.setattr(as_data, "_own", {})
+    monkeypatch.setattr(rows, "_own", {})
     with pytest.raises(UserError, match="^'Doubled' is the user's own: expected layers="):
         jaxnets.load(path).predict(tiny.test.images[:1])
     again = jaxnets.load(path, layers=[Doubled])

@@ -32,8 +32,8 @@ from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.losses import LOSSES
-from jaxnets.models import create_model
 from jaxnets.models.precision import with_precision
+from jaxnets.networks.create import create_model
 from jaxnets.page import build
 from jaxnets.predict.digit import to_digit
 from jaxnets.predict.folding import folded

@@ -26,8 +26,8 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Split
 from jaxnets.data.pictures.decode import to_square
 from jaxnets.losses import LOSSES
-from jaxnets.models import create_model
 from jaxnets.models.precision import with_precision
+from jaxnets.networks.create import create_model
 from jaxnets.page import build
 from jaxnets.predict.folding import folded
 from jaxnets.predict.predict import to_predictor

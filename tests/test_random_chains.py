@@ -38,9 +38,9 @@ from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
-from jaxnets.models.own import from_object
 from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
+from jaxnets.networks.own import from_object
 from jaxnets.page import build
 from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork

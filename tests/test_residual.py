@@ -19,13 +19,13 @@ from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
-from jaxnets.models.as_data import from_rows, to_rows
 from jaxnets.models.batch_norm import BatchNorm, fold, over_devices
 from jaxnets.models.chain import Chain, walk
 from jaxnets.models.layers import flatten
 from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.models.weights import describe_weights, head_of, load_weights
+from jaxnets.networks.rows import from_rows, to_rows
 from jaxnets.report.passes import passes_of
 from jaxnets.report.summary import summary, totals
 from jaxnets.runs.diagnosis import first_bad_output

@@ -10,9 +10,9 @@ from jaxnets.base.trees import by_layer
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.gradcheck.compare import precision
-from jaxnets.models import create_model
 from jaxnets.models.batch_norm import split_statistics
 from jaxnets.models.chain import walk
+from jaxnets.networks.create import create_model
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.oracle

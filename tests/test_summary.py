@@ -9,7 +9,8 @@ from conftest import num_params
 
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
-from jaxnets.models import MODELS, create_model
+from jaxnets.models import MODELS
+from jaxnets.networks.create import create_model
 from jaxnets.report.summary import summary, totals
 
 IMAGE = (28, 28, 1)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxnets.config.resolve import preset
-from jaxnets.models import create_model
+from jaxnets.networks.create import create_model
 from jaxnets.report.summary import network_figure, summary, totals
 from jaxnets.report.trace import fresh
 

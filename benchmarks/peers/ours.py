@@ -10,7 +10,7 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.models import create_model
+from jaxnets.networks.create import create_model
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.step import Checkpoint

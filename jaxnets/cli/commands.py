@@ -147,7 +147,7 @@ class Gradcheck(Options):
         model = self.model
         if own:
             from jaxnets.gradcheck.networks import NUM_CLASSES, Network
-            from jaxnets.models.own import from_file
+            from jaxnets.networks.own import from_file
 
             image = _image_shape(self.image_shape)
             model = Network(preset(from_file(str(model)).for_data(image, NUM_CLASSES)), image)
@@ -284,7 +284,7 @@ class Summary(Options):
             given["model"] = own.for_data(shape, self.num_classes)
         config = preset(**given)
 
-        from jaxnets.models import create_model
+        from jaxnets.networks.create import create_model
         from jaxnets.report import summary
 
         if self.output:

@@ -141,7 +141,7 @@ def _read(
             read.pop("layers", None)  # They are another network's.
         given = read | given
     if Config in kinds and is_file_of_python(named):
-        from jaxnets.models.own import from_file
+        from jaxnets.networks.own import from_file
 
         given["model"] = from_file(str(named))
     return given

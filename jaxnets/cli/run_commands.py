@@ -36,7 +36,7 @@ class _OfRuns(Options):
         """Checks that the folders are there, and runs the files of the user's own layers."""
         _check_exist(*run_folders)
         if self.layers:
-            from jaxnets.models.own import know
+            from jaxnets.networks.own import know
 
             for file in self.layers:
                 know(file)

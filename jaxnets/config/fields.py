@@ -43,7 +43,7 @@ class Config(Options):
         tuple(PRESETS),
         others=True,
     )
-    # The rows of models/as_data.py for a network of the user's own, which `model` then names.
+    # The rows of networks/rows.py for a network of the user's own, which `model` then names.
     layers: list[dict[str, Any]] | None = dataclasses.field(default=None, hash=False)
     # The rows of the layers before the network that scale its input: the columns of a table by
     # numbers of its training rows, small images to a size that convolutions take.

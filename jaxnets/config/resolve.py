@@ -38,7 +38,7 @@ WITH_WEIGHTS = ("model", "layers", "hidden", "activation", "dropout", "input_siz
 
 
 class OwnNetwork(NamedTuple):
-    """A network of the user's own, in the place of a model's name; models/own.py makes it."""
+    """A network of the user's own, in the place of a model's name; networks/own.py makes it."""
 
     name: str
     layers: list[dict[str, Any]]  # Its rows; before the data are known, those of ten classes.

@@ -40,8 +40,8 @@ from jaxnets.gradcheck.compare import (
 )
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
-from jaxnets.models.own import Place
 from jaxnets.models.residual import Residual
+from jaxnets.networks.own import Place
 
 FEW_IMAGES = 4
 MOST_NUMBERS = 1 << 24  # Of an input in float64: 128 MB, of which a pass makes some more.

@@ -32,8 +32,8 @@ from jaxnets.gradcheck.layer_check import check_forwards, check_layer, own_layer
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate, winograd
 from jaxnets.losses import LOSSES
-from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, Layer, map_layers, walk
+from jaxnets.networks.create import create_model
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 
 NUM_CLASSES = 10

@@ -17,7 +17,7 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.arrays import NAME, from_arrays, to_images
 from jaxnets.data.datasets import Dataset, Split, sha256_of
 from jaxnets.experiment import Experiment
-from jaxnets.models import create_model
+from jaxnets.networks.create import create_model
 from jaxnets.notebook.callbacks import bar_for
 from jaxnets.notebook.network import Network
 from jaxnets.predict.predict import BATCH, compile_network

@@ -46,9 +46,9 @@ from jaxnets.gradcheck import command as gradcheck
 from jaxnets.gradcheck.networks import network_for
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
-from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
-from jaxnets.models.own import from_file, from_object, know
+from jaxnets.networks.create import create_model
+from jaxnets.networks.own import from_file, from_object, know
 from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.notebook.collect import collected
 from jaxnets.predict.predict import PictureOrMany, Predictor, create_predictor, load_predictor

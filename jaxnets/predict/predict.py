@@ -21,8 +21,8 @@ from jaxnets.data.arrays import as_pixels, as_rows, transpose_hint
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_8_bits, to_square
 from jaxnets.machine.platform import compiler_options, default_platform
-from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
+from jaxnets.networks.create import create_model
 from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.step import TrainState, to_float

@@ -10,8 +10,8 @@ from jaxnets.base.errors import UserError
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import MAX_CLASSES
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
+from jaxnets.networks.create import create_model
 from jaxnets.runs.request import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.training.crops import center_crop

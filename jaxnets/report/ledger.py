@@ -25,8 +25,8 @@ from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import default_platform
-from jaxnets.models import create_model
 from jaxnets.models.chain import walk
+from jaxnets.networks.create import create_model
 from jaxnets.predict.trained import TrainedNetwork, to_input
 from jaxnets.runs import checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params

@@ -17,7 +17,7 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
 from jaxnets.drawing.svg import Figure, figure_path, text_width
 from jaxnets.machine.platform import compiler_options_for_init, default_platform, set_up_jax
-from jaxnets.models import create_model
+from jaxnets.networks.create import create_model
 from jaxnets.predict.digit import SIDE, WORK, to_digit
 from jaxnets.predict.predict import usual_preparation
 from jaxnets.predict.run_data import data_of

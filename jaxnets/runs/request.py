@@ -25,10 +25,10 @@ from jaxnets.data.arrays import scaling_of
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
 from jaxnets.machine.platform import keep_freed_memory
-from jaxnets.models import create_model
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
-from jaxnets.models.as_data import to_rows
 from jaxnets.models.chain import Chain, has_layer
+from jaxnets.networks.create import create_model
+from jaxnets.networks.rows import to_rows
 from jaxnets.runs.checkpoints import path_of
 from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, MINE_SHA256, RUNS, SEARCH, RunFolder
 

@@ -20,8 +20,8 @@ from jaxnets.experiment import Experiment, find_devices
 from jaxnets.machine.distributed import ConnectedProcesses, connected
 from jaxnets.machine.platform import Processes, describe, surroundings, versions
 from jaxnets.metrics import Metrics
-from jaxnets.models.as_data import own_files
 from jaxnets.models.weights import describe_weights, head_of, weights_sha256
+from jaxnets.networks.rows import own_files
 from jaxnets.runs import ending, stopping
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
 from jaxnets.runs.diagnosis import diagnose

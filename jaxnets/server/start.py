@@ -18,7 +18,7 @@ from uvicorn import Config, Server
 from jaxnets.base.display import short_path, show
 from jaxnets.base.errors import DONE, UserError, first_line
 from jaxnets.base.language import Text, _
-from jaxnets.models.own import know
+from jaxnets.networks.own import know
 from jaxnets.server import is_url
 from jaxnets.server.app import create_app
 from jaxnets.server.feedback import shown

@@ -17,8 +17,8 @@ from jaxnets.data.batches import Batch, epoch_order
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, init_state, optimizer_of
 from jaxnets.machine.platform import compiler_options_for_init
-from jaxnets.models import create_model
 from jaxnets.models.chain import has_layer
+from jaxnets.networks.create import create_model
 from jaxnets.training.loop import NonFiniteLossError, train_epochs
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import create_schedule

@@ -38,8 +38,8 @@ from jaxnets.gradcheck.layer_check import (
     with_backward,
 )
 from jaxnets.losses import LOSSES
-from jaxnets.models import create_model
 from jaxnets.models.chain import walk
+from jaxnets.networks.create import create_model
 from jaxnets.runs import stopping
 from jaxnets.runs.progress import Progress
 from jaxnets.runs.run import Run

@@ -27,9 +27,9 @@ from jaxnets.base.language import Text
 from jaxnets.config.fields import Config, unknown_field
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import OwnNetwork
-from jaxnets.models.as_data import Kind, Row, from_rows, know_file, know_kind, to_rows
 from jaxnets.models.batch_norm import STATISTICS
 from jaxnets.models.chain import Chain, chains_of, kind_of, shapes_of, walk
+from jaxnets.networks.rows import Kind, Row, from_rows, know_file, know_kind, to_rows
 
 TEN_CLASSES = 10  # Until the data are known.
 

@@ -154,6 +154,7 @@ def site(tmp_path_factory):
     source.mkdir()
     (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\ndrawn\nload\n```\n", "utf-8")
     load = "# 读取\n\n先读，\n**再**写。\n\n```{eval-rst}\n.. autofunction:: jaxnets.load\n```\n"
+    load += "\n## Dropout\n\n遮住。\n\n```{py:module} jaxnets.backprop.dropout\n```\n"
     (source / "load.md").write_text(load, "utf-8")
     drawn = v4.new_output("display_data", data={"image/png": PIXEL})
     cells = [v4.new_markdown_cell("# 图"), v4.new_code_cell("draw()", outputs=[drawn])]
@@ -194,6 +195,9 @@ def test_chinese_words_are_found_in_a_browser_offline(site, tmp_path):
                 browser.wait(f"{answers}.length > 0")
             titles = browser.evaluate(answers)
             assert any("反向传播" in title for title in titles) == found, question
+        browser.call("Page.navigate", url=(site / "search.html").as_uri() + "?q=dropout")
+        browser.wait(f"{answers}.length > 1")  # The chapter, then the module of that name.
+        assert "Dropout" in browser.evaluate(answers)[0]
         assert (
             browser.evaluate("document.querySelector('input[type=search]').placeholder") == "搜索"
         )

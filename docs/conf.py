@@ -64,7 +64,7 @@ copybutton_prompt_is_regexp = True
 
 mathjax_path = "tex-svg.js"
 html_search_language = "zh" if CHINESE else "en"
-html_search_scorer = str(Path(__file__).parent / "_static/scorer.js")
+html_search_scorer = str(DOCS / "_static/scorer.js")
 html_theme = "sphinx_book_theme"
 html_css_files = ["site.css"]
 html_extra_path = ["zh/slides.html" if CHINESE else "slides.html"]

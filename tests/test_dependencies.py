@@ -29,7 +29,7 @@ LOCKED = (
     "clients",
     "oracle",
 )
-RENEW = "CONTRIBUTING.md has the command that renews the lock file"
+RENEW = "bash .ci/lock renews the lock file"
 
 
 def requirements(*extras: str) -> dict[str, Requirement]:

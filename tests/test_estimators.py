@@ -113,7 +113,7 @@ def test_a_table_is_scaled_by_the_rows_that_it_is_trained_on(of_table, table):
     scaler: Any = StandardScaler().fit(x)
     network = of_table.network_
     (row,) = network.config.scaling
-    assert row["kind"] == "Normalize"
+    assert row["kind"] == "normalize"
     np.testing.assert_allclose(row["mean"], scaler.mean_, rtol=1e-5)
     np.testing.assert_allclose(row["std"], scaler.scale_, rtol=1e-5)
     # Its softmax, in float64 of rows that scikit-learn has scaled.
@@ -170,7 +170,7 @@ def test_an_export_scales_rows(kind, of_table, tmp_path):
 def test_small_images_are_enlarged_for_convolutions_alone():
     images = np.random.default_rng(0).random((20, 8, 8))
     data = images, np.arange(20) % 2
-    assert jaxnets.Network("cnn", data).config.scaling == [{"kind": "Enlarge", "size": 16}]
+    assert jaxnets.Network("cnn", data).config.scaling == [{"kind": "enlarge", "size": 16}]
     assert jaxnets.Network("mlp", data).config.scaling is None
 
 

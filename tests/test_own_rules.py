@@ -12,7 +12,7 @@ from conftest import slow
 
 from jaxnets import Chain, LayerRule, Network, check_layer, flatten, register_rule
 from jaxnets.backprop.rules import KINDS
-from jaxnets.base.errors import RunFailedError
+from jaxnets.base.errors import RunFailedError, UserError
 
 FILE = '''\
 import flax.linen as nn
@@ -226,3 +226,14 @@ def test_the_commands_name_the_cause(tmp_path, monkeypatch, train_tiny, run_comm
     rows = json.loads(run_command(*checked, "--json").out)["rows"]
     assert rows[0]["causes"][0].startswith('d_params["b"]: each number is 0.125 times')
     run_command("gradcheck", "--model=cnn", "--hint").assert_refused("or --model=FILE.py, got nei")
+
+
+def test_a_rule_names_its_layer_and_takes_no_other_layers_name():
+    swish_rule = LayerRule(swish_forward, lambda cache, dy: dy, layer=swish, name="swish")
+    register_rule(swish_rule)
+    assert KINDS[swish] is swish_rule
+    for wrong in (swish_rule._replace(layer=()), swish_rule._replace(name="dense")):
+        with pytest.raises(UserError, match="^expected a (rule that names its layer|name of its)"):
+            register_rule(wrong)
+    register_rule(KINDS[nn.Dense]._replace(backward=biased_backward))  # Another pair of a layer.
+    assert KINDS[nn.Dense].backward is biased_backward

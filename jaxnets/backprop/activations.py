@@ -2,11 +2,13 @@
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import ARRAYS, ELEMENTWISE, SCORES, Domain, LayerRule, Setting
+from jaxnets.models.chain import Layer
 from jaxnets.models.layers import LeakyReLU
 
 Numbers = Float[Array, "*sizes"]
@@ -38,7 +40,15 @@ def sigmoid_backward(cache: Numbers, dy: Numbers) -> Numbers:
     return dy * y * (1 - y)
 
 
-SIGMOID = LayerRule(sigmoid_forward, sigmoid_backward, jax.nn.sigmoid, ELEMENTWISE, domain=ARRAYS)
+SIGMOID = LayerRule(
+    name="sigmoid",
+    layer=nn.sigmoid,
+    forward=sigmoid_forward,
+    backward=sigmoid_backward,
+    plain=jax.nn.sigmoid,
+    settings=ELEMENTWISE,
+    domain=ARRAYS,
+)
 
 
 def softmax_forward(x: Scores) -> tuple[Scores, Scores]:
@@ -67,7 +77,15 @@ def softmax_backward(cache: Scores, dp: Scores) -> Scores:
     return p * (dp - (dp * p).sum(axis=-1, keepdims=True))
 
 
-SOFTMAX = LayerRule(softmax_forward, softmax_backward, jax.nn.softmax, SCORES, domain=ARRAYS)
+SOFTMAX = LayerRule(
+    name="softmax",
+    layer=nn.softmax,
+    forward=softmax_forward,
+    backward=softmax_backward,
+    plain=jax.nn.softmax,
+    settings=SCORES,
+    domain=ARRAYS,
+)
 
 
 def tanh_forward(x: Numbers) -> tuple[Numbers, Numbers]:
@@ -91,7 +109,15 @@ def tanh_backward(cache: Numbers, dy: Numbers) -> Numbers:
     return dy * (1 - y**2)
 
 
-TANH = LayerRule(tanh_forward, tanh_backward, jnp.tanh, ELEMENTWISE, domain=ARRAYS)
+TANH = LayerRule(
+    name="tanh",
+    layer=nn.tanh,
+    forward=tanh_forward,
+    backward=tanh_backward,
+    plain=jnp.tanh,
+    settings=ELEMENTWISE,
+    domain=ARRAYS,
+)
 
 
 def leaky_relu_forward(x: Numbers, *, slope: float) -> tuple[Numbers, Numbers]:
@@ -119,12 +145,19 @@ def _with_slope(slope: float, **sizes: object) -> Setting:
     return ARRAYS.setting(**sizes)._replace(static={"slope": slope})
 
 
+def _slope_of(layer: Layer) -> dict[str, float]:
+    return {"slope": getattr(layer, "slope", LeakyReLU.slope)}  # Flax' function has LeakyReLU's.
+
+
 LEAKY_RELU = LayerRule(
+    name="leaky_relu",
+    layer=(LeakyReLU, nn.leaky_relu),
+    fields=lambda layer, shape: _slope_of(layer),
     forward=leaky_relu_forward,
     backward=leaky_relu_backward,
     plain=lambda x, slope: jax.nn.leaky_relu(x, slope),
     settings=[setting._replace(static={"slope": 0.1}) for setting in ELEMENTWISE],
-    static=lambda layer: {"slope": getattr(layer, "slope", LeakyReLU.slope)},
+    static=_slope_of,
     sides=lambda x, slope: x >= 0,
     domain=Domain(
         _with_slope, {**ARRAYS.ranges, "slope": (0.001, 0.002, 0.01, 0.1, 0.2, 0.3, 1.0, 2.0)}
@@ -167,6 +200,8 @@ def _tanh_of_gelu(x: jax.Array) -> jax.Array:
 
 
 GELU = LayerRule(
+    name="gelu",
+    layer=nn.gelu,
     forward=gelu_forward,
     backward=gelu_backward,
     plain=jax.nn.gelu,

@@ -9,7 +9,13 @@ from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
 from jaxnets.backprop.windows import Size
-from jaxnets.models.alexnet_layers import LocalResponseNorm, averaging_matrices
+from jaxnets.models.alexnet_layers import (
+    AdaptiveAveragePool,
+    Enlarge,
+    LocalResponseNorm,
+    Normalize,
+    averaging_matrices,
+)
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w C"]
@@ -55,6 +61,9 @@ def _adaptive(batch: int, image: Size, channels: int, output_size: Size) -> Sett
 
 
 ADAPTIVE_AVERAGE_POOL = LayerRule(
+    name="adaptive_average_pool",
+    layer=AdaptiveAveragePool,
+    fields=("size",),
     forward=adaptive_average_pool_forward,
     backward=adaptive_average_pool_backward,
     plain=_plain_adaptive_average_pool,
@@ -146,6 +155,9 @@ def _response(batch: int, image: tuple[int, ...], channels: int, **static: float
 
 
 LOCAL_RESPONSE_NORM = LayerRule(
+    name="local_response_norm",
+    layer=LocalResponseNorm,
+    fields=("k", "n", "alpha", "beta"),
     forward=local_response_norm_forward,
     backward=local_response_norm_backward,
     plain=lambda x, **static: LocalResponseNorm(**static)(x),
@@ -168,3 +180,20 @@ LOCAL_RESPONSE_NORM = LayerRule(
         },
     ),
 )
+
+
+def _scaling(name: str, layer: type[Enlarge] | type[Normalize], *fields: str) -> LayerRule:
+    """A layer that stands before every parameter: nothing flows back through it."""
+    return LayerRule(
+        name=name,
+        layer=layer,
+        fields=fields,
+        forward=lambda x, **static: (layer(**static)(x), ()),
+        backward=lambda cache, dy, **static: None,
+        plain=lambda x, **static: layer(**static)(x),
+        static=vars,
+    )
+
+
+ENLARGE = _scaling("enlarge", Enlarge, "size")
+NORMALIZE = _scaling("normalize", Normalize, "mean", "std")

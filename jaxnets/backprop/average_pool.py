@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxnets.backprop.pooling import Images, Outputs, Shape, cells, joined
 from jaxnets.backprop.rule import ARRAYS, BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
 from jaxnets.backprop.windows import BEYOND, STRIDES, WINDOWS, Size, window_pads, window_slices
+from jaxnets.models.layers import AveragePool, global_average_pool
 
 
 def average_pool_forward(x: Images, *, window: Size, strides: Size) -> tuple[Outputs, Shape]:
@@ -51,6 +52,9 @@ def _setting(batch: int, window: Size, strides: Size, beyond: Size, channels: in
 
 
 AVERAGE_POOL = LayerRule(
+    name="average_pool",
+    layer=AveragePool,
+    fields=("window", "stride"),
     forward=average_pool_forward,
     backward=average_pool_backward,
     plain=lambda x, window, strides: nn.avg_pool(x, window, strides),
@@ -91,6 +95,8 @@ def global_average_pool_backward(cache: Shape, d_out: Float[Array, "B C"]) -> Im
 
 
 GLOBAL_AVERAGE_POOL = LayerRule(
+    name="global_average_pool",
+    layer=global_average_pool,
     forward=global_average_pool_forward,
     backward=global_average_pool_backward,
     plain=lambda x: nn.avg_pool(x, x.shape[1:3])[:, 0, 0],

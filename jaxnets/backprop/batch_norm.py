@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Params, Setting
 from jaxnets.base.trees import Tree
-from jaxnets.models.batch_norm import STATISTICS, follow, normalized, widened
+from jaxnets.models.batch_norm import STATISTICS, BatchNorm, follow, normalized, widened
 
 Numbers = Float[Array, "B *sizes C"]
 Mask = Float[Array, " B"]
@@ -138,6 +138,9 @@ def _drawn(batch: int, image: tuple[int, ...], channels: int, kept: int, epsilon
 
 
 BATCH_NORM = LayerRule(
+    name="batch_norm",
+    layer=BatchNorm,
+    fields=("epsilon",),
     forward=batch_norm_forward,
     backward=batch_norm_backward,
     plain=_plain_batch_norm,

@@ -193,6 +193,16 @@ def _static_of(layer: nn.Conv) -> dict[str, Any]:
     return _static(layer.strides, layer.padding, layer.feature_group_count)
 
 
+def _fields_of(layer: nn.Conv, shape: tuple[int, ...]) -> dict[str, Any]:
+    """Its settings as numbers, its padding for images of [H, W, C]."""
+    static, window = _static_of(layer), np.ravel(layer.kernel_size).tolist()
+    padding = window_pads(shape[:2], window, static["strides"], static["padding"])
+    if np.min(padding) < 0:
+        raise UserError("its padding is negative")
+    settings = {"kernel_size": window, "strides": static["strides"], "padding": padding}
+    return {**settings, "feature_group_count": static["groups"]}
+
+
 def _plain_convolution(
     params: Params, x: Images, *, strides: Size, padding: Padding, groups: int
 ) -> Outputs:
@@ -280,6 +290,9 @@ RANGES = {
 # Three of its ranges together make a border: the most draws.
 DOMAIN = Domain(_drawn, RANGES, draws=64)
 CONV = LayerRule(
+    name="conv",
+    layer=nn.Conv,
+    fields=_fields_of,
     forward=conv_forward,
     backward=conv_backward,
     plain=_plain_convolution,

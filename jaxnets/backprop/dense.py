@@ -1,5 +1,7 @@
 """The fully-connected layer, and the step from images to rows before the first one."""
 
+from typing import Any
+
 import flax.linen as nn
 from jax import lax
 from jaxtyping import Array, Float
@@ -14,6 +16,7 @@ from jaxnets.backprop.rule import (
     Setting,
 )
 from jaxnets.base.errors import UserError
+from jaxnets.models.layers import flatten
 
 Inputs = Float[Array, "B D"]
 Outputs = Float[Array, "B K"]
@@ -81,7 +84,18 @@ def setting_of(batch: int, inputs: int, outputs: int, biased: bool = True) -> Se
 
 
 SIZES = {"batch": BATCHES, "inputs": WIDTHS, "outputs": (*WIDTHS, 127, 128, 129, 200)}
+
+
+def _fields_of(layer: nn.Dense, shape: tuple[int, ...]) -> dict[str, Any]:
+    if len(shape) > 1:
+        raise UserError("it works at each place of a picture, as nn.Conv(K, (1, 1))")
+    return {}
+
+
 DENSE = LayerRule(
+    name="dense",
+    layer=nn.Dense,
+    fields=_fields_of,
     forward=dense_forward,
     backward=dense_backward,
     plain=_plain_dense,
@@ -106,6 +120,8 @@ def flatten_backward(cache: Shape, d_out: Inputs) -> Images:
 
 
 FLATTEN = LayerRule(
+    name="flatten",
+    layer=flatten,
     forward=flatten_forward,
     backward=flatten_backward,
     plain=lambda x: lax.collapse(x, 1),

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 
 from jaxnets.backprop.dense import SIZES, Inputs, Outputs, dense_backward, dense_forward
 from jaxnets.backprop.rule import Domain, LayerRule, Params, Setting
+from jaxnets.models.mlp import DenseWithOnes
 
 
 def dense_with_ones_forward(params: Params, x: Inputs) -> tuple[Outputs, tuple[Inputs, Params]]:
@@ -39,6 +40,8 @@ def _setting(batch: int, inputs: int, outputs: int) -> Setting:
 
 
 DENSE_WITH_ONES = LayerRule(
+    name="dense_with_ones",
+    layer=DenseWithOnes,
     forward=dense_with_ones_forward,
     backward=dense_with_ones_backward,
     plain=lambda params, x: jnp.pad(x, ((0, 0), (0, 1)), constant_values=1) @ params["kernel"],

@@ -56,6 +56,9 @@ def _setting(batch: int, image: tuple[int, ...], width: int, rate: float) -> Set
 
 
 DROPOUT = LayerRule(
+    name="dropout",
+    layer=nn.Dropout,
+    fields=("rate",),
     forward=dropout_forward,
     backward=dropout_backward,
     plain=lambda key, x, rate: nn.Dropout(rate, deterministic=False).apply({}, x, rng=key),

@@ -99,6 +99,9 @@ def _setting(
 
 
 LAYER_NORM = LayerRule(
+    name="layer_norm",
+    layer=nn.LayerNorm,
+    fields=("epsilon",),
     forward=layer_norm_forward,
     backward=layer_norm_backward,
     plain=_plain_layer_norm,

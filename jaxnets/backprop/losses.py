@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import BATCHES, SCORES, WIDTHS, Domain, LayerRule, Setting
-from jaxnets.losses import Labels, expected, probabilities_of
+from jaxnets.losses import Labels, cross_entropy, expected, probabilities_of
 
 Rows = Float[Array, "B K"]
 Losses = Float[Array, " B"]
@@ -70,6 +70,8 @@ LOGITS = Domain(
     rows_with_labels, {**ROWS, "labels": ("classes", "classes", "one_hot", "probabilities")}
 )
 SOFTMAX_CROSS_ENTROPY = LayerRule(
+    name="softmax_cross_entropy",
+    layer=cross_entropy,
     forward=softmax_cross_entropy_forward,
     backward=softmax_cross_entropy_backward,
     plain=lambda x, labels: -jnp.sum(rows_of(labels, x) * jax.nn.log_softmax(x), axis=1),

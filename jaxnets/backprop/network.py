@@ -17,7 +17,6 @@ from jaxnets.base.trees import LayerParams, Params, Tree
 from jaxnets.data.batches import Batch
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums, metric_of
-from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.chain import Chain, Layer, layer_name
 
 
@@ -28,21 +27,22 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
       UserError: The layer has no rule.
     """
     rule = find_rule(layer)
-    if rule is None and isinstance(layer, Enlarge | Normalize):
-        # It stands before every parameter, so nothing flows back through it.
-        return Pair(lambda params, x, *_: (layer(x), ()), lambda *_: ({}, None), has_params=False)
     if rule is None:
         raise UserError(
             "gradients: {} has no rule and so no gradient by hand; register_rule enters one, "
             "gradients=auto needs none",
             layer_name(layer),
         )
+    takes_params = "params" in rule.inputs
     static = with_pairs(rule.static(layer), find_rule)
     inner = [value for value in static.values() if isinstance(value, Pair)]
-    has_params = any(pair.has_params for pair in inner) if inner else "params" in rule.inputs
-    dtype, param_dtype = (getattr(layer, name, None) for name in ("dtype", "param_dtype"))
+    has_params = any(pair.has_params for pair in inner) if inner else takes_params
+    # Flax's layers with parameters compute in their own dtype.
+    dtype, param_dtype = (
+        getattr(layer, name, None) if takes_params else None for name in ("dtype", "param_dtype")
+    )
 
-    def cast(arrays: Tree) -> Tree:  # Flax's layers with parameters compute in their own dtype.
+    def cast(arrays: Tree) -> Tree:
         return jax.tree.map(lambda array: array.astype(dtype or array.dtype), arrays)
 
     def forward(
@@ -57,7 +57,7 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
     def backward(
         cache: object, d_out: jax.Array, input_gradient: bool
     ) -> tuple[LayerParams, jax.Array | None]:
-        if "params" not in rule.inputs:
+        if not takes_params:
             return {}, rule.backward(cache, d_out, **static)
         d_params, dx = rule.backward(cache, cast(d_out), input_gradient=input_gradient, **static)
         kept = param_dtype if dtype else None  # Others compute in their parameters' own.

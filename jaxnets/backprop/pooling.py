@@ -150,6 +150,9 @@ def _drawn(
 
 
 MAX_POOL = LayerRule(
+    name="max_pool",
+    layer=MaxPool,
+    fields=("window", "stride"),
     forward=max_pool_forward,
     backward=max_pool_backward,
     plain=lambda x, window, strides, padding: nn.max_pool(x, window, strides, padding),

@@ -3,7 +3,7 @@
 Behind a softmax they are losses of logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from jaxnets.backprop.losses import (
     rows_with_labels,
 )
 from jaxnets.backprop.rule import SCORES, Domain, LayerRule, Setting
-from jaxnets.losses import Labels, probabilities_of
+from jaxnets.losses import Labels, half_mse, mse, probabilities_of, squared_error
 
 # The slides add it to p so that log(0) never occurs.
 LOG_OFFSET = 1e-12
@@ -55,6 +55,7 @@ def cross_entropy_backward(cache: tuple[Rows, Rows], d_losses: Losses) -> Rows:
 
 
 CROSS_ENTROPY = LayerRule(
+    name="cross_entropy",
     forward=cross_entropy_forward,
     backward=cross_entropy_backward,
     plain=lambda p, y: -jnp.sum(y * jnp.log(p + 1e-12), axis=1),
@@ -90,6 +91,8 @@ def squared_error_backward(cache: Rows, d_losses: Losses) -> Rows:
 
 
 SQUARED_ERROR = LayerRule(
+    name="squared_error",
+    layer=squared_error,
     forward=squared_error_forward,
     backward=squared_error_backward,
     plain=lambda p, y: jnp.square(p - y).mean(axis=1),
@@ -121,6 +124,7 @@ def half_squared_error_backward(cache: Rows, d_losses: Losses) -> Rows:
 
 
 HALF_SQUARED_ERROR = LayerRule(
+    name="half_squared_error",
     forward=half_squared_error_forward,
     backward=half_squared_error_backward,
     plain=lambda p, y: 0.5 * jnp.square(p - y).sum(axis=1),
@@ -130,7 +134,12 @@ HALF_SQUARED_ERROR = LayerRule(
 )
 
 
-def _after_softmax(rule: LayerRule, settings: Sequence[Setting]) -> LayerRule:
+def _after_softmax(
+    rule: LayerRule,
+    settings: Sequence[Setting],
+    name: str,
+    loss: Callable[..., jax.Array] | None = None,
+) -> LayerRule:
     """A loss of probabilities and one-hot rows as one of logits and labels: two links."""
 
     def forward(logits: Rows, labels: Labels) -> tuple[Losses, tuple[Rows, Any]]:
@@ -146,13 +155,23 @@ def _after_softmax(rule: LayerRule, settings: Sequence[Setting]) -> LayerRule:
     def plain(x: Rows, labels: Labels) -> Losses:
         return rule.plain(jax.nn.softmax(x), rows_of(labels, x))
 
-    return LayerRule(forward, backward, plain, settings, INPUTS, domain=LOGITS)
+    return LayerRule(
+        name=name,
+        layer=loss or (),
+        forward=forward,
+        backward=backward,
+        plain=plain,
+        settings=settings,
+        inputs=INPUTS,
+        domain=LOGITS,
+    )
 
 
 # The slides' two steps. Scores so large that p underflows would stop them.
 SOFTMAX_THEN_CROSS_ENTROPY = _after_softmax(
     CROSS_ENTROPY,
     [setting._replace(labels="one_hot") for setting in SCORES if setting.numbers != "huge"],
+    "softmax_then_cross_entropy",
 )
-MSE = _after_softmax(SQUARED_ERROR, SCORES_AND_LABELS)
-HALF_MSE = _after_softmax(HALF_SQUARED_ERROR, SCORES_AND_LABELS)
+MSE = _after_softmax(SQUARED_ERROR, SCORES_AND_LABELS, "mse", mse)
+HALF_MSE = _after_softmax(HALF_SQUARED_ERROR, SCORES_AND_LABELS, "half_mse", half_mse)

@@ -1,5 +1,6 @@
 """The ReLU."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -31,6 +32,8 @@ def relu_backward(cache: Numbers, dy: Numbers) -> Numbers:
 
 
 RELU = LayerRule(
+    name="relu",
+    layer=nn.relu,
     forward=relu_forward,
     backward=relu_backward,
     plain=jax.nn.relu,

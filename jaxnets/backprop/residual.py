@@ -177,6 +177,8 @@ def _drawn(
 
 
 RESIDUAL = LayerRule(
+    name="residual",
+    layer=Residual,
     forward=residual_forward,
     backward=residual_backward,
     plain=_plain_residual,
@@ -252,6 +254,7 @@ def _residual_dense(batch: int, width: int) -> Setting:
 
 
 RESIDUAL_DENSE = LayerRule(
+    name="residual_dense",
     forward=residual_dense_forward,
     backward=residual_dense_backward,
     plain=_plain_residual_dense,

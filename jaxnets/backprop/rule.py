@@ -121,11 +121,27 @@ class LayerRule(NamedTuple):
     # kernel itself may never write.
     first_output: Callable[..., jax.Array] | None = None
     domain: Domain | None = None  # What else is tried; None: nothing.
+    # Its row as data: a name, the class or the function that it is, or several of them, and the
+    # settings that other programs need, as fields of the layer. Where they depend on the shape of
+    # one input, a function reads them.
+    name: str = ""
+    layer: type | Layer | tuple[type | Layer, ...] = ()
+    fields: tuple[str, ...] | Callable[[Any, tuple[int, ...]], dict[str, Any]] = ()
 
     @property
     def is_own(self) -> bool:
         """Whether it is of a layer of the user's own, which is itself its plain formulation."""
         return self.plain is _itself
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether it is of a loss, which is no layer of a chain."""
+        return "labels" in self.inputs
+
+    @property
+    def layers(self) -> tuple[type | Layer, ...]:
+        """The classes and functions that are this layer; a loss of probabilities has none."""
+        return self.layer if isinstance(self.layer, tuple) else (self.layer,)
 
 
 FindRule = Callable[[Layer], LayerRule | None]  # `rules.rule_of`, or one that changes some rules.

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-
 from jaxnets.backprop.activations import GELU, LEAKY_RELU, SIGMOID, SOFTMAX, TANH
-from jaxnets.backprop.alexnet_layers import ADAPTIVE_AVERAGE_POOL, LOCAL_RESPONSE_NORM
+from jaxnets.backprop.alexnet_layers import (
+    ADAPTIVE_AVERAGE_POOL,
+    ENLARGE,
+    LOCAL_RESPONSE_NORM,
+    NORMALIZE,
+)
 from jaxnets.backprop.average_pool import AVERAGE_POOL, GLOBAL_AVERAGE_POOL
 from jaxnets.backprop.batch_norm import BATCH_NORM
 from jaxnets.backprop.convolution import CONV
@@ -27,83 +30,64 @@ from jaxnets.backprop.probability_losses import (
 from jaxnets.backprop.relu import RELU
 from jaxnets.backprop.residual import RESIDUAL, RESIDUAL_DENSE
 from jaxnets.backprop.rule import FindRule, LayerRule
-from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
-from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
-from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Layer, kind_of
-from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
-from jaxnets.models.mlp import DenseWithOnes
-from jaxnets.models.residual import Residual
 
-# By the names that the gradient check and the exercises give them. The losses of probabilities are
-# steps of the slides; networks take the losses of logits. "residual_dense" is an exercise.
-RULES: dict[str, LayerRule] = {
-    "dense": DENSE,
-    "dense_with_ones": DENSE_WITH_ONES,
-    "flatten": FLATTEN,
-    "sigmoid": SIGMOID,
-    "relu": RELU,
-    "leaky_relu": LEAKY_RELU,
-    "tanh": TANH,
-    "gelu": GELU,
-    "softmax": SOFTMAX,
-    "conv": CONV,
-    "max_pool": MAX_POOL,
-    "average_pool": AVERAGE_POOL,
-    "global_average_pool": GLOBAL_AVERAGE_POOL,
-    "adaptive_average_pool": ADAPTIVE_AVERAGE_POOL,
-    "local_response_norm": LOCAL_RESPONSE_NORM,
-    "dropout": DROPOUT,
-    "batch_norm": BATCH_NORM,
-    "layer_norm": LAYER_NORM,
-    "residual": RESIDUAL,
-    "residual_dense": RESIDUAL_DENSE,
-    "cross_entropy": CROSS_ENTROPY,
-    "softmax_then_cross_entropy": SOFTMAX_THEN_CROSS_ENTROPY,
-    "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
-    "squared_error": SQUARED_ERROR,
-    "half_squared_error": HALF_SQUARED_ERROR,
-    "mse": MSE,
-    "half_mse": HALF_MSE,
-}
-
-Kind = type | Layer  # A layer's class, or the function that a layer or a loss is.
-KINDS: dict[object, LayerRule] = {
-    nn.Dense: DENSE,
-    DenseWithOnes: DENSE_WITH_ONES,
-    flatten: FLATTEN,
-    nn.sigmoid: SIGMOID,
-    nn.relu: RELU,
-    LeakyReLU: LEAKY_RELU,
-    nn.leaky_relu: LEAKY_RELU,
-    nn.tanh: TANH,
-    nn.gelu: GELU,
-    nn.softmax: SOFTMAX,
-    nn.Conv: CONV,
-    MaxPool: MAX_POOL,
-    AveragePool: AVERAGE_POOL,
-    global_average_pool: GLOBAL_AVERAGE_POOL,
-    AdaptiveAveragePool: ADAPTIVE_AVERAGE_POOL,
-    LocalResponseNorm: LOCAL_RESPONSE_NORM,
-    nn.Dropout: DROPOUT,
-    BatchNorm: BATCH_NORM,
-    nn.LayerNorm: LAYER_NORM,
-    Residual: RESIDUAL,
-    cross_entropy: SOFTMAX_CROSS_ENTROPY,
-    squared_error: SQUARED_ERROR,
-    mse: MSE,
-    half_mse: HALF_MSE,
-}
+# The layers and the losses, each declared beside its pair.
+LAYERS: Sequence[LayerRule] = (
+    DENSE,
+    DENSE_WITH_ONES,
+    FLATTEN,
+    SIGMOID,
+    RELU,
+    LEAKY_RELU,
+    TANH,
+    GELU,
+    SOFTMAX,
+    CONV,
+    MAX_POOL,
+    AVERAGE_POOL,
+    GLOBAL_AVERAGE_POOL,
+    ADAPTIVE_AVERAGE_POOL,
+    LOCAL_RESPONSE_NORM,
+    DROPOUT,
+    BATCH_NORM,
+    LAYER_NORM,
+    RESIDUAL,
+    ENLARGE,
+    NORMALIZE,
+    RESIDUAL_DENSE,
+    CROSS_ENTROPY,
+    SOFTMAX_THEN_CROSS_ENTROPY,
+    SOFTMAX_CROSS_ENTROPY,
+    SQUARED_ERROR,
+    HALF_SQUARED_ERROR,
+    MSE,
+    HALF_MSE,
+)
+# Those with a pair to try, by their names: for the gradient check and the exercises.
+RULES: dict[str, LayerRule] = {rule.name: rule for rule in LAYERS if rule.settings}
+# By a layer's class, or by the function that a layer or a loss is.
+KINDS: dict[object, LayerRule] = {layer: rule for rule in LAYERS for layer in rule.layers}
 
 
-def register_rule(kind: Kind, rule: LayerRule) -> None:
-    """Declares the rule of a layer's class, or of a function.
+def register_rule(layer: LayerRule | Layer | type, rule: LayerRule | None = None) -> None:
+    """Enters a layer of your own: `register_rule(LayerRule(forward, backward, layer=Swish))`.
 
-    Args:
-      kind: The class or the function.
-      rule: Its forward and its backward pass.
+    `register_rule(Swish, rule)` enters one more class or function, whatever layer the rule names.
+
+    Raises:
+      UserError: The rule names no layer, or has the name of another one.
     """
-    KINDS[kind] = rule
+    if rule is not None:
+        KINDS[layer] = rule
+        return
+    if not isinstance(layer, LayerRule) or not layer.layers:
+        raise UserError("expected a rule that names its layer, as LayerRule(..., layer=Swish)")
+    for ours in LAYERS:
+        if ours.name == layer.name and not set(layer.layers) <= set(ours.layers):
+            raise UserError("expected a name of its own for the layer, got {}", layer.name)
+    KINDS.update(dict.fromkeys(layer.layers, layer))
 
 
 def rule_of(layer: object) -> LayerRule | None:

@@ -78,7 +78,9 @@ def check_layer(
         raise UserError("{}: expected a layer, as {}(), got its class", name, name)
     rule = rule_of(layer)
     if rule is None:
-        raise UserError("{}: expected a rule for it: register_rule({}, LayerRule(...))", name, name)
+        raise UserError(
+            "{}: expected a rule for it: register_rule(LayerRule(..., layer={}))", name, name
+        )
     domain = rule.domain if rule.is_own else None
     none = not shapes and not domain
     if none or not all(isinstance(shape, tuple | list) and shape for shape in shapes):

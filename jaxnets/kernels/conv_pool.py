@@ -301,6 +301,8 @@ def _plain(params: Params, x: Images, *, padding: Padding) -> Outputs:
 
 
 CONV_POOL = LayerRule(
+    name="conv_pool",
+    layer=ConvPool,
     forward=conv_pool_forward,
     backward=conv_pool_backward,
     plain=_plain,
@@ -337,7 +339,7 @@ CONV_POOL = LayerRule(
         draws=20,
     ),
 )
-register_rule(ConvPool, CONV_POOL)
+register_rule(CONV_POOL)
 
 _CONV: Any = {"strides": (1, 1), "groups": 1}
 _POOL: Any = {"window": (2, 2), "strides": (2, 2), "padding": "VALID"}
@@ -377,7 +379,6 @@ def _replace(conv: Layer, activation: Layer, pool: Layer) -> Sequence[Layer] | N
 
 
 KERNEL = Kernel(
-    name="conv_pool",
     run=3,
     replace=_replace,
     rule=CONV_POOL,

@@ -126,6 +126,8 @@ def _drawn(wide: tuple[tuple[int, int], Size, int] | None, **sizes: object) -> S
 
 
 FAST_CONV = CONV._replace(
+    name="fast_conv",
+    layer=FastConv,
     forward=fast_conv_forward,
     backward=fast_conv_backward,
     settings=[
@@ -150,7 +152,7 @@ FAST_CONV = CONV._replace(
         draws=32,
     ),
 )
-register_rule(FastConv, FAST_CONV)
+register_rule(FAST_CONV)
 
 
 def _replace(layer: Layer) -> list[Layer] | None:
@@ -158,7 +160,6 @@ def _replace(layer: Layer) -> list[Layer] | None:
 
 
 KERNEL = Kernel(
-    name="fast_conv",
     run=1,
     replace=_replace,
     rule=FAST_CONV,

@@ -26,7 +26,6 @@ class Kernel(NamedTuple):
     Both gradients take that rule: the one by hand, and jax.grad through `by_rule`.
     """
 
-    name: str
     run: int  # The number of layers that it looks at.
     # (*layers) -> as many layers, so that every layer keeps its place; None: they stay.
     replace: Callable[..., Sequence[Layer] | None]
@@ -36,6 +35,11 @@ class Kernel(NamedTuple):
     benchmark: str  # The command that shows it.
     sharded: bool = True  # Whether XLA may split its batch over devices.
     float32_error: float = 1e-5  # The most by which it may be away from the pair in float64.
+
+    @property
+    def name(self) -> str:
+        """That of its rule."""
+        return self.rule.name
 
     def fits(self, platform: str, sharded: bool) -> bool:
         """Whether the kernel is for this platform, and for a batch that XLA splits over devices."""

@@ -49,13 +49,15 @@ def wide_dense_backward(
 
 
 WIDE_DENSE = DENSE._replace(
+    name="wide_dense",
+    layer=WideDense,
     backward=wide_dense_backward,
     settings=[setting_of(2, 3, WIDE), setting_of(9, WIDE, WIDE)],
     domain=Domain(
         setting_of, {**SIZES, "outputs": (2, 127, 128, 129, 200, 256, 300), "biased": (True, False)}
     ),
 )
-register_rule(WideDense, WIDE_DENSE)
+register_rule(WIDE_DENSE)
 
 
 def _wide(layer: Layer) -> list[Layer] | None:
@@ -65,7 +67,6 @@ def _wide(layer: Layer) -> list[Layer] | None:
 
 
 DENSE_KERNEL = Kernel(
-    name="wide_dense",
     run=1,
     replace=_wide,
     rule=WIDE_DENSE,
@@ -95,8 +96,12 @@ def overlapping_max_pool_forward(
     return y, (stored(lambda x: max_pool_forward(x, **static)[1][0], x), empty)
 
 
-OVERLAPPING_MAX_POOL = MAX_POOL._replace(forward=overlapping_max_pool_forward)
-register_rule(OverlappingMaxPool, OVERLAPPING_MAX_POOL)
+OVERLAPPING_MAX_POOL = MAX_POOL._replace(
+    name="overlapping_max_pool",
+    layer=OverlappingMaxPool,
+    forward=overlapping_max_pool_forward,
+)
+register_rule(OVERLAPPING_MAX_POOL)
 
 
 def _overlapping(layer: Layer) -> list[Layer] | None:
@@ -106,7 +111,6 @@ def _overlapping(layer: Layer) -> list[Layer] | None:
 
 
 POOL_KERNEL = Kernel(
-    name="overlapping_max_pool",
     run=1,
     replace=_overlapping,
     rule=OVERLAPPING_MAX_POOL,
@@ -143,12 +147,16 @@ def relu_behind_norm(x: Numbers) -> Numbers:
 # Behind a batch norm a ReLU keeps x, which is positive just where y is. XLA computes x again from
 # what the norm keeps, and y need not wait for the backward pass: alexnet_small_bn takes 1.00 of the
 # CPU time of jax.grad instead of 1.05 (benchmarks/by_hand.py).
-RELU_BEHIND_NORM = RELU._replace(forward=lambda x: (relu_forward(x)[0], x))
+RELU_BEHIND_NORM = RELU._replace(
+    name="relu_behind_norm",
+    layer=relu_behind_norm,
+    forward=lambda x: (relu_forward(x)[0], x),
+)
 
 register_rule(PairedMaxPool, MAX_POOL)
 register_rule(PairedAveragePool, AVERAGE_POOL)
 register_rule(paired_relu, RELU)
-register_rule(relu_behind_norm, RELU_BEHIND_NORM)
+register_rule(RELU_BEHIND_NORM)
 
 
 def _batch_norm_by_rule(layer: BatchNorm) -> BatchNorm:
@@ -185,7 +193,6 @@ def _behind_norm(norm: Layer, layer: Layer) -> list[Layer] | None:
 
 
 RELU_KERNEL = Kernel(
-    name="relu_behind_norm",
     run=2,
     replace=_behind_norm,
     rule=RELU_BEHIND_NORM,

@@ -3,11 +3,13 @@
 A row is a layer: its kind, its name, and the settings that differ from its defaults.
 
     nn.Conv(32, (3, 3), kernel_init=HE)
-    {"kind": "Conv", "name": "conv1", "features": 32, "kernel_size": [3, 3],
+    {"kind": "conv", "name": "conv1", "features": 32, "kernel_size": [3, 3],
      "kernel_init": {"variance_scaling": {"scale": 2.0, "mode": "fan_in", ...}}}
 
-The kinds are Flax' layers and ours. A layer of the user's own is named with its file and the file's
-SHA-256; it is found only if the user has named that file in this process (`know_file`).
+A kind is a name in the table of layers (`backprop/rules.py`), or that of another layer of Flax'. A
+layer of the user's own is named with its file and the file's SHA-256; it is found only if the user
+has named that file in this process (`know_file`). The rows of jaxnets 0.1 have the names of the
+layers' classes in place of those in the table, and are read as before.
 """
 
 import dataclasses
@@ -22,22 +24,19 @@ from typing import Any
 import flax.linen as nn
 from flax.linen import activation
 
+from jaxnets.backprop.rules import LAYERS
 from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.language import Text
-from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
-from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, Layer, kind_of
-from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
-from jaxnets.models.mlp import DenseWithOnes
-from jaxnets.models.residual import Residual
 
 Row = dict[str, Any]
 Kind = Callable[..., Any]  # A layer's class, or the function that it is.
 
-OURS = (MaxPool, AveragePool, LeakyReLU, flatten, global_average_pool, BatchNorm, DenseWithOnes)
-OURS += (Residual, AdaptiveAveragePool, LocalResponseNorm, Enlarge, Normalize)
-KINDS: dict[str, Any] = {kind.__name__: kind for kind in OURS}
-# Flax' dropout and layers, but for those with state, which a chain has not; and its activations.
+_TABLE = [rule for rule in LAYERS if rule.layers and not rule.is_loss]
+_NAMES: dict[object, str] = {kind: rule.name for rule in _TABLE for kind in rule.layers}
+_KINDS: dict[str, Any] = {rule.name: rule.layers[0] for rule in _TABLE}
+_BEFORE = {kind_of(kind).__name__: name for kind, name in _NAMES.items()}  # The names of 0.1.
+# Flax' other layers, but for those with state, which a chain has not; and its activations.
 STATEFUL = ("BatchNorm", "SpectralNorm", "WeightNorm")
 INITIALIZERS = ("variance_scaling", "normal", "truncated_normal", "uniform", "constant")
 INITIALIZERS += ("orthogonal", "delta_orthogonal", "zeros", "ones")
@@ -75,6 +74,18 @@ def from_rows(rows: object, *, draws: bool = True) -> Chain:
     if not isinstance(rows, list) or not 0 < len(rows) <= MOST_LAYERS:
         raise UserError("layers: expected 1 to {} rows, got {}", MOST_LAYERS, f"{rows!r:.40}")
     return Chain([_from_row(row, draws) for row in rows])
+
+
+def renamed(rows: object) -> object:
+    """Rows of jaxnets 0.1 as it now writes them: their kinds have the names in the table."""
+    if isinstance(rows, list):
+        return [renamed(row) for row in rows]
+    if not isinstance(rows, dict):
+        return rows
+    row = {name: renamed(value) for name, value in rows.items()}
+    if isinstance(kind := row.get("kind"), str):
+        row["kind"] = _BEFORE.get(kind, kind)
+    return row
 
 
 def know_file(path: Path, module: ModuleType) -> None:
@@ -150,8 +161,8 @@ def _to_row(layer: Layer) -> Row:
 
 def _kind_row(kind: Kind) -> Row:
     """{"kind"} of ours and Flax'; {"own", "file", "sha256"} of one of the user's."""
-    name = kind.__name__
-    if _known(name) is kind:
+    name = _NAMES.get(kind, kind.__name__)
+    if kind in _NAMES or _known(name) is kind:
         return {"kind": name}
     return know_kind(kind)
 
@@ -162,8 +173,8 @@ def _digest(path: Path) -> str:
 
 def _known(name: str) -> Kind | None:
     """The kind of ours or Flax' that has a name; None if there is none."""
-    if name in KINDS:
-        return KINDS[name]
+    if (ours := _BEFORE.get(name, name)) in _KINDS:
+        return _KINDS[ours]
     found = getattr(nn, name, None)
     if isinstance(found, type) and issubclass(found, nn.Module) and found is not nn.Module:
         return None if name in STATEFUL else found

@@ -15,7 +15,6 @@ from jaxnets.backprop.rules import rule_of
 from jaxnets.base.trees import by_layer
 from jaxnets.gradcheck.compare import quick_options
 from jaxnets.losses import LOSSES
-from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.batch_norm import fold, normalized
 from jaxnets.models.chain import Chain, walk
 from jaxnets.report.summary import describe_layer
@@ -101,8 +100,6 @@ def _in_float32(x: Any) -> np.ndarray:
 
 def _rule_of_evaluation(layer: Any) -> LayerRule | None:
     """The rule of a layer in an evaluation, as far as the passes need one."""
-    if isinstance(layer, Enlarge | Normalize):  # Before every parameter.
-        return LayerRule(lambda x: (layer(x), ()), lambda cache, dy: None, layer, ())
     if isinstance(layer, nn.Dropout):
         return LayerRule(lambda x: (x, ()), lambda cache, dy: dy, layer, ())
     if not isinstance(layer, nn.BatchNorm):

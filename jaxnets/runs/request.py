@@ -1,5 +1,6 @@
 """A user's request, made into a Config and its data; the runs that it names are read here."""
 
+import dataclasses
 import math
 import os
 import sys
@@ -28,7 +29,7 @@ from jaxnets.machine.platform import keep_freed_memory
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.chain import Chain, has_layer
 from jaxnets.networks.create import create_model
-from jaxnets.networks.rows import to_rows
+from jaxnets.networks.rows import renamed, to_rows
 from jaxnets.runs.checkpoints import path_of
 from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, MINE_SHA256, RUNS, SEARCH, RunFolder
 
@@ -117,8 +118,11 @@ def read_config(folder: RunFolder) -> Config:
     if "model" not in written:
         raise UserError("{}: expected a run's, found no model in it", folder.path / CONFIG)
     try:
-        return config_from_json(written)
-    except UserError as error:
+        config = config_from_json(written)
+        names = ("layers", "scaling")
+        rows: dict[str, Any] = {name: renamed(getattr(config, name)) for name in names}
+        return dataclasses.replace(config, **rows)
+    except (UserError, RecursionError) as error:  # Rows may be nested too deep.
         raise UserError("{}: {}", folder.path / CONFIG, error) from error
 
 

@@ -40,9 +40,9 @@ ROOMS = {
     "report": "backprop base config data drawing experiment gradcheck kernels losses machine "
     "metrics models networks predict runs training",
     "page": "base config data drawing models predict runs",
-    "export": "base models predict runs",
+    "export": "base config models predict runs",
     "server": "base config data machine models networks page predict runs training",
-    "abtest": "base data drawing predict server",
+    "abtest": "base config data drawing predict runs server",
     "tune": "base config data drawing experiment machine metrics models networks runs training",
     "tracking": "base config metrics runs training",
     "course": "backprop base config data experiment gradcheck losses machine metrics models "
@@ -50,8 +50,7 @@ ROOMS = {
     "notebook": "backprop base config course data experiment gradcheck machine metrics models "
     "networks page predict report runs training",
     # The entrances.
-    "cli": "abtest base config course drawing experiment export gradcheck machine models networks "
-    "page predict report runs server training tune",
+    "cli": "abtest base config course export networks page predict report runs server tune",
     "__main__": "base cli",
     "": "backprop base config course data experiment gradcheck models notebook predict report "
     "training",

@@ -66,11 +66,20 @@ def test_the_newest_run_is_named_where_none_is_found(run_command, tmp_path, monk
 
 
 def test_every_alias_is_for_a_flag_and_is_none_itself():
-    kinds = [Config, *(kind for kinds in COMMANDS.values() for kind in kinds)]
+    kinds = [Config, *(kind for command in COMMANDS.values() for kind in command.kinds)]
     flags = {name for kind in kinds for name in kind.__dataclass_fields__}
     assert set(ALIASES.values()) <= set(Config.__dataclass_fields__)
     assert not set(ALIASES) & flags
     assert len(ALIASES) + len(ANSWERS) <= 12
+
+
+def test_the_list_of_commands_is_short_and_sorted_by_what_one_wants(run_command):
+    lines = run_command("--help").out.splitlines()
+    names = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert names == ["train", *(name for name in COMMANDS if " " not in name)]
+    assert len(names) <= 17
+    headings = [line for line in lines if line.endswith(":")]
+    assert lines[2] == headings[0] and len(headings) == 5
 
 
 # Without the virtual environment

@@ -16,6 +16,8 @@ from jaxnets.course.exercises.grade import Grade, arrays_of, grades_of, submissi
 from jaxnets.course.exercises.judge import verdict
 from jaxnets.course.exercises.sandbox import Limits, Outcome, Sandbox
 
+GRADE = "exercise", "grade"
+
 SHEET = 'exercise = "compute7"\nmean = 4\nsum = 12\nw_mean = 0.6\nw_sum = -0.2\nrate = 0.0333\n'
 
 
@@ -105,12 +107,12 @@ def test_a_flag_is_in_the_table_and_in_the_status(submissions, monkeypatch, run_
     monkeypatch.setattr(Sandbox, "run", lambda *_: Outcome(json.dumps(right).encode(), True))
     folder = submissions({"ann": relu("f = getattr(jnp, 'where')\n" + RIGHT), "ben": relu(RIGHT)})
     table = tmp_path / "points.csv"
-    lines = run_command("grade", folder, f"--csv={table}").out.splitlines()
+    lines = run_command(*GRADE, folder, f"--csv={table}").out.splitlines()
     assert lines[1].endswith("as any other; read line 6: getattr") and "read" not in lines[2]
     assert lines[3] == "0 of 2 passed; to read: 1"
     _, ann, ben = table.read_text("utf-8-sig").splitlines()
     assert ann.endswith("; to read: relu") and "read" not in ben
-    ann, ben = json.loads(run_command("grade", folder, "--json").out)
+    ann, ben = json.loads(run_command(*GRADE, folder, "--json").out)
     assert (ann["flag"], ben["flag"]) == ("line 6: getattr", "")
 
 
@@ -186,7 +188,7 @@ STRANGE = {
 def test_a_strange_file_fails_and_its_neighbours_pass(submissions, run_command):
     folder = submissions(STRANGE | {"ann.toml": SHEET, "zoe.toml": SHEET})
     forms(folder)
-    outcome = run_command("grade", folder)
+    outcome = run_command(*GRADE, folder)
     assert outcome.status == 0 and outcome.err == ""
     lines = outcome.out.splitlines()
     assert len(lines) == len(STRANGE) + 2 + 5 + 2  # With head and sum.
@@ -194,7 +196,7 @@ def test_a_strange_file_fails_and_its_neighbours_pass(submissions, run_command):
     assert all(line.isprintable() for line in lines)
     passed = [line.split() for line in lines if re.search(r"^\S+ +\S+ +passed", line)]
     assert passed == [["ann", "compute7", "passed"], ["zoe", "compute7", "passed"]]
-    rows = json.loads(run_command("grade", folder, "--json").out)
+    rows = json.loads(run_command(*GRADE, folder, "--json").out)
     assert {row["name"] for row in rows if row["passed"]} == {"ann", "zoe"}
     reasons = {row["name"]: row["reason"] for row in rows}
     assert reasons["imports"].startswith("line 3: imports os; an exercise may import ")
@@ -286,7 +288,7 @@ def test_numbers_and_passes_are_graded_in_one_table(
         "eve": relu("return -jnp.where(cache > 0, dy, 0)"),
     }
     folder, table = submissions(files), tmp_path / "points.csv"
-    outcome = run_command("grade", folder, f"--csv={table}", f"--feedback={tmp_path / 'texts'}")
+    outcome = run_command(*GRADE, folder, f"--csv={table}", f"--feedback={tmp_path / 'texts'}")
     assert (outcome.status, outcome.out.splitlines()) == (
         0,
         [
@@ -308,7 +310,7 @@ def test_numbers_and_passes_are_graded_in_one_table(
 
 @pytest.mark.slow
 def test_trusted_submissions_run_without_a_sandbox(submissions, run_command):
-    outcome = run_command("grade", submissions({"ann": relu(RIGHT)}), "--trust", "--json")
+    outcome = run_command(*GRADE, submissions({"ann": relu(RIGHT)}), "--trust", "--json")
     row = {"name": "ann", "exercise": "relu_backward", "passed": True, "wrong": "", "reason": ""}
     row |= {"checks": {"dx": True}, "file": "my_relu.py", "student": "", "flag": ""}
     assert json.loads(outcome.out) == [row]
@@ -318,11 +320,11 @@ def test_without_a_sandbox_nothing_runs(run_command, monkeypatch, submissions, t
     folder = submissions({"ann": relu(RIGHT)})
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sandbox.sys, "platform", "linux")
-    run_command("grade", folder).assert_refused("install bubblewrap", "or --trust if")
-    run_command("grade", folder, "--sandbox=podman").assert_refused("expected podman, which is not")
+    run_command(*GRADE, folder).assert_refused("install bubblewrap", "or --trust if")
+    run_command(*GRADE, folder, "--sandbox=podman").assert_refused("expected podman, which is not")
     (tmp_path / "bwrap").touch(0o755)
     monkeypatch.setattr(sandbox.os, "getuid", lambda: 1000)
     monkeypatch.setattr(sandbox.platform, "release", lambda: "5.10.0-28-amd64")
-    run_command("grade", folder).assert_refused("expected Linux 5.14, ", "got 5.10.0-28-amd64")
+    run_command(*GRADE, folder).assert_refused("expected Linux 5.14, ", "got 5.10.0-28-amd64")
     monkeypatch.setattr(sandbox.sys, "platform", "darwin")
-    run_command("grade", folder).assert_refused("expected Linux", "--sandbox=podman or docker")
+    run_command(*GRADE, folder).assert_refused("expected Linux", "--sandbox=podman or docker")

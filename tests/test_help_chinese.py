@@ -54,10 +54,10 @@ def test_the_chinese_help_fits_80_columns_and_has_every_flag(capsys):
     english = shown(capsys, parse_flags, ["--help_all"], train.__doc__)
     flags = re.compile(r"^  --\S+", re.MULTILINE)
     assert flags.findall(chinese) == flags.findall(english)
-    for name, kinds in commands.COMMANDS.items():
-        text = shown(capsys, parse_command, ["--help", "--language=zh"], name, kinds)
+    for name, command in commands.COMMANDS.items():
+        text = shown(capsys, parse_command, ["--help", "--language=zh"], name, command)
         assert max(map(width_of, text.splitlines())) <= 80
-        assert text.splitlines()[2] == TEXTS[kinds[0].__doc__]
+        assert text.splitlines()[2] == TEXTS[command.about]
 
 
 @pytest.mark.parametrize(

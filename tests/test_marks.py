@@ -19,6 +19,8 @@ from jaxnets.course.exercises import marks
 from jaxnets.course.exercises.catalogue import BETS, BUGS, EXERCISES, SHEETS
 from jaxnets.course.exercises.grade import Check, Grade
 
+GRADE = "exercise", "grade"
+
 RIGHT = filled("compute7", {q.name: q.answer for q in SHEETS["compute7"].questions})
 WRONG = filled("compute7", {"mean": 4, "sum": 4})  # A usual slip, and three blanks.
 HOSTILE = {
@@ -70,7 +72,7 @@ def test_each_student_is_a_row_with_points(class_of, run_command, tmp_path):
     """The best of two files counts; who has handed in nothing is there; a broken file is named."""
     table = tmp_path / "points.csv"
     folder = class_of(CLASS)
-    outcome = run_command("grade", folder, f"--csv={table}", "--exercises=compute7=10,relu")
+    outcome = run_command(*GRADE, folder, f"--csv={table}", "--exercises=compute7=10,relu")
     assert (outcome.status, outcome.err) == (0, "")
     assert "zoe" in outcome.out and "no file .py or .toml" in outcome.out
     one_of_two = "1 of 2 passed; not handed in: relu"
@@ -92,7 +94,7 @@ def test_no_name_becomes_a_formula_or_another_file(class_of, run_command, tmp_pa
     names = [*HOSTILE, "x..", "a" * 250, "a" * 249 + "b"]
     folder = class_of({name: {"a.toml": RIGHT} for name in names})
     texts, table = tmp_path / "texts", tmp_path / "points.csv"
-    run_command("grade", folder, f"--csv={table}", f"--feedback={texts}")
+    run_command(*GRADE, folder, f"--csv={table}", f"--feedback={texts}")
     rows = read(table)[1:]
     assert {row[0] for row in rows} == {*HOSTILE.values(), "x..", "a" * 250, "a" * 249 + "b"}
     assert {len(row) for row in rows} == {5}
@@ -166,7 +168,7 @@ relu
 def test_a_text_says_what_to_do_next_and_nothing_of_others(class_of, run_command, tmp_path):
     texts = tmp_path / "texts"
     arguments = class_of(CLASS), f"--feedback={texts}", "--exercises=compute7,relu"
-    run_command("grade", *arguments)
+    run_command(*GRADE, *arguments)
     found = {path.stem: path.read_text("utf-8") for path in texts.iterdir()}
     assert set(found) == {"ann", "ben", "eve", "zoe"}
     for name, text in found.items():
@@ -176,7 +178,7 @@ def test_a_text_says_what_to_do_next_and_nothing_of_others(class_of, run_command
     for question in SHEETS["compute7"].questions:
         if question.name != "mean":  # It was right.
             assert not re.search(rf"(?<![\d.]){question.answer:g}(?!\d)", found["eve"])
-    run_command("grade", *arguments, "--language=zh")
+    run_command(*GRADE, *arguments, "--language=zh")
     chinese = (texts / "eve.txt").read_text("utf-8")
     assert chinese.startswith("eve：") and "jaxnets exercise check my_compute7.toml" in chinese
     assert not re.search(r"\b(points|wrong|blank|handed|judge)\b", chinese)
@@ -192,7 +194,7 @@ def test_who_has_everything_right_is_told_what_follows():
 def test_feedback_on_a_wrong_bet_does_not_tell_what_happened(name, class_of, run_command, tmp_path):
     answers = {q.name: 1 + q.answer % 4 for q in BETS[name].questions}
     folder, texts = class_of({"ann": {"a.toml": filled(name, answers)}}), tmp_path / "texts"
-    run_command("grade", folder, f"--feedback={texts}")
+    run_command(*GRADE, folder, f"--feedback={texts}")
     text = (texts / "ann.txt").read_text("utf-8")
     assert "wrong" in text
     assert not [q.name for q in BETS[name].questions if q.then[:30] in text]
@@ -223,7 +225,7 @@ def assert_of_gradescope(results):
 
 def test_gradescope_gets_its_results(class_of, run_command):
     folder = class_of({"student": {"my_compute7.toml": WRONG, "my_bug2.py": "def bug2(:"}})
-    arguments = "grade", folder, "--format=gradescope", "--exercises=compute7,bug2"
+    arguments = *GRADE, folder, "--format=gradescope", "--exercises=compute7,bug2"
     results = json.loads(run_command(*arguments).out)
     assert_of_gradescope(results)
     assert results["score"] == sum(test["score"] for test in results["tests"]) == 0.4
@@ -237,7 +239,7 @@ def test_gradescope_gets_its_results(class_of, run_command):
 def test_what_nobody_could_hand_in_has_results_too(class_of, run_command):
     """Gradescope shows a student who uploads another file that nothing was found."""
     folder = class_of({"student": {"essay.docx": ""}})
-    outcome = run_command("grade", folder, "--format=gradescope", "--exercises=relu")
+    outcome = run_command(*GRADE, folder, "--format=gradescope", "--exercises=relu")
     results = json.loads(outcome.out)
     assert_of_gradescope(results)
     assert results["tests"][0]["output"].startswith("not handed in")
@@ -246,7 +248,7 @@ def test_what_nobody_could_hand_in_has_results_too(class_of, run_command):
 @pytest.mark.oracle
 def test_nbgrader_writes_the_same_table(class_of, run_command, tmp_path):
     folder = class_of({name: files for name, files in CLASS.items() if name != "ben"})
-    out = run_command("grade", folder, "--format=nbgrader").out
+    out = run_command(*GRADE, folder, "--format=nbgrader").out
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [(row["assignment"], row["student_id"], row["score"]) for row in rows] == [
         ("compute7", "ann", "2.0"), ("compute7", "eve", "0.4"), ("compute7", "zoe", "0.0")
@@ -271,12 +273,12 @@ def test_nbgrader_writes_the_same_table(class_of, run_command, tmp_path):
 
 def test_what_cannot_be_written_is_refused_before_grading(class_of, run_command, tmp_path):
     folder = class_of(CLASS)
-    refused = run_command("grade", folder, f"--csv={tmp_path / 'no' / 'a.csv'}").assert_refused
+    refused = run_command(*GRADE, folder, f"--csv={tmp_path / 'no' / 'a.csv'}").assert_refused
     refused("csv: no such folder")
-    refused = run_command("grade", folder, f"--feedback={folder / 'texts'}").assert_refused
+    refused = run_command(*GRADE, folder, f"--feedback={folder / 'texts'}").assert_refused
     refused("feedback: expected a folder outside")
     (tmp_path / "file").touch()
-    refused = run_command("grade", folder, f"--feedback={tmp_path / 'file'}").assert_refused
+    refused = run_command(*GRADE, folder, f"--feedback={tmp_path / 'file'}").assert_refused
     refused("feedback: expected a folder, ")
     assert not (folder / "texts").exists()
 

@@ -32,7 +32,8 @@ from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import resolve
 
 # The flags of train.py and of every command.
-KINDS = {"train": (Config, ConfigFile), **commands.COMMANDS}
+KINDS = {"train": (Config, ConfigFile)}
+KINDS |= {name: command.kinds for name, command in commands.COMMANDS.items()}
 FLAGS = {
     command: ["--help_all", *(f"--{field.name}" for kind in kinds for field in options_of(kind))]
     for command, kinds in KINDS.items()
@@ -80,7 +81,7 @@ def test_whatever_is_typed_is_taken_or_refused_in_one_line(line, language):
             if command == "train":
                 resolve(parse_flags(words))
             else:
-                parse_command(words, command, KINDS[command])
+                parse_command(words, command, commands.COMMANDS[command])
         except SystemExit as ended:
             assert ended.code == 0  # --help, --version
         except Exception as error:
@@ -148,10 +149,9 @@ COMMANDS = [
     ("train --config=missing.toml", "No such file or directory"),
     ("train --config=/dev/zero", "/dev/zero: neither a file nor a pipe"),
     # Commands
-    ("evalate", 'unknown command "evalate"; did you mean "evaluate"? (known: train, summary, '),
+    ("evalate", 'unknown command "evalate"; did you mean "evaluate"? (known: train, search, '),
     ("--Runs", "runs: no such folder; train.py makes it"),
     ("completion tcsh", "expected a shell of bash, zsh, fish, got tcsh"),
-    ("devices --platform=gpu", "platform: expected gpu, JAX has only"),
     ("summary --image_shape=28,28", "image_shape: expected height, width and 1 or 3 channels"),
     ("summary --model=mlp --output=a.pdf", "as .svg or .png, got .pdf"),
     ("search --model=mlp", "over: expected --over=FIELD=A,B,... at least once"),
@@ -170,13 +170,11 @@ COMMANDS = [
     ("gradcheck --model=cnn --mutant=nope", "expected one of", "got --model and --mutant"),
     ("gradcheck --mine=.", ".: expected a file, got a folder"),
     ("gradcheck --hint", "hint: expected it with --mine=FILE"),
-    (
-        "exercise new",
-        "expected exercise, exercise new NAME, exercise check FILE or exercise answers",
-    ),
+    ("exercise new", "expected NAME, got none: jaxnets exercise new NAME"),
+    ("exercise chek a.py", 'unknown command "exercise chek"; did you mean "exercise check"?'),
     ("exercise new dense --output=a.txt", "expected a name with .py"),
     ("exercise check nowhere.py", "nowhere.py", "No such file"),
-    ("grade empty", "empty: expected files .py or .toml"),
+    ("exercise grade empty", "empty: expected files .py or .toml"),
     ("trace {run}", "expected --image=FILE"),
     ("trace {run} --image=50", "a test image below 50, got 50"),
     ("trace {run} --image=1 --label=9", "one of 0, 1, 2, got '9'"),

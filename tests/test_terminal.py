@@ -85,9 +85,10 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_no_help_and_no_error_wraps(on_terminal):
     names = ["train", "summary", "gradcheck", "search", "lr_find", "predict"]
-    names += ["page", "report", "trace", "serve", "export", "abtest", "devices"]
-    names += ["exercise", "grade", "runs", "evaluate"]
+    names += ["page", "report", "trace", "serve", "export", "abtest"]
+    names += ["exercise", "runs", "evaluate"]
     right = [[name, flag] for name in names for flag in ("--help", "--help-all")]
+    right.append(["exercise", "grade", "--help"])
     wrong = [["train", "--model=resnet"], ["train", "--device=gpu"], ["eval"], ["predict", "x"]]
     wrong += [
         ["train", "--checkpoint_every=often"],
@@ -118,7 +119,6 @@ def commands(tiny_folder, here):
         "evaluate": ["evaluate", "runs/softmax-20260101-000000"],
         "summary": ["summary", "--model=softmax"],
         "alexnet": ["summary", "--model=alexnet_paper"],
-        "devices": ["devices"],
         "gradcheck": ["gradcheck", "--model=softmax"],
         "exercise": ["exercise"],
         "search": ["search", "--model=softmax", *data, "--seeds=2"]
@@ -127,7 +127,7 @@ def commands(tiny_folder, here):
     }
 
 
-QUICK = ["train", "resume", "predict", "runs", "evaluate", "devices"]
+QUICK = ["train", "resume", "predict", "runs", "evaluate"]
 
 
 @pytest.mark.slow

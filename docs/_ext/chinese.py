@@ -15,7 +15,7 @@ import train
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
-from jaxnets.config.options import options_of
+from jaxnets.config.options import Options, options_of
 from jaxnets.course.exercises.catalogue import (
     BETS,
     BLANKS,
@@ -59,14 +59,22 @@ def texts() -> Iterator[tuple[str, str]]:
             yield str(path.relative_to(ROOT)), text
     yield from _given_to(dict.fromkeys(SAYING) | {"_refused": (2,)})
     yield from (("train.py", part) for part in str(train.__doc__).strip().split("\n\n"))
-    commands = [kind for kind, *_others in COMMANDS.values()]
-    for kind in [Config, ConfigFile, *commands]:
-        file = kind.__module__.replace(".", "/") + ".py"
-        if kind in commands:
-            yield file, str(kind.__doc__)
+    kinds: list[tuple[str, type[Options]]] = [
+        (kind.__module__, kind) for kind in (Config, ConfigFile)
+    ]
+    for command in COMMANDS.values():
+        module = command.function.__module__
+        yield _file_of(module), command.about
+        kinds.append((module, command.kinds[0]))
+    for module, kind in kinds:
+        file = _file_of(module)
         for field in options_of(kind):
             yield from ((file, text) for key in ("help", "unset") if (text := field.metadata[key]))
     yield from (("jaxnets/course/exercises", text) for text in of_exercises())
+
+
+def _file_of(module: str) -> str:
+    return module.replace(".", "/") + ".py"
 
 
 def _given_to(functions: dict[str, tuple[int, ...] | None]) -> Iterator[tuple[str, str]]:

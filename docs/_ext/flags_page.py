@@ -29,14 +29,14 @@ def flags(*kinds: type[Options]) -> Iterator[str]:
 def reference() -> str:
     """All commands, each with its own flags, in Markdown."""
     usage = "jaxnets train [--flag=value ...]\npython train.py [--flag=value ...]"
-    about = abouts()
-    parts = [f"## jaxnets train\n\n{about['train']}\n\n```text\n{usage}\n```\n\n"]
+    parts = [f"## jaxnets train\n\n{_(abouts()['train'])}\n\n```text\n{usage}\n```\n\n"]
     parts += flags(Config, ConfigFile)
-    for name, (command, *others) in COMMANDS.items():
-        words = [metavar(field) for field in options_of(command) if is_positional(field)]
+    for name, command in COMMANDS.items():
+        own, *others = command.kinds
+        words = [metavar(field) for field in options_of(own) if is_positional(field)]
         usage = " ".join(["jaxnets", name, *words, "[--flag=value ...]"])
-        parts.append(f"## jaxnets {name}\n\n{about[name]}\n\n```text\n{usage}\n```\n\n")
-        parts += flags(command)
+        parts.append(f"## jaxnets {name}\n\n{_(command.about)}\n\n```text\n{usage}\n```\n\n")
+        parts += flags(own)
         parts += [f"{_(TRAIN_HINT)}\n\n"] * bool(others)
     # A flag in a sentence is code, too, or its dashes would become one long dash.
     return re.sub(r"(?<![`\[\w-])--\w+(=[A-Z]+)?", r"`\g<0>`", "".join(parts))

@@ -138,6 +138,12 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: Text | str = "") 
     return UserError('unknown {} "{}"{} (known: {})', kind, value, hint, ", ".join(known))
 
 
+def unknown_flag(name: str, known: Iterable[str]) -> UserError:
+    """The error for a flag that does not exist; its hint is never a flag that removes a run."""
+    hint = did_you_mean(name, [flag for flag in known if "overwrite" not in flag])
+    return UserError("unknown flag {}{} (--help_all lists all)", name, hint)
+
+
 def not_installed(package: str, extra: str) -> UserError:
     """Returns the error for a package that an extra of jaxnets brings.
 

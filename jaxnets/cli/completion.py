@@ -47,16 +47,18 @@ def words(line: str, commands: Mapping[str, tuple[type[Options], ...]]) -> Itera
     """The words that may stand where a line ends: commands, flags as --epochs=, their values."""
     _, *typed = line.split(" ")
     last = typed.pop() if typed else ""
-    if not [word for word in typed if word]:
-        found = [*commands, "--help", "--version"]
-    elif last.startswith("-"):
-        kinds = commands.get(next(filter(None, typed)), ())
+    typed = [word for word in typed if word]
+    if last.startswith("-") and typed:
+        known = (commands.get(" ".join(typed[:count]), ()) for count in (2, 1))
+        kinds = next(filter(None, known), ())
         found = [word for kind in kinds for field in options_of(kind) for word in _of(field)]
         found += ["--help", "--help_all"] if kinds else []
         if "=" not in last:  # The values come when their flag is there.
             found = dict.fromkeys(word.partition("=")[0] + "=" * ("=" in word) for word in found)
     else:
-        return
+        names = [name.split() for name in commands]
+        follow = [name[len(typed)] for name in names if name[: len(typed)] == typed != name]
+        found = [*dict.fromkeys(follow), *([] if typed else ["--help", "--version"])]
     yield from (word for word in found if word.startswith(last))
 
 

@@ -1,23 +1,30 @@
-"""Command-line flags, and their help, made from the fields of Config and of the commands' classes.
+"""Command-line flags, and their help, made from the fields of Config and the commands.
 
 Flags are `--name=value`, switches `--name` and `--no_name`. Capitals and dashes do not matter.
 """
 
 import dataclasses
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxnets.base.display import program
-from jaxnets.base.errors import UserError, did_you_mean, same_name, unknown
+from jaxnets.base.errors import UserError, same_name, unknown, unknown_flag
 from jaxnets.base.language import LANGUAGES, Text, speaking
 from jaxnets.base.version import __version__
+from jaxnets.config.command import Command
 from jaxnets.config.fields import ALIASES, Config
 from jaxnets.config.file import ConfigFile, read_flags
-from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, parse
+from jaxnets.config.options import (
+    Options,
+    flag_name,
+    is_file_of_python,
+    is_positional,
+    metavar,
+    options_of,
+    parse,
+)
 
-JSON = "print JSON instead of a table"
-ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
 
 
@@ -33,21 +40,16 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
 
 
 def parse_command(
-    arguments: Sequence[str], name: str, kinds: Sequence[type[Options]]
+    arguments: Sequence[str], name: str, command: Command, parts: Mapping[str, str] | None = None
 ) -> tuple[Any, dict[str, Any]]:
-    """Reads a command's own flags, which kinds[0] declares, and those of train.py in kinds[1:].
+    """Reads a command's own flags, and those of train.py if it takes them.
 
-    --help begins with the docstring of kinds[0].
+    --help begins with what the command does, and what each of its parts does, as `exercise new`.
     """
-    given = _read(arguments, _usage(name), kinds[0].__doc__ or "", kinds)
-    own = {field.name for field in options_of(kinds[0])} & set(given)
-    return kinds[0](**{name: given.pop(name) for name in own}), given
-
-
-def unknown_flag(name: str, known: Collection[str]) -> UserError:
-    """The error for a flag that does not exist; its hint is never a flag that removes a run."""
-    hint = did_you_mean(name, [flag for flag in known if "overwrite" not in flag])
-    return UserError("unknown flag {}{} (--help_all lists all)", name, hint)
+    given = _read(arguments, _usage(name), command.about, command.kinds, parts)
+    own = command.kinds[0]
+    names = {field.name for field in options_of(own)} & set(given)
+    return own(**{name: given.pop(name) for name in names}), given
 
 
 def known_language(language: str | None) -> str | None:
@@ -69,7 +71,11 @@ def _usage(command: str) -> str:
 
 
 def _read(
-    arguments: Sequence[str], started: str, description: str, kinds: Sequence[type[Options]]
+    arguments: Sequence[str],
+    started: str,
+    description: str,
+    kinds: Sequence[type[Options]],
+    parts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     options = [field for kind in kinds for field in options_of(kind)]
     flags = {f"--{flag_name(field)}": field for field in options if not is_positional(field)}
@@ -120,7 +126,8 @@ def _read(
         from jaxnets.cli.help import help_text
 
         with speaking(known_language(given.get("language", language))):
-            text = help_text(started, description, kinds, given, help_flag == "--help_all")
+            everything = help_flag == "--help_all"
+            text = help_text(started, description, kinds, given, everything, parts or {})
         if not started.endswith("train.py"):
             text = text.replace("python train.py", "jaxnets train")
         print(text, flush=True)
@@ -145,11 +152,6 @@ def _read(
 
         given["model"] = from_file(str(named))
     return given
-
-
-def is_file_of_python(value: object) -> bool:
-    """Whether a network's name is that of a file."""
-    return isinstance(value, str) and value.endswith(".py")
 
 
 def _positionals(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxnets.base.display import fill
@@ -24,14 +24,29 @@ TRAIN_HINT = N_("The flags of train.py are accepted, too; --help_all shows them.
 
 
 def help_text(
-    started: str, text: str, kinds: Sequence[type[Options]], given: dict[str, Any], everything: bool
+    started: str,
+    text: str,
+    kinds: Sequence[type[Options]],
+    given: dict[str, Any],
+    everything: bool,
+    abouts: Mapping[str, str],
 ) -> str:
-    """The help: a command's own flags, and all flags of Config or only a beginner's."""
+    """The help: a command's own flags, and all flags of Config or only a beginner's.
+
+    Args:
+      started: The words that start the command.
+      text: What it does.
+      kinds: Its flags.
+      given: Those that were given beside --help.
+      everything: Whether --help_all was given.
+      abouts: What each command that begins with its name does.
+    """
     own = [field for field in options_of(kinds[0]) if kinds[0] is not Config]
     words = [metavar(field) for field in own if is_positional(field)]
     parts = [" ".join([_("usage:"), started, *words, "[--flag=value ...]"])]
     for part in map(_, text.strip().split("\n\n")):
         parts.append(part if part.startswith(" ") else fill(part, WIDTH))
+    parts += [command_lines(abouts)] if abouts else []
     parts += [_("flags:") if own or not everything else ""]
     parts[-1] += "".join(_describe(entry(field, field.default)) for field in own)
     if Config in kinds and (everything or not own):
@@ -50,6 +65,12 @@ def help_text(
     elif Config in kinds and not everything:
         parts.append(fill(_(TRAIN_HINT), WIDTH))
     return "\n\n".join(filter(None, parts))
+
+
+def command_lines(abouts: Mapping[str, str]) -> str:
+    """A line for each command: its name, and what it does."""
+    width = max(12, *(len(name) + 2 for name in abouts))
+    return "\n".join(f"  {name:{width}}{_(about)}" for name, about in abouts.items())
 
 
 def entry(field: dataclasses.Field, value: Any, note: str = "") -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Dataclass fields that are also command-line flags: type, default, help, range and choices.
 
-`Config` and the flags of every command are such classes; cli/flags.py reads and explains them.
+`Config` is such a class, and command.py makes one of each command's signature; cli/flags.py reads
+and explains them.
 """
 
 import dataclasses
@@ -125,6 +126,11 @@ def show(field: Field, value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def is_file_of_python(value: object) -> bool:
+    """Whether a network's name is that of a file."""
+    return isinstance(value, str) and value.endswith(".py")
 
 
 def is_custom(value: object) -> bool:

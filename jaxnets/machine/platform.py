@@ -173,20 +173,6 @@ def surroundings(devices: Devices) -> dict[str, Any]:
     }
 
 
-def inventory(used: Devices, parallel: str) -> dict[str, Any]:
-    """The platform, its devices, those that would be used and how, and the versions."""
-    found = jax.devices()
-    return {
-        "platform": found[0].platform,
-        "kind": found[0].device_kind,
-        "count": len(found),
-        "used": len(used),
-        "parallel": parallel,
-        "description": str(describe(used)),
-        "versions": versions(),
-    }
-
-
 def describe(devices: Devices) -> Text:
     """The devices in a few words: "CPU, 2 cores" or "8 x TPU v5 lite"."""
     if devices[0].platform == "cpu":

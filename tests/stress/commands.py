@@ -67,7 +67,6 @@ REQUESTS = {  # With little work, by what they do.
     "predict stdin": ["predict", "run", "-"],
     "summary": ["summary", "--model=softmax"],
     "gradcheck": ["gradcheck", "--model=softmax"],
-    "devices": ["devices"],
     "help": ["--help"],
 }
 ODD_NAMES = [

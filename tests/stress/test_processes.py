@@ -144,7 +144,6 @@ COMMANDS = {  # Each command, and a file or a text on stdout that says that its 
     "predict": ("-m jaxnets predict {trained} {digit}", "1.png\t"),
     "summary": ("-m jaxnets summary", "FLOPs"),
     "script": (f"{Path(sys.executable).with_name('jaxnets')} summary", "FLOPs"),
-    "devices": ("-m jaxnets devices", "versions"),
     "gradcheck": ("-m jaxnets gradcheck --model=softmax", "agree"),
     "search": (
         f"-m jaxnets search --model=softmax {IDX} --over=learning_rate=0.1,0.2 --epochs=40 "

@@ -1,0 +1,150 @@
+"""A command: a typed function of the room that does its work.
+
+Its signature gives the flags, and its docstring the help. Parameters before the star are words,
+those after it flags:
+
+    @command
+    def evaluate(run_folder: RunFolder, *, prepare: Literal["auto", "digit"] = "auto") -> int:
+        '''Measure a trained run on labelled pictures.
+
+Args:
+          prepare: how a folder's pictures are prepared
+        '''
+
+A command imports its room's heavy parts in its body: `jaxnets --help` imports every command.
+"""
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from jaxnets.base.errors import UserError
+from jaxnets.base.language import LANGUAGES, Text
+from jaxnets.config.fields import Config
+from jaxnets.config.file import ConfigFile
+from jaxnets.config.options import Options, option, options_of
+
+
+class Flag(typing.NamedTuple):
+    """What the type of a parameter does not say of its flag; `options.option` explains each.
+
+    The help stands in the docstring's Args section, or here where several commands share a flag.
+    """
+
+    allowed: tuple[Any, ...] | None = None
+    help: str | None = None
+    metavar: str | None = None
+    unset: str | None = None
+    repeated: bool | None = None
+    others: bool | None = None
+
+
+# Flags that several commands share.
+THE_LOCALE = "the locale's"
+OUTPUT = "file to write, which replaces an older one; also -o FILE"
+FIGURE = "figure to write, as .svg or .png; also -o FILE"
+Json = Annotated[bool, Flag(help="print JSON instead of a table")]
+Answers = Annotated[
+    str | None, Flag(LANGUAGES, "language of the answers, not of JSON", unset=THE_LOCALE)
+]
+FigureFile = Annotated[str | None, Flag(help=FIGURE, metavar="FILE")]
+ImageShape = Annotated[tuple[int, ...], Flag((1, 10_000))]
+
+
+def checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The height, width and channels that a flag gives.
+
+    Raises:
+      UserError: They are not three numbers, or the channels neither 1 nor 3.
+    """
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        wanted = Text("height, width and 1 or 3 channels, as 28,28,1")
+        raise UserError("image_shape: expected {}, got {}", wanted, shape)
+    height, width, channels = shape
+    return height, width, channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A function and what the command line knows of it; `command` makes one."""
+
+    function: Callable[..., int]
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    @cached_property
+    def about(self) -> str:
+        """The line that says what it does: the docstring's first."""
+        return inspect.cleandoc(self.function.__doc__ or "").partition("\n")[0]
+
+    @cached_property
+    def kinds(self) -> tuple[type[Options], ...]:
+        """Its own flags, then those of train.py if it takes any: `**flags`."""
+        parameters = self._parameters()
+        takes_training = any(one.kind is one.VAR_KEYWORD for one in parameters)
+        own = [field for one in parameters for field in _fields(one, self._helps())]
+        kind = dataclasses.make_dataclass(
+            self.name, own, bases=(Options,), frozen=True, kw_only=True, repr=False
+        )
+        kind.__doc__ = self.about
+        return (kind, Config, ConfigFile) if takes_training else (kind,)
+
+    def run(self, own: Options, flags: dict[str, Any]) -> int:
+        """Calls the function with the values of its own flags and with flags of train.py."""
+        values = {}
+        for one in self._parameters():
+            if _is_options(one.annotation):
+                names = [field.name for field in options_of(one.annotation)]
+                values[one.name] = one.annotation(**{name: getattr(own, name) for name in names})
+            elif one.kind is not one.VAR_KEYWORD:
+                values[one.name] = getattr(own, one.name)
+        return self.function(**values, **flags)
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        return [*inspect.signature(self.function).parameters.values()]
+
+    def _helps(self) -> dict[str, str]:
+        """The texts of the docstring's Args section, by parameter."""
+        _about, _args, rest = inspect.cleandoc(self.function.__doc__ or "").partition("\nArgs:\n")
+        found = re.findall(r"^  (\w+): (.*(?:\n    .*)*)", rest, re.MULTILINE)
+        return {name: " ".join(text.split()) for name, text in found}
+
+
+def command(function: Callable[..., int]) -> Command:
+    """Makes a command of a function that returns the exit status."""
+    return Command(function)
+
+
+def _is_options(annotation: object) -> bool:
+    """Whether a parameter is a group of flags, as tune.workers.Workers."""
+    return isinstance(annotation, type) and issubclass(annotation, Options)
+
+
+def _fields(parameter: inspect.Parameter, helps: dict[str, str]) -> list[tuple[str, Any, Any]]:
+    """The name, type and option of a parameter's flag, or of each flag of its group."""
+    annotation = parameter.annotation
+    if parameter.kind is parameter.VAR_KEYWORD:
+        return []
+    if _is_options(annotation):
+        return [(field.name, field.type, field) for field in options_of(annotation)]
+    says: dict[str, Any] = {"help": helps.get(parameter.name)}
+    if typing.get_origin(annotation) is Annotated:
+        for flag in annotation.__metadata__:
+            says |= {key: value for key, value in flag._asdict().items() if value is not None}
+        annotation = annotation.__origin__
+    kind, optional = annotation, type(None) in typing.get_args(annotation)
+    if optional:
+        (kind,) = (one for one in typing.get_args(annotation) if one is not type(None))
+    if typing.get_origin(kind) is Literal:
+        kind, says["allowed"] = str, typing.get_args(kind)
+    is_word = parameter.kind is not parameter.KEYWORD_ONLY
+    default = dataclasses.MISSING if parameter.default is parameter.empty else parameter.default
+    if is_word and default is not dataclasses.MISSING:
+        says["metavar"] = f"[{says['metavar']}]"
+    return [(parameter.name, kind | None if optional else kind, option(default, **says))]

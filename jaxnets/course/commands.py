@@ -1,0 +1,222 @@
+"""`jaxnets gradcheck`, and `jaxnets exercise` with its parts."""
+
+from typing import Annotated, Any, Literal
+
+from jaxnets.base.display import print_answer, short_path
+from jaxnets.base.errors import DONE, RUN_FAILED, UserError
+from jaxnets.base.language import Text, _, speaking
+from jaxnets.config.command import Answers, Flag, ImageShape, Json, checked_shape, command
+from jaxnets.config.options import is_file_of_python
+from jaxnets.config.recipes import PRESETS
+from jaxnets.config.resolve import preset
+
+Student = Annotated[str | None, Flag(metavar="NAME", unset="everybody's numbers")]
+
+
+@command
+def gradcheck(
+    *,
+    model: Annotated[
+        str | None,
+        Flag(("all", *PRESETS), unset="every layer, and every network that is fast", others=True),
+    ] = None,
+    image_shape: ImageShape = (28, 28, 1),
+    draws: Annotated[
+        int | None, Flag((0, 10_000), unset="8 to 64, by how many branches there are")
+    ] = None,
+    seed: Annotated[int, Flag((0, 2**31 - 1))] = 0,
+    mutant: str | None = None,
+    mine: Annotated[str | None, Flag(metavar="FILE")] = None,
+    hint: bool = False,
+    language: Answers = None,
+    json: Json = False,
+) -> int:
+    """Check hand-derived gradients by autodiff and central differences.
+
+    Args:
+      model: network to check, or FILE.py with a function model(num_classes); all checks the slow
+        ones too, and AlexNet at 224 pixels
+      image_shape: of a FILE.py: height, width and channels of an image
+      draws: settings to draw for each layer and kernel: shapes, strides, padding, batches
+      seed: seed of the draws
+      mutant: wrong backward pass to check
+      mine: file of your own to check (jaxnets exercise new)
+      hint: say more about what is wrong in a file of yours
+    """
+    given = {"model": model, "mutant": mutant, "mine": mine}
+    names = [f"--{name}" for name, value in given.items() if value]
+    if len(names) > 1:
+        wanted = Text("one of --model, --mutant and --mine")
+        raise UserError("expected {}, got {}", wanted, " and ".join(names))
+    own = is_file_of_python(model)
+    if hint and not (mine or own):
+        raise UserError("hint: expected it with --mine=FILE or --model=FILE.py, got neither")
+    if language and not mine:
+        raise UserError("language: expected it with --mine=FILE, got it alone")
+    if mine and (draws is not None or seed):
+        raise UserError("draws and seed: expected them without --mine=FILE, got both")
+    if mine:
+        return _check(mine, False, hint, language, json)
+
+    from jaxnets.course.exercises import judge
+    from jaxnets.gradcheck.command import run
+
+    checked: Any = model
+    if own:
+        from jaxnets.gradcheck.networks import NUM_CLASSES, Network
+        from jaxnets.networks.own import from_file
+
+        image = checked_shape(image_shape)
+        checked = Network(preset(from_file(str(model)).for_data(image, NUM_CLASSES)), image)
+    wrong = None if mutant is None else (mutant, judge.mutant(mutant))
+    with speaking("en" if json else None):
+        agrees = run(checked, wrong, json, hint, draws, seed)
+    return DONE if agrees else RUN_FAILED
+
+
+@command
+def exercise(*, language: Answers = None, json: Json = False) -> int:
+    """List exercises, write one into a file, check your answers."""
+    from jaxnets.course.exercises.command import listing
+
+    with speaking(language):
+        print_answer(*listing(), json)
+    return DONE
+
+
+@command
+def new(
+    name: Annotated[str, Flag(metavar="NAME")],
+    *,
+    output: Annotated[
+        str | None,
+        Flag(help="file to write; also -o FILE", unset="my_NAME", metavar="FILE"),
+    ] = None,
+    student: Student = None,
+    language: Answers = None,
+    json: Json = False,
+) -> int:
+    """Write an exercise into a file.
+
+    Args:
+      name: exercise, as the list of exercises names it
+      student: student whose own numbers are put into an exercise to compute
+    """
+    from jaxnets.course.exercises.command import write
+
+    with speaking(language):
+        path, next_command, note = write(name, output, student)
+        values = {"file": path, "command": next_command, "note": note}
+        text = _("wrote {}; work on it, then:", short_path(path)) + f"\n  {next_command}"
+        print_answer(values, text + (f"\n{note}" if note else ""), json)
+    return DONE
+
+
+@command
+def check(
+    file: Annotated[str, Flag(metavar="FILE")],
+    *,
+    hint: bool = False,
+    language: Answers = None,
+    json: Json = False,
+) -> int:
+    """Check your answers.
+
+    Args:
+      file: file that exercise new wrote, with your answers
+      hint: say more about what is wrong
+    """
+    return _check(file, not file.endswith(".py"), hint, language, json)
+
+
+def _check(file: str, of_numbers: bool, hint: bool, language: str | None, json: bool) -> int:
+    """Judges a student's numbers or functions, and prints the verdict."""
+    from jaxnets.course.exercises.command import check_mine, check_numbers
+
+    with speaking("en" if json else language):
+        judge = check_numbers if of_numbers else check_mine
+        right, values, text = judge(file, hint)
+    print_answer(values, text, json)
+    return DONE if right else RUN_FAILED
+
+
+@command
+def answers(
+    name: Annotated[tuple[str, ...], Flag(metavar="NAME")] = (),
+    *,
+    output: Annotated[
+        str | None, Flag(help="file to write; also -o FILE", unset="none", metavar="FILE")
+    ] = None,
+    student: Student = None,
+    language: Answers = None,
+    json: Json = False,
+) -> int:
+    """Show the answers, for teachers.
+
+    Args:
+      name: exercise; without it all
+      student: student whose own numbers are put into an exercise to compute
+    """
+    if len(name) > 1:
+        raise UserError("expected one exercise, got {}", " ".join(name))
+
+    from jaxnets.course.exercises import command
+
+    with speaking(language):
+        print_answer(*command.answers(name[0] if name else None, student, output), json)
+    return DONE
+
+
+@command
+def grade(
+    submissions: Annotated[str, Flag(metavar="SUBMISSIONS")],
+    *,
+    seconds: Annotated[int, Flag((1, 3600))] = 20,
+    memory: Annotated[int, Flag((64, 1 << 20))] = 2048,
+    sandbox: Literal["bwrap", "podman", "docker"] = "bwrap",
+    image: str = "jaxnets-grade",
+    trust: bool = False,
+    exercises: Annotated[
+        tuple[str, ...], Flag(metavar="NAME,...", unset="all that anybody has handed in")
+    ] = (),
+    csv: Annotated[str | None, Flag(metavar="FILE")] = None,
+    feedback: Annotated[str | None, Flag(metavar="FOLDER")] = None,
+    format: Literal["table", "gradescope", "nbgrader"] = "table",
+    language: Answers = None,
+    json: Json = False,
+) -> int:
+    """Grade a folder of submissions, each in a sandbox of its own.
+
+    Args:
+      submissions: a file, or a folder with files, for each student: .py and .toml
+      seconds: processor seconds that a submission may take
+      memory: MiB that a submission may take
+      sandbox: where submissions run
+      image: image of a container (docs/teachers/grading.md)
+      trust: run submissions without a sandbox, because they are your own
+      exercises: exercises of the assignment, with their points if these are not a fifth of the
+        minutes: dense=3,relu
+      csv: table of the points to write, a row for each student
+      feedback: folder in which to write a text for each student
+      format: what to print: rows, one student's results.json for Gradescope, or the CSV that
+        nbgrader exports
+    """
+    from jaxnets.course.exercises import command
+    from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
+
+    if json and format != "table":
+        raise UserError("json and format={} exclude each other, got both", format)
+    limits = Limits(seconds, memory, 10.0 * seconds)
+    where = Sandbox(TRUST if trust else sandbox, image)
+    with speaking("en" if json else language):
+        command.grade(
+            submissions,
+            limits,
+            where,
+            json,
+            exercises=exercises,
+            as_format=format,
+            csv=csv,
+            feedback=feedback,
+        )
+    return DONE

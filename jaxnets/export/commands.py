@@ -1,0 +1,42 @@
+"""`jaxnets export`."""
+
+from typing import Annotated, Literal
+
+from jaxnets.base.display import print_answer
+from jaxnets.base.errors import DONE
+from jaxnets.config.command import OUTPUT, Flag, Json, command
+from jaxnets.runs.commands import OwnLayers, RunFolder, check_runs
+
+
+@command
+def export(
+    run_folder: RunFolder,
+    *,
+    format: Annotated[
+        Literal["safetensors", "stablehlo", "onnx"] | None,
+        Flag(unset="the output's ending, else safetensors"),
+    ] = None,
+    output: Annotated[
+        str | None,
+        Flag(
+            help=OUTPUT,
+            metavar="FILE",
+            unset="the run folder's name with the format as its ending",
+        ),
+    ] = None,
+    layers: OwnLayers = (),
+    json: Json = False,
+) -> int:
+    """Write a trained run's network for other programs.
+
+    Args:
+      format: safetensors is the archive: arrays, layers, config and class names; onnx and stablehlo
+        are for serving
+    """
+    check_runs(run_folder, layers=layers)
+
+    from jaxnets.export import export
+
+    made = export.export(run_folder, format, output)
+    print_answer(export.to_values(made), export.to_text(made), json)
+    return DONE

@@ -1,0 +1,39 @@
+"""`jaxnets predict`."""
+
+from typing import Annotated, Literal
+
+from jaxnets.base.errors import DONE, WRONG_REQUEST, UserError
+from jaxnets.config.command import Flag, Json, command
+from jaxnets.config.fields import COUNT
+from jaxnets.runs.commands import OwnLayers, RunFolder, check_runs, holds_run
+
+
+@command
+def predict(
+    run_folder: RunFolder,
+    images: Annotated[tuple[str, ...], Flag(metavar="IMAGE...")],
+    *,
+    top: Annotated[int, Flag(COUNT)] = 5,
+    prepare: Literal["auto", "digit", "digits", "picture"] = "auto",
+    layers: OwnLayers = (),
+    json: Json = False,
+) -> int:
+    """Name what is in your own pictures, by a trained run.
+
+    Args:
+      images: a picture, a folder (its pictures; if it has none, those of its class folders), or -
+        for stdin
+      top: number of classes to name, the most probable ones
+      prepare: how a picture is prepared: digit takes it for a photo or scan of one character and
+        makes it like MNIST's images; digits finds several characters and reads each; picture only
+        cuts out the middle square; auto is digit for runs on 28 x 28 grey images whose class names
+        have one character, and reports a picture of several
+    """
+    if not holds_run(run_folder) and (runs := [*filter(holds_run, images)]):
+        raise UserError("expected the run before the pictures: predict {} IMAGE...", runs[0])
+    check_runs(run_folder, layers=layers)
+
+    from jaxnets.predict.answer import answer
+
+    all_good = answer(run_folder, images, top=top, prepare_as=prepare, as_json=json)
+    return DONE if all_good else WRONG_REQUEST

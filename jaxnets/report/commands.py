@@ -1,0 +1,162 @@
+"""What a user looks at: `jaxnets summary`, `report`, `evaluate`, `trace`."""
+
+import sys
+from typing import Annotated, Any, Literal
+
+from jaxnets.base.display import NOT_FINISHED, print_answer, short_path, show
+from jaxnets.base.errors import DONE, WRONG_REQUEST, UserError, show_error
+from jaxnets.base.language import LANGUAGES, Text, _
+from jaxnets.config.command import (
+    FIGURE,
+    OUTPUT,
+    THE_LOCALE,
+    FigureFile,
+    Flag,
+    ImageShape,
+    Json,
+    checked_shape,
+    command,
+)
+from jaxnets.config.fields import COUNT
+from jaxnets.config.resolve import OwnNetwork, preset
+from jaxnets.runs.commands import RUN, OwnLayers, RunFolder, check_runs
+
+
+@command
+def summary(
+    *,
+    image_shape: ImageShape = (28, 28, 1),
+    num_classes: Annotated[int, Flag(COUNT)] = 10,
+    output: FigureFile = None,
+    json: Json = False,
+    **given: Any,
+) -> int:
+    """Show a network layer by layer: output shape, parameters, FLOPs.
+
+    Args:
+      image_shape: height, width and channels of an image
+      num_classes: number of classes, the outputs of the last layer
+    """
+    shape = checked_shape(image_shape)
+    if isinstance(own := given.get("model"), OwnNetwork):
+        given["model"] = own.for_data(shape, num_classes)
+    config = preset(**given)
+
+    from jaxnets.networks.create import create_model
+    from jaxnets.report import summary
+
+    if output:
+        from jaxnets.drawing.svg import figure_path
+
+        figure_path(output)  # What cannot be written is said at once.
+    rows = summary.summary(create_model(config, num_classes), image_shape)
+    what = config.model, rows, image_shape
+    values = summary.to_values(*what)
+    if output:
+        summary.network_figure(*what).save(output)
+    print_answer(values, summary.to_text(*what), json)
+    return DONE
+
+
+@command
+def report(
+    runs: Annotated[
+        tuple[str, ...], Flag(help=f"{RUN}; several are set side by side", metavar="RUN...")
+    ],
+    *,
+    output: Annotated[str, Flag(help=OUTPUT, metavar="FILE")] = "report.html",
+    figures: Annotated[str | None, Flag(metavar="FOLDER")] = None,
+    language: Annotated[str | None, Flag(LANGUAGES, unset=THE_LOCALE)] = None,
+    layers: OwnLayers = (),
+    json: Json = False,
+) -> int:
+    """Show what runs learned, their mistakes and gradients, in one file.
+
+    Args:
+      figures: folder for every figure as SVG and PNG (pip install resvg-py)
+      language: language of the report
+    """
+    check_runs(*runs, layers=layers)
+
+    from jaxnets.report.build import to_text, write_report
+
+    written = write_report(runs, output, figures, language)
+    print_answer(written, to_text(written), json)
+    return DONE
+
+
+@command
+def evaluate(
+    run_folder: RunFolder,
+    on: Annotated[tuple[str, ...], Flag(metavar="FOLDER|NAME")] = (),
+    *,
+    prepare: Literal["auto", "digit", "picture"] = "auto",
+    output: Annotated[str | None, Flag(metavar="FILE")] = None,
+    layers: OwnLayers = (),
+    json: Json = False,
+) -> int:
+    """Measure a trained run on labelled pictures.
+
+    Args:
+      on: folder with a folder of pictures for each class, or the name of a data set; without it the
+        test images of the run's own data set
+      prepare: how a folder's pictures are prepared, as in predict
+      output: figure of all wrong pictures to write, as .svg or .png; also -o FILE
+    """
+    if len(on) > 1:
+        raise UserError("expected one folder or data set, got {}", " ".join(on))
+    check_runs(run_folder, layers=layers)
+
+    from jaxnets.report import evaluate
+
+    if output:
+        from jaxnets.drawing.svg import figure_path
+
+        figure_path(output)  # What cannot be written is said at once.
+    found = evaluate.evaluate(run_folder, *on, prepare_as=prepare)
+    if not found.trained.finished:
+        show(_(NOT_FINISHED, found.trained.step), sys.stderr)
+    for name, why in found.unreadable:
+        show_error(Text("{}: {}", name, why))
+    values, text = evaluate.to_values(found), evaluate.to_text(found)
+    if output and (drawn := evaluate.sheet(found)) is not None:
+        drawn.save(output)
+        values["output"] = output
+        text += "\n\n" + _("wrong pictures: {}", short_path(output))
+    print_answer(values, text, json)
+    return WRONG_REQUEST if found.unreadable else DONE
+
+
+@command
+def trace(
+    run_folder: Annotated[tuple[str, ...], Flag(metavar="RUN")] = (),
+    *,
+    image: Annotated[str | None, Flag(metavar="FILE|N")] = None,
+    label: Annotated[
+        str | None, Flag(unset="a test image's own, else the network's answer")
+    ] = None,
+    output: Annotated[str, Flag(help=FIGURE, metavar="FILE")] = "trace.svg",
+    layers: OwnLayers = (),
+    json: Json = False,
+    **given: Any,
+) -> int:
+    """Draw one image's numbers through a network, forward and backward.
+
+    Args:
+      run_folder: run folder; without it --model=NAME takes a fresh network
+      image: picture, or the number of a test image of the data set
+      label: class with which the loss compares
+    """
+    if image is None:
+        raise UserError("image: expected --image=FILE, or --image=N for a test image, got none")
+    if len(run_folder) > 1 or (run_folder and given):
+        others = [*run_folder[1:], *(f"--{name}" for name in given)]
+        raise UserError("expected one run, or flags of a fresh network, got {} too", others[0])
+    check_runs(*run_folder, layers=layers)
+
+    from jaxnets.report.trace import to_text, trace
+
+    run = run_folder[0] if run_folder else None
+    values = trace(run, given, image, label, output)
+    print_answer(values, to_text(values), json)
+    return DONE

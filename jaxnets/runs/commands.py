@@ -1,0 +1,66 @@
+"""`jaxnets runs`, and the arguments that every command has which reads run folders."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from jaxnets.base.display import print_answer
+from jaxnets.base.errors import DONE, UserError
+from jaxnets.base.language import Text
+from jaxnets.config.command import Flag, Json, command
+
+RUN = "run folder, which train.py names at its end"
+RunFolder = Annotated[str, Flag(help=RUN, metavar="RUN")]
+OwnLayers = Annotated[
+    tuple[str, ...],
+    Flag(
+        help="file with layers of your own, if the run has some; it is run (docs/own-networks.md)",
+        metavar="FILE.py",
+        unset="none is run",
+        repeated=True,
+    ),
+]
+
+
+@command
+def runs(
+    folder: Annotated[tuple[str, ...], Flag(metavar="FOLDER")] = (), *, json: Json = False
+) -> int:
+    """List the runs of a folder, and how to resume unfinished ones.
+
+    Args:
+      folder: folder of run folders; without it runs
+    """
+    if len(folder) > 1:
+        raise UserError("expected one folder, got {}", " ".join(folder))
+
+    from jaxnets.runs import listing
+
+    found = listing.list_runs(*folder)
+    print_answer(listing.to_values(found), listing.to_text(found), json)
+    return DONE
+
+
+def check_runs(*run_folders: str, layers: tuple[str, ...] = ()) -> None:
+    """Checks that run folders are there, and runs the files of the user's own layers.
+
+    Raises:
+      UserError: A folder is missing; the error names the newest run.
+    """
+    for folder in run_folders:
+        if not os.path.exists(folder):
+            hint = Text("train.py prints its name at the end of a run")
+            if found := list(Path("runs").glob("*/config.json")):
+                hint = Text("the newest is {}", max(found, key=os.path.getmtime).parent)
+            shown = "a URL" if "://" in folder else folder  # It may hold a password.
+            raise UserError("{}: expected a run folder, found no config.json; {}", shown, hint)
+    if layers:
+        from jaxnets.networks.own import know
+
+        for file in layers:
+            know(file)
+
+
+def holds_run(folder: str) -> bool:
+    """Whether a folder has a run's config.json."""
+    return os.path.exists(os.path.join(folder, "config.json"))

@@ -1,0 +1,86 @@
+"""`jaxnets search` and `jaxnets lr_find`."""
+
+from typing import Annotated, Any
+
+from jaxnets.base.display import print_answer, short_path
+from jaxnets.base.errors import DONE, UserError, unknown_flag
+from jaxnets.base.language import Text, _
+from jaxnets.config.command import FigureFile, Flag, Json, command
+from jaxnets.config.fields import COUNT, Config
+from jaxnets.config.options import parse
+from jaxnets.config.recipes import DEFAULT_MODEL
+from jaxnets.config.resolve import preset
+from jaxnets.tune.workers import Workers
+
+
+@command
+def search(
+    *,
+    over: Annotated[tuple[str, ...], Flag(metavar="FIELD=A,B,...", repeated=True)] = (),
+    seeds: Annotated[int, Flag(COUNT)] = 10,
+    workers: Workers,
+    race: bool = False,
+    json: Json = False,
+    **given: Any,
+) -> int:
+    """Compare settings over several seeds, and test if a lead is luck.
+
+    Args:
+      over: field and the values to compare, as hidden=100,200 (several layers as 64x32); give the
+        flag several times for several fields
+      seeds: number of seeds for each setting
+      race: look after every seed, and drop a setting once another has surely beaten it; --seeds is
+        then the largest number
+    """
+    given.setdefault("model", DEFAULT_MODEL)
+    values = dict(map(_values, over))
+    if not values:
+        wanted = Text("--over=FIELD=A,B,... at least once, as --over=hidden=100,200")
+        raise UserError("over: expected {}, got none", wanted)
+
+    from jaxnets.tune import ranking
+    from jaxnets.tune.search import search_all
+
+    found = search_all(given, values, seeds, workers, race)
+    if workers.cell is not None:
+        print(_("{} runs are done in {}", len(found.runs), short_path(str(found.folder))))
+        return DONE
+    ranking.plot(found).save(found.folder / "search.svg")
+    where = _("results: {}", short_path(str(found.folder)))
+    text = f"{ranking.to_text(found)}\n\n{where}"
+    print_answer(ranking.to_values(found), text, json)
+    return DONE
+
+
+@command
+def lr_find(*, output: FigureFile = None, json: Json = False, **given: Any) -> int:
+    """Find a learning rate: try growing ones, a step each."""
+    preset(**given)  # It raises if the flags are wrong, before JAX is imported.
+
+    from jaxnets.tune import lr_find
+
+    if output:
+        from jaxnets.drawing.svg import figure_path
+
+        figure_path(output)
+    config, found = lr_find.find(given)
+    if output:
+        lr_find.plot(found, config).save(output)
+    values = lr_find.to_values(found, config)
+    print_answer(values, lr_find.to_text(found, config), json)
+    return DONE
+
+
+def _values(text: str) -> tuple[str, list[Any]]:
+    """The field and its values in a text such as "hidden=100,64x32"."""
+    name, _, values = text.partition("=")
+    name = name.replace("-", "_")
+    if not values:
+        raise UserError("over: expected FIELD=A,B,..., got {}", repr(text))
+    fields = Config.__dataclass_fields__
+    if name not in fields:
+        raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])
+    parts = values.split(",")
+    if name == "hidden":
+        parts = [size.replace("x", ",") for size in parts]
+    return name, [parse(fields[name], part) for part in parts]

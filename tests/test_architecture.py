@@ -39,8 +39,8 @@ ROOMS = {
     "predict": "backprop base config data machine models networks runs training",
     "report": "backprop base config data drawing experiment gradcheck kernels losses machine "
     "metrics models networks predict runs training",
-    "page": "base config data drawing models predict runs",
-    "export": "base config models predict runs",
+    "page": "backprop base config data drawing models predict runs",
+    "export": "backprop base config models predict runs",
     "server": "base config data machine models networks page predict runs training",
     "abtest": "base config data drawing predict runs server",
     "tune": "base config data drawing experiment machine metrics models networks runs training",

@@ -349,7 +349,10 @@ def test_many_weights_are_in_float16_and_the_difference_is_told():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(model="alexnet_small", input_size=28), "alexnet_small: it has no layer enlarge"),
+        (
+            dict(model="alexnet_small", input_size=28),
+            "the page cannot hold enlarge: it has no layer enlarge",
+        ),
         (
             dict(image_shape=(28, 30, 1)),
             "expected a run on square images of at most 96 x 96 pixels, got 28 x 30",
@@ -675,7 +678,7 @@ def test_both_languages_both_themes_and_a_phone(page):
         ("dense", "docs/zh/backprop/lecture-network.md#全连接层"),
         ("conv", "docs/zh/backprop/convolution.md#卷积"),
     ):
-        assert page.evaluate(f"derivation(ANCHORS.{kind})") == place
+        assert page.evaluate(f"derivation(EXPLANATIONS.{kind}.anchor)") == place
     half_width = page.evaluate(
         "[...document.querySelectorAll('figcaption, h3, h4')].map((e) => e.innerText)"
         ".filter((t) => /[,;:] /.test(t))"

@@ -402,7 +402,7 @@ def swish(x):
 @pytest.mark.parametrize(
     ("layer", "named"),
     [
-        (swish, "swish: it is no layer of Flax or jaxnets that they know"),
+        (swish, "swish: it has no rule"),
         (nn.Conv(2, (3, 3), kernel_dilation=2), "conv1: expected a convolution without dilation"),
         (nn.Conv(2, 3), "conv1: expected a convolution without dilation or mask"),
         (nn.Conv(2, (3, 3), padding=((-1, 0), (0, 0))), "conv1: its padding is negative"),
@@ -421,16 +421,18 @@ def test_a_layer_without_a_row_is_exported_by_stablehlo_alone(layer, named, tmp_
     assert_near(found, expected, 1e-5, named)
 
 
-def test_an_archive_with_one_number_for_two_is_read():
-    """A convolution's row of earlier versions had its stride and its padding as one number each."""
+@pytest.mark.parametrize("numbers", [{}, {"stride": 2, "padding": 1}])
+def test_an_archive_of_format_1_is_read(numbers, tmp_path):
+    """Its convolutions have other names, and once had one number for both axes."""
     chain = [nn.Conv(2, (3, 3), 2, 1, name="conv1"), flatten, nn.Dense(CLASSES, name="logits")]
     rows = folding.plain(network(Chain(chain)))
     images = np.random.default_rng(0).random((3, *IMAGE), np.float32)
-    before = [rows.layers[0] | {"stride": 2, "padding": 1}, *rows.layers[1:]]
-    now, then = (
-        archive.logits(archive.Archive({"layers": layers}, rows.arrays), images)
-        for layers in (rows.layers, before)
-    )
+    names = {"kernel_size": "window", "strides": "stride", "feature_group_count": "groups"}
+    conv = {names.get(name, name): value for name, value in rows.layers[0].items()}
+    before = {"format": "jaxnets 1", "layers": [conv | numbers, *rows.layers[1:]]}
+    (tmp_path / "old").write_bytes(archive.to_bytes(archive.Archive(before, rows.arrays)))
+    now = archive.logits(archive.Archive({"layers": rows.layers}, rows.arrays), images)
+    then = archive.logits(archive.read(str(tmp_path / "old")), images)
     np.testing.assert_array_equal(now, then)
 
 

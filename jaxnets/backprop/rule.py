@@ -127,6 +127,11 @@ class LayerRule(NamedTuple):
     name: str = ""
     layer: type | Layer | tuple[type | Layer, ...] = ()
     fields: tuple[str, ...] | Callable[[Any, tuple[int, ...]], dict[str, Any]] = ()
+    # Of a layer of the user's own, what other programs compute: its ONNX nodes, (graph, x, the
+    # input's shape, row, arrays) -> the name of the output (`export/onnx_file.py`); and the text of
+    # its JavaScript pair, "{ forward: ..., backward: ... }" (`page/assets/network.js`).
+    onnx: Callable[..., str] | None = None
+    javascript: str = ""
 
     @property
     def is_own(self) -> bool:
@@ -142,6 +147,12 @@ class LayerRule(NamedTuple):
     def layers(self) -> tuple[type | Layer, ...]:
         """The classes and functions that are this layer; a loss of probabilities has none."""
         return self.layer if isinstance(self.layer, tuple) else (self.layer,)
+
+    def row(self, layer: Layer, shape: tuple[int, ...]) -> dict[str, Any]:
+        """The kind and the fields of such a layer, for one input of a shape."""
+        if callable(self.fields):
+            return {"kind": self.name, **self.fields(layer, shape)}
+        return {"kind": self.name, **{field: getattr(layer, field) for field in self.fields}}
 
 
 FindRule = Callable[[Layer], LayerRule | None]  # `rules.rule_of`, or one that changes some rules.

@@ -98,6 +98,11 @@ def rule_of(layer: object) -> LayerRule | None:
     return KINDS.get(kind_of(layer))
 
 
+def rule_named(name: str) -> LayerRule | None:
+    """The rule of the layer that has a name in its rows; None if there is none."""
+    return next((rule for rule in KINDS.values() if rule.name == name), None)
+
+
 class OwnPasses(NamedTuple):
     """Backward passes of the user's own, which train in place of ours."""
 

@@ -38,7 +38,21 @@ def read(path: str) -> Archive:
     """Reads an archive."""
     with safe_open(path, "numpy") as file:
         metadata = {name: json.loads(text) for name, text in file.metadata().items()}
+        if metadata.get("format") == "jaxnets 1":
+            metadata["layers"] = _renamed(metadata["layers"])
         return Archive(metadata, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no dict)
+
+
+def _renamed(rows: list[dict]) -> list[dict]:
+    """The rows of format 1 with the names of format 2: those of the layers' own settings."""
+    names = {"window": "kernel_size", "stride": "strides", "groups": "feature_group_count"}
+    found = []
+    for row in rows:
+        if row["kind"] == "conv":
+            row = {names.get(name, name): value for name, value in row.items()}
+        branches = {part: _renamed(row[part]) for part in ("chain", "shortcut") if part in row}
+        found.append(row | branches)
+    return found
 
 
 def logits(archive: Archive, images: Images) -> np.ndarray:
@@ -98,10 +112,10 @@ def _windows(x: Images, window: Sequence[int], stride: int | Sequence[int]) -> n
 
 def _conv(x: Images, layer: dict, arrays: Arrays) -> Images:
     """out[b, i, j, k] = sum of the window at (i, j) times kernel k, plus the bias of k."""
-    kernel, groups = arrays[f"{layer['name']}.kernel"], layer["groups"]
+    kernel, groups = arrays[f"{layer['name']}.kernel"], layer["feature_group_count"]
     pads = np.broadcast_to(layer["padding"], (2, 2))  # (top, bottom), (left, right).
     x = np.pad(x, ((0, 0), *pads, (0, 0)))
-    windows = _windows(x, layer["window"], layer["stride"])
+    windows = _windows(x, layer["kernel_size"], layer["strides"])
     parts = zip(np.split(windows, groups, axis=3), np.split(kernel, groups, axis=3), strict=True)
     out = [np.tensordot(part, k, axes=((4, 5, 3), (0, 1, 2))) for part, k in parts]
     return np.concatenate(out, axis=3) + arrays.get(f"{layer['name']}.bias", np.float32(0))

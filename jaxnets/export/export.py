@@ -119,7 +119,7 @@ def content_of(trained: TrainedNetwork, kind: str) -> bytes:
         return bytes(jax.export.export(network, platforms=PLATFORMS)(images).serialize())
     network = folding.plain(trained)
     metadata = {
-        "format": "jaxnets 1",
+        "format": "jaxnets 2",
         "layers": network.layers,
         "image_shape": network.image_shape,
         "class_names": trained.class_names,
@@ -128,10 +128,12 @@ def content_of(trained: TrainedNetwork, kind: str) -> bytes:
     }
     made = archive.Archive(metadata, network.arrays)
     if kind == "safetensors":
+        folding.check_kinds(network.layers, kind, archive.LAYERS.get)
         return archive.to_bytes(made)
 
     from jaxnets.export import onnx_file
 
+    folding.check_kinds(network.layers, kind, onnx_file.node_of)
     return onnx_file.to_bytes(made)
 
 

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,26 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from jaxnets.backprop.rules import rule_named
 from jaxnets.base import files
 from jaxnets.base.display import printable, short_path
 from jaxnets.base.errors import UserError
 from jaxnets.base.files import output_path
-from jaxnets.base.language import LANGUAGES, _, speaking
+from jaxnets.base.language import LANGUAGES, Text, _, speaking
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.drawing.svg import both_themes
 from jaxnets.drawing.templates import environment
 from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
-from jaxnets.predict.folding import BRANCHES, LayerRows, PlainNetwork, folded, plain
+from jaxnets.predict.folding import (
+    BRANCHES,
+    LayerRows,
+    PlainNetwork,
+    check_kinds,
+    folded,
+    plain,
+)
 from jaxnets.predict.predict import to_predictor, usual_preparation
 from jaxnets.predict.run_data import data_of
 from jaxnets.predict.trained import TrainedNetwork, load_network
@@ -36,19 +45,6 @@ from jaxnets.runs.progress import Doing
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 
-# The layers that network.js has.
-KINDS = (
-    "normalize",
-    "flatten",
-    "dropout",
-    "dense",
-    "dense_with_ones",
-    "conv",
-    "residual",
-    "batch_norm",
-)
-KINDS += ("layer_norm", "local_response_norm", "max_pool", "average_pool", "global_average_pool")
-KINDS += ("adaptive_average_pool", "relu", "leaky_relu", "sigmoid", "softmax", "tanh", "gelu")
 IMAGE = SIDE, SIDE, 1  # Of those with which the page trains.
 MAX_SIDE = 96  # Pixels: the layers of larger images could not be read.
 MAX_CLASSES = 100  # More bars and buttons could not be read.
@@ -56,6 +52,18 @@ MAX_PARAMS = 4_000_000  # A phone has to compute with them: `cnn` has 3,230,538 
 MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
 LARGEST_FLOAT16 = 65_504
 LITTLE_ENDIAN = {"float16": "<f2", "float32": "<f4"}
+
+RESIDUAL = "residual"  # The page shows its layers, between two of its own.
+
+
+def _kinds() -> frozenset[str]:
+    """The kinds of layers in the page's table, KINDS of network.js."""
+    program = (resources.files("jaxnets.page") / "assets" / "network.js").read_text("utf-8")
+    table = program.partition("const KINDS = {\n")[2].partition("\n};")[0]
+    return frozenset(re.findall(r"^  (\w+): ", table, re.MULTILINE)) | {RESIDUAL}
+
+
+KINDS = _kinds()
 
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -254,6 +262,8 @@ def _to_text(content: bytes) -> str:
 def run_script(trained: TrainedNetwork) -> str:
     """The program run.js, which only defines RUN: the layers, the names, the weights in base64.
 
+    It defines OWN_KINDS too, if rules of the user's own bring the JavaScript pairs of their layers.
+
     Raises:
       UserError: The page cannot show this network.
     """
@@ -261,7 +271,21 @@ def run_script(trained: TrainedNetwork) -> str:
     dtype = _dtype_of(weights)
     packed = _to_text(weights.astype(LITTLE_ENDIAN[dtype]).tobytes())
     more = {"loss": trained.config.loss, "layers": layers, "dtype": dtype, "weights": packed}
-    return facts_script(trained, **more, repository=_repository())
+    program = facts_script(trained, **more, repository=_repository())
+    own = [f"{json.dumps(kind)}: {_own_pair(kind)}" for kind in sorted(_kinds_of(layers) - KINDS)]
+    return f"{program}const OWN_KINDS = {{ {', '.join(own)} }};\n" if own else program
+
+
+def _kinds_of(rows: LayerRows) -> set[str]:
+    """The kinds of the layers, those of residual blocks too."""
+    inner = [_kinds_of(row[part]) for row in rows for part in BRANCHES if part in row]
+    return {row["kind"] for row in rows}.union(*inner)
+
+
+def _own_pair(kind: str) -> str:
+    """The JavaScript pair that the rule of a layer of the user's own brings; "" if it has none."""
+    rule = rule_named(kind)
+    return rule.javascript if rule else ""
 
 
 def facts_script(trained: TrainedNetwork, **more: Any) -> str:
@@ -298,7 +322,8 @@ def _layers_and_weights(trained: TrainedNetwork) -> tuple[LayerRows, np.ndarray]
             "expected a run with at most {} classes, got {}", MAX_CLASSES, f"{len(names):,}"
         )
     network = plain(trained, as_taught=True)
-    layers = _with_shapes(network.layers, network.arrays, config.model)
+    check_kinds(network.layers, Text("the page"), lambda kind: kind in KINDS or _own_pair(kind))
+    layers = _with_shapes(network.layers, network.arrays)
     weights = _weights(network)
     if weights.size > MAX_PARAMS:
         raise UserError(
@@ -319,14 +344,12 @@ def _repository() -> str | None:
     return dict(url.split(", ", 1) for url in urls).get("Repository")
 
 
-def _with_shapes(rows: LayerRows, arrays: dict[str, np.ndarray], model: str) -> LayerRows:
+def _with_shapes(rows: LayerRows, arrays: dict[str, np.ndarray]) -> LayerRows:
     """The layers' rows with the shapes of their arrays, in the order of the weights."""
     found = []
     for row in rows:
-        if row["kind"] not in KINDS:
-            raise UserError("the page cannot show {}: it has no layer {}", model, row["kind"])
-        if row["kind"] == "residual":
-            branches = {part: _with_shapes(row[part], arrays, model) for part in BRANCHES}
+        if row["kind"] == RESIDUAL:
+            branches = {part: _with_shapes(row[part], arrays) for part in BRANCHES}
             row = row | branches
         elif path := row.get("name"):
             own = {name: x for name, x in arrays.items() if name.rpartition(".")[0] == path}

@@ -8,23 +8,19 @@ The names and the layout of the arrays are Flax's: a kernel is [height, width, i
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from jaxnets.backprop.rules import rule_of
-from jaxnets.backprop.windows import window_pads
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import Text
-from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
-from jaxnets.models.batch_norm import BatchNorm, fold
-from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, layer_name
-from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
-from jaxnets.models.mlp import DenseWithOnes
-from jaxnets.models.residual import Residual
+from jaxnets.models.batch_norm import fold
+from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, layer_name
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.crops import window_size
 
@@ -32,38 +28,16 @@ LayerRows = list[dict[str, Any]]
 Shape = tuple[int, ...]  # Of one picture or row of numbers: (H, W, C) or (D,).
 
 BRANCHES = ("chain", "shortcut")  # Of a residual layer.
-# Each layer's kind, and its fields in a row.
-KINDS: dict[object, tuple[str, ...]] = {
-    nn.Conv: ("conv",),
-    nn.Dense: ("dense",),
-    DenseWithOnes: ("dense_with_ones",),
-    nn.Dropout: ("dropout", "rate"),
-    BatchNorm: ("batch_norm", "epsilon"),
-    nn.LayerNorm: ("layer_norm", "epsilon"),
-    Residual: ("residual",),
-    MaxPool: ("max_pool", "window", "stride"),
-    AveragePool: ("average_pool", "window", "stride"),
-    AdaptiveAveragePool: ("adaptive_average_pool", "size"),
-    LocalResponseNorm: ("local_response_norm", "k", "n", "alpha", "beta"),
-    Enlarge: ("enlarge", "size"),
-    Normalize: ("normalize", "mean", "std"),
-    LeakyReLU: ("leaky_relu", "slope"),
-    flatten: ("flatten",),
-    global_average_pool: ("global_average_pool",),
-    nn.relu: ("relu",),
-    nn.sigmoid: ("sigmoid",),
-    nn.softmax: ("softmax",),
-    nn.tanh: ("tanh",),
-    nn.gelu: ("gelu",),
-}
+ALL = Text("safetensors, onnx and the page")
 
 
 class PlainNetwork(NamedTuple):
     """A network as a program without Flax can run it."""
 
     image_shape: Shape  # (H, W, C) of the pictures, or (D,) of the rows.
-    # One row a layer: its kind, its numbers, and `shape`, its output's for one picture. A residual
-    # layer has the rows of its `chain` and of its `shortcut`, of which the identity has none.
+    # One row a layer, in the words of `networks/rows.py`: its kind, its name, the fields that its
+    # rule names, and `shape`, its output's for one picture. A residual layer has the rows of its
+    # `chain` and of its `shortcut`, of which the identity has none.
     layers: LayerRows
     arrays: dict[str, np.ndarray]  # By path, as "conv1.kernel"; float32.
 
@@ -107,7 +81,7 @@ def _rows(
         own: Any = params.get(name, {})
         if name:
             row["name"] = f"{path}{name}"
-        found = dict(own)
+        found: Any = flatten_dict(own, sep=".")
         if row["kind"] == "residual":
             found, branches = {}, chains_of(layer)
             for part in BRANCHES:  # Without a shortcut it is the identity, which has no layers.
@@ -129,41 +103,42 @@ def _rows(
 
 
 def describe(layer: Layer, shape: Shape) -> dict[str, Any]:
-    """A layer's kind and numbers, for an input of this shape.
+    """A layer's row: its kind, and the fields that its rule names, for an input of this shape.
 
     Raises:
       UserError: No row describes this layer.
     """
-    if layer is nn.leaky_relu:
-        layer = LeakyReLU()
-    # A subclass of a layer may compute something else.
-    kind, *fields = KINDS.get(kind_of(layer), [""])
-    if kind == "dense" and len(shape) > 1:
-        raise _not_described(
-            layer, Text("it works at each place of a picture, as nn.Conv(K, (1, 1))")
-        )
-    if not kind:
-        raise _not_described(layer, Text("it is no layer of Flax or jaxnets that they know"))
-    row = {"kind": kind, **{field: getattr(layer, field) for field in fields}}
-    rule = rule_of(layer)
+    rule = rule_of(layer)  # A subclass has none of its parent's: it may compute something else.
+    if rule is None or not rule.name:
+        reason = Text("it has no rule") if rule is None else Text("its rule has no name")
+        raise _not_held(ALL, layer_name(layer), reason)
     try:
-        static = rule.static(layer) if rule else {}  # It refuses settings that have no rule.
-        if isinstance(layer, nn.Conv):
-            window = np.ravel(layer.kernel_size).tolist()
-            pads = window_pads(shape[:2], window, static["strides"], static["padding"])
-            if np.min(pads) < 0:
-                raise ValueError("its padding is negative")
-            row |= {"window": window, "stride": static["strides"], "padding": pads}
-            row["groups"] = static["groups"]
+        rule.static(layer)  # It refuses settings for which nothing is derived.
+        return rule.row(layer, shape)
     except ValueError as error:
-        raise _not_described(layer, error) from None
-    return row
+        raise _not_held(ALL, layer_name(layer), error) from None
 
 
-def _not_described(layer: Any, reason: object) -> UserError:
+def check_kinds(rows: LayerRows, tool: object, takes: Callable[[str], object]) -> None:
+    """Raises UserError for a layer that a tool does not take.
+
+    Args:
+      rows: The rows of `plain`.
+      tool: What the message calls it.
+      takes: Whether it has a layer of this kind.
+    """
+    for row in rows:
+        if not takes(row["kind"]):
+            name = row.get("name", row["kind"])
+            raise _not_held(tool, name, Text("it has no layer {}", row["kind"]))
+        for part in BRANCHES:
+            check_kinds(row.get(part, []), tool, takes)
+
+
+def _not_held(tool: object, name: str, reason: object) -> UserError:
     return UserError(
-        "safetensors, onnx and the page cannot hold {}: {}; a StableHLO file can: jaxnets "
-        "export RUN --format=stablehlo",
-        layer_name(layer),
+        "{} cannot hold {}: {}; a StableHLO file can: jaxnets export RUN --format=stablehlo",
+        tool,
+        name,
         reason,
     )

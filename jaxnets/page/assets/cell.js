@@ -33,9 +33,10 @@ function renderCell() {
   document.body.classList.add("with-cell");
   const value = (view === "p" ? share : digits)(found.value);
   byId("cell-title").textContent = say("cellTitle", { layer: layerTitle(n), symbol: found.symbol, value });
-  byId("cell-formula").replaceChildren(...formulaNodes(found.formula));
+  byId("cell-formula").replaceChildren(...formulaNodes(found.formula ?? ""));
   byId("cell-sum").replaceChildren(found.terms ? termsTable(found) : linesTable(found.lines));
-  const link = byId("cell-link"), place = derivation(found.anchor);
+  const link = byId("cell-link"), place = found.anchor && derivation(found.anchor);
+  link.hidden = !place;
   link.textContent = say(RUN.repository ? "derivation" : "derivationIn", { place });
   if (RUN.repository) link.href = `${RUN.repository}/blob/main/${place}`;
   renderCheck(found);

@@ -67,7 +67,7 @@ function largestAt(values) {
 // ---- Layers: forward(layer, x) → {y, cache};  backward(layer, x, y, cache, dy) → {dx, ...} ----
 // Beside dx stand the gradients of the layer's arrays by their names. A layer that chooses among numbers
 // has held(x, y, cache, layer), too: its output at x with the choices of the pass that gave y and the
-// cache. It has no kinks.
+// cache. It has no kinks. page/build.py reads the names in KINDS: one to a line.
 
 /** What a ReLU, or a leaky one, multiplies a gradient with: at their kinks 0, and 1. */
 const maskAt = ({ kind, slope }, x) => (kind === "relu" ? Number(x > 0) : x >= 0 ? 1 : slope);
@@ -125,6 +125,8 @@ const KINDS = {
   },
 };
 
+if (typeof OWN_KINDS === "object") Object.assign(KINDS, OWN_KINDS); // Of run.js: the user's own layers.
+
 /** The number of x from which a normalized one comes. */
 function colourOf({ inShape }, n) {
   return inShape[2] === 1 ? Math.floor(n / 3) : n;
@@ -165,9 +167,9 @@ function denseBackward(layer, x, z, cache, dz) {
  * What the loops of a convolution need: x with its padding's zeros, its rows' length in numbers, the
  * window, the steps, and how many input and output channels a group has.
  */
-function convolutionSizes({ inShape, outShape, shapes, padding, stride, groups }, x) {
+function convolutionSizes({ inShape, outShape, shapes, padding, strides, feature_group_count: groups }, x) {
   const [height, width, channels] = inShape, [rows, columns, outputs] = outShape, [[top, bottom], [left, right]] = padding;
-  const [tall, wide, inputs] = shapes.kernel, [down, across] = stride, row = (left + width + right) * channels;
+  const [tall, wide, inputs] = shapes.kernel, [down, across] = strides, row = (left + width + right) * channels;
   const inside = (y) => (top + y) * row + left * channels; // Where row y of x begins.
   let padded = x;
   if (top || bottom || left || right) {

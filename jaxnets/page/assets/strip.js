@@ -11,7 +11,8 @@ function layerTitle(n) {
   if (n < 0) return say("layer_input");
   if (!layer) return say("layer_loss");
   const [rows, columns] = layer.shapes?.kernel ?? [];
-  const title = say(`layer_${layer.kind}`, { ...layer, rows, columns });
+  const key = `layer_${layer.kind}`, own = [layer.name, layer.kind].filter(Boolean).join(": ");
+  const title = key in TEXTS.en ? say(key, { ...layer, rows, columns }) : own;
   return layer.branch === "shortcut" && !layer.name ? say("inShortcut", { title }) : title;
 }
 
@@ -39,7 +40,7 @@ function viewsOf(n) {
   if (layer.scale) {
     const { scale, bias } = layer.shapes, learns = (name) => !layer.fixed?.includes(name);
     if (learns("scale")) views.push(["scale", scale, () => now().scale], ["dscale", scale, gradient("scale"), true]);
-    if (learns("bias")) views.push(["dshift", bias, gradient("bias"), true]);
+    if (bias && learns("bias")) views.push(["dshift", bias, gradient("bias"), true]);
   }
   if (kind === "relu" || kind === "leaky_relu") {
     views.push(["mask", layer.outShape, () => state.back && state.pass.values[layer.sources[0]].map((x) => maskAt(layer, x)), true]);
@@ -119,7 +120,7 @@ function buildCard(n) {
       forwardTitle.textContent = say("forward");
       backwardTitle.textContent = say("backward");
       const hasBias = layer?.bias || kind === "dense_with_ones";
-      const forwardFormula = formulas.y ?? formulas.p ?? formulas.x;
+      const forwardFormula = formulas.y ?? formulas.p ?? formulas.x ?? "";
       const backwardFormulas = ["dz", "dW", "db", "dscale", "dshift", "dx"].filter((view) => formulas[view] && (view !== "db" || hasBias));
       forwardText.replaceChildren(...formulaNodes(layer?.kernel && !hasBias ? forwardFormula.replaceAll(/ \+ b(\[k\])?/g, "") : forwardFormula));
       backwardText.replaceChildren(...backwardFormulas.map((view) => element("p", {}, ...formulaNodes(formulas[view]))));

@@ -7,19 +7,6 @@
 
 const NETWORK = "lecture-network.md", LOSSES = "losses.md", NORMS = "norms-dropout.md";
 const CONVOLUTION = "convolution.md", POOLING = "pooling.md", OTHERS = "activations.md";
-const ANCHORS = {
-  flatten: `${POOLING}#flatten`, dropout: `${NORMS}#dropout`, relu: `${NETWORK}#relu`,
-  sigmoid: `${OTHERS}#sigmoid`, softmax: `${LOSSES}#softmax`, dense: `${NETWORK}#dense-layer`,
-  dense_with_ones: `${NETWORK}#the-slides-bias-a-column-of-ones`, conv: `${CONVOLUTION}#convolution`,
-  max_pool: `${POOLING}#max-pooling`, cross_entropy: `${LOSSES}#cross-entropy`,
-  mse: `${LOSSES}#squared-errors`, half_mse: `${LOSSES}#squared-errors`,
-  leaky_relu: `${OTHERS}#leaky-relu`, tanh: `${OTHERS}#tanh`, gelu: `${OTHERS}#gelu`,
-  average_pool: `${POOLING}#average-pooling`, global_average_pool: `${POOLING}#global-average-pooling`,
-  adaptive_average_pool: `${POOLING}#adaptive-average-pooling`, batch_norm: `${NORMS}#batch-normalization`,
-  layer_norm: `${NORMS}#layer-normalization`, local_response_norm: `${NORMS}#local-response-normalization`,
-  normalize: `${NETWORK}#notation`,
-  fork: "residual.py", add: "residual.py", // Derived in the docstring of jaxnets/backprop/residual.py.
-};
 // The headings of these pages in Chinese.
 const CHINESE_ANCHORS = {
   "notation": "记号", "relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax",
@@ -32,57 +19,163 @@ const CHINESE_ANCHORS = {
   "gelu": "gelu",
 };
 
-/** The formulas of a layer's views, in the lecture's symbols. */
-const FORMULAS = {
+/**
+ * How a layer's numbers are explained, and a loss': the derivation, the formulas of its views in the lecture's
+ * symbols, and a function that gives the sum behind a number. A layer without an entry has none of them.
+ */
+const EXPLANATIONS = {
   dense: {
-    y: "z = X W + b:   z[k] = Σ_{d} X[d] · W[d, k] + b[k]",
-    dW: "dW = Xᵀ dz:   dW[d, k] = X[d] · dz[k]",
-    db: "db[k] = dz[k]",
-    dx: "dX = dz Wᵀ:   dX[d] = Σ_{k} dz[k] · W[d, k]",
+    anchor: `${NETWORK}#dense-layer`,
+    formulas: {
+      y: "z = X W + b:   z[k] = Σ_{d} X[d] · W[d, k] + b[k]",
+      dW: "dW = Xᵀ dz:   dW[d, k] = X[d] · dz[k]",
+      db: "db[k] = dz[k]",
+      dx: "dX = dz Wᵀ:   dX[d] = Σ_{k} dz[k] · W[d, k]",
+    },
+    explain: explainDense,
   },
-  relu: { y: "y = max(x, 0)", dx: "dx = dy · 1[x > 0]" },
-  leaky_relu: { y: "y = max(x, 0) + s · min(x, 0)", dx: "dx = dy · (1[x ≥ 0] + s · 1[x < 0])" },
-  sigmoid: { y: "y = 1 / (1 + e^{−x})", dx: "dx = dy · y · (1 − y)" },
-  tanh: { y: "y = (e^{x} − e^{−x}) / (e^{x} + e^{−x})", dx: "dx = dy · (1 − y^{2})" },
-  gelu: {
-    y: "y = x · (1 + t) / 2,   t = tanh(√(2/π) · (x + 0.044715 x^{3}))",
-    dx: "dx = dy · ((1 + t) / 2 + x · (1 − t^{2}) · √(2/π) · (1 + 0.134145 x^{2}) / 2)",
+  dense_with_ones: {
+    anchor: `${NETWORK}#the-slides-bias-a-column-of-ones`,
+    explain: explainDense,
   },
-  softmax: { y: "p[i] = e^{x[i]} / Σ_{j} e^{x[j]}", dx: "dx[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])" },
+  conv: {
+    anchor: `${CONVOLUTION}#convolution`,
+    explain: explainConvolution,
+  },
   max_pool: {
-    y: "y[i, j, c] = max_{a, a′} X[s·i + a, s·j + a′, c]",
-    dx: "dX[u, v, c] = Σ_{i, j} dy[i, j, c] · 1[X[u, v, c] = max]",
+    anchor: `${POOLING}#max-pooling`,
+    formulas: {
+      y: "y[i, j, c] = max_{a, a′} X[s·i + a, s·j + a′, c]",
+      dx: "dX[u, v, c] = Σ_{i, j} dy[i, j, c] · 1[X[u, v, c] = max]",
+    },
+    explain: explainPool,
   },
   average_pool: {
-    y: "y[i, j, c] = 1/n Σ_{a, a′} X[s·i + a, s·j + a′, c]", dx: "dX[u, v, c] = 1/n Σ_{i, j} dy[i, j, c]",
+    anchor: `${POOLING}#average-pooling`,
+    formulas: {
+      y: "y[i, j, c] = 1/n Σ_{a, a′} X[s·i + a, s·j + a′, c]", dx: "dX[u, v, c] = 1/n Σ_{i, j} dy[i, j, c]",
+    },
+    explain: explainAverage,
   },
-  global_average_pool: { y: "y[c] = 1/n Σ_{i, j} X[i, j, c]", dx: "dX[i, j, c] = dy[c] / n" },
-  adaptive_average_pool: { y: "y[i, j, c] = 1/n Σ_{u, v} X[u, v, c]", dx: "dX[u, v, c] = Σ_{i, j} dy[i, j, c] / n" },
-  batch_norm: {
-    y: "y = γ · x̂ + β,   x̂ = (x − μ) / √(v + ε)", dscale: "dγ = Σ dy · x̂", dshift: "dβ = Σ dy", dx: "dx = dy · γ / √(v + ε)",
+  adaptive_average_pool: {
+    anchor: `${POOLING}#adaptive-average-pooling`,
+    formulas: { y: "y[i, j, c] = 1/n Σ_{u, v} X[u, v, c]", dx: "dX[u, v, c] = Σ_{i, j} dy[i, j, c] / n" },
+    explain: explainAverage,
   },
-  layer_norm: {
-    y: "y[c] = γ[c] · x̂[c] + β[c],   x̂ = r · (x − mean x),   r = 1 / √(var x + ε)",
-    dscale: "dγ[c] = Σ dy[c] · x̂[c]", dshift: "dβ[c] = Σ dy[c]",
-    dx: "dx = r · (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)),   dx̂ = γ · dy",
+  global_average_pool: {
+    anchor: `${POOLING}#global-average-pooling`,
+    formulas: { y: "y[c] = 1/n Σ_{i, j} X[i, j, c]", dx: "dX[i, j, c] = dy[c] / n" },
+    explain: explainAverage,
+  },
+  relu: {
+    anchor: `${NETWORK}#relu`,
+    formulas: { y: "y = max(x, 0)", dx: "dx = dy · 1[x > 0]" },
+    explain: explainMasked,
+  },
+  leaky_relu: {
+    anchor: `${OTHERS}#leaky-relu`,
+    formulas: { y: "y = max(x, 0) + s · min(x, 0)", dx: "dx = dy · (1[x ≥ 0] + s · 1[x < 0])" },
+    explain: explainMasked,
+  },
+  sigmoid: {
+    anchor: `${OTHERS}#sigmoid`,
+    formulas: { y: "y = 1 / (1 + e^{−x})", dx: "dx = dy · y · (1 − y)" },
+    explain: elementwise(() => [], (x, y) => [["y", y], ["1 − y", 1 - y]]),
+  },
+  tanh: {
+    anchor: `${OTHERS}#tanh`,
+    formulas: { y: "y = (e^{x} − e^{−x}) / (e^{x} + e^{−x})", dx: "dx = dy · (1 − y^{2})" },
+    explain: elementwise(() => [], (x, y) => [["1 − y^{2}", 1 - y * y]]),
+  },
+  gelu: {
+    anchor: `${OTHERS}#gelu`,
+    formulas: {
+      y: "y = x · (1 + t) / 2,   t = tanh(√(2/π) · (x + 0.044715 x^{3}))",
+      dx: "dx = dy · ((1 + t) / 2 + x · (1 − t^{2}) · √(2/π) · (1 + 0.134145 x^{2}) / 2)",
+    },
+    explain: elementwise((x) => [["t", geluTanh(x)]], (x) => [["∂y / ∂x", geluSlope(x)]]),
+  },
+  softmax: {
+    anchor: `${LOSSES}#softmax`,
+    formulas: { y: "p[i] = e^{x[i]} / Σ_{j} e^{x[j]}", dx: "dx[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])" },
+    explain: elementwise(() => [], (x, y) => [["p", y]]),
   },
   local_response_norm: {
-    y: "y[c] = x[c] · s[c]^{−β},   s[c] = k + α Σ x^{2}", dx: "dx[c] = dy[c] · s[c]^{−β} − 2αβ · x[c] · Σ dy · y / s",
+    anchor: `${NORMS}#local-response-normalization`,
+    formulas: {
+      y: "y[c] = x[c] · s[c]^{−β},   s[c] = k + α Σ x^{2}", dx: "dx[c] = dy[c] · s[c]^{−β} − 2αβ · x[c] · Σ dy · y / s",
+    },
+    explain: elementwise((x, n, s) => [["s", s[n]]], (x, y, n, s) => [["x", x], ["s", s[n]]]),
   },
-  flatten: { y: "y = x", dx: "dx = dy" },
-  normalize: { y: "y[i, j, c] = (X[i, j, c] − μ[c]) / σ[c]", dx: "dX[i, j, c] = dy[i, j, c] / σ[c]" },
-  dropout: { y: "y = x", dx: "dx = dy" },
-  cross_entropy: { p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}", dz: "L = −Σ_{k} y[k] · log p[k]:   dz = p − y" },
+  batch_norm: {
+    anchor: `${NORMS}#batch-normalization`,
+    formulas: {
+      y: "y = γ · x̂ + β,   x̂ = (x − μ) / √(v + ε)", dscale: "dγ = Σ dy · x̂", dshift: "dβ = Σ dy", dx: "dx = dy · γ / √(v + ε)",
+    },
+    explain: explainNorm,
+  },
+  layer_norm: {
+    anchor: `${NORMS}#layer-normalization`,
+    formulas: {
+      y: "y[c] = γ[c] · x̂[c] + β[c],   x̂ = r · (x − mean x),   r = 1 / √(var x + ε)",
+      dscale: "dγ[c] = Σ dy[c] · x̂[c]", dshift: "dβ[c] = Σ dy[c]",
+      dx: "dx = r · (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)),   dx̂ = γ · dy",
+    },
+    explain: explainNorm,
+  },
+  flatten: {
+    anchor: `${POOLING}#flatten`,
+    formulas: { y: "y = x", dx: "dx = dy" },
+    explain: explainSame,
+  },
+  dropout: {
+    anchor: `${NORMS}#dropout`,
+    formulas: { y: "y = x", dx: "dx = dy" },
+    explain: explainSame,
+  },
+  normalize: {
+    anchor: `${NETWORK}#notation`,
+    formulas: { y: "y[i, j, c] = (X[i, j, c] − μ[c]) / σ[c]", dx: "dX[i, j, c] = dy[i, j, c] / σ[c]" },
+    explain: explainNormalize,
+  },
+  fork: {
+    anchor: "residual.py", // Derived in the docstring of jaxnets/backprop/residual.py.
+    explain: explainFork,
+  },
+  add: {
+    anchor: "residual.py",
+    explain: ({ layer, x, other, y }, view, n) => ({
+      symbol: named("y", layer.outShape, n), value: y[n],
+      lines: [[say("chain"), x[n]], [say("shortcut"), other[n]]],
+    }),
+  },
+  cross_entropy: {
+    anchor: `${LOSSES}#cross-entropy`,
+    formulas: { p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}", dz: "L = −Σ_{k} y[k] · log p[k]:   dz = p − y" },
+  },
   mse: {
-    p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}",
-    dz: "dp = 2/K · (p − y),   dz[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])",
+    anchor: `${LOSSES}#squared-errors`,
+    formulas: {
+      p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}",
+      dz: "dp = 2/K · (p − y),   dz[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])",
+    },
   },
   half_mse: {
-    p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}",
-    dz: "dp = p − y,   dz[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])",
+    anchor: `${LOSSES}#squared-errors`,
+    formulas: {
+      p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}",
+      dz: "dp = p − y,   dz[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])",
+    },
   },
-  input: { x: "X = g / 255", dx: "dX = ∂L / ∂X" },
+  input: {
+    formulas: { x: "X = g / 255", dx: "dX = ∂L / ∂X" },
+  },
 };
+
+/** The explanations of a kind of layer; those of the user's own may stand beside its pair. */
+function explanationsOf(kind) {
+  return EXPLANATIONS[kind] ?? { formulas: {}, explain: explainOther, ...KINDS[kind] };
+}
 
 /** The formulas of a layer, or of a loss; those of some layers hold their sizes. */
 function formulasOf(layer) {
@@ -91,17 +184,17 @@ function formulasOf(layer) {
   if (kind === "dense_with_ones") {
     const last = shapes.kernel[0] - 1;
     return {
-      ...FORMULAS.dense,
+      ...EXPLANATIONS.dense.formulas,
       y: `z = [X 1] W:   z[k] = Σ_{d} X[d] · W[d, k] + 1 · W[${last}, k]`,
       db: `dW[${last}, k] = 1 · dz[k]`,
     };
   }
   if (kind === "fork") return { y: `y = F(X) + ${identity ? "X" : "S(X)"}`, dx: `dX = dX_{F} + ${identity ? "dy" : "dX_{S}"}` };
   if (kind === "add") return { y: `y = F + ${identity ? "X" : "S"}`, dx: identity ? "dF = dy" : "dF = dS = dy" };
-  return FORMULAS[kind];
+  return explanationsOf(kind).formulas;
 }
 
-function convolutionFormulas({ stride: [down, across], padding: [[top], [left]], groups, shapes: { kernel } }) {
+function convolutionFormulas({ strides: [down, across], padding: [[top], [left]], feature_group_count: groups, shapes: { kernel } }) {
   const times = (step, index) => (step === 1 ? index : `${step}${index}`), plus = (pad, sign) => (pad ? ` ${sign} ${pad}` : "");
   const inputs = kernel[2], each = kernel[3] / groups, channel = groups === 1 ? "c" : `${inputs}⌊k/${each}⌋ + c`;
   const row = `${times(down, "i")} + a${plus(top, "−")}`, column = `${times(across, "j")} + a′${plus(left, "−")}`;
@@ -148,12 +241,12 @@ function explain(state, n, view, index) {
   if (!layer) return explainLoss(state, view, index);
   const { kind, sources } = layer, [x, other] = sources.map((source) => pass.values[source]), y = pass.values[n + 1];
   const scene = { n, network, layer, x, other, y, dy: back?.d[n + 1], dx: back?.inputs[n], gradient: back?.gradients[n], cache: pass.caches[n], back };
-  const found = WEIGHTS[view] ? explainWeight(scene, view, index) : EXPLAIN[kind](scene, view, index), formulas = formulasOf(layer);
+  const found = WEIGHTS[view] ? explainWeight(scene, view, index) : explanationsOf(kind).explain(scene, view, index), formulas = formulasOf(layer);
   const array = { dW: "kernel", db: layer.bias ? "bias" : "kernel", dx: "value", dscale: "scale", dshift: "bias" }[view];
   const moved = view === "db" && !layer.bias ? layer.kernel.length - layer.outShape[0] + index : index;
   return {
     formula: formulas[view] ?? formulas.dx,
-    anchor: ANCHORS[kind],
+    anchor: explanationsOf(kind).anchor,
     check: array && back ? { n, array, index: moved } : null,
     ...found,
   };
@@ -176,7 +269,7 @@ function explainPicture(state, view, index) {
   if (view === "dx") return explain(state, firstLayer(state.network), "dx", index);
   const value = state.pass.values[0][index];
   return {
-    symbol: named("X", state.network.imageShape, index), value, formula: FORMULAS.input.x, anchor: `${NETWORK}#notation`,
+    symbol: named("X", state.network.imageShape, index), value, formula: EXPLANATIONS.input.formulas.x, anchor: `${NETWORK}#notation`,
     lines: [["g", Math.round(255 * value)]], check: null,
   };
 }
@@ -202,32 +295,11 @@ function elementwise(linesOfY, linesOfDx) {
     : { symbol: named("dX", layer.inShape, n), value: dx[n], lines: [[layer.kind === "softmax" ? "dp" : "dy", dy[n]], ...linesOfDx(x[n], y[n], n, cache, layer)] };
 }
 
-const EXPLAIN = {
-  dense: explainDense,
-  dense_with_ones: explainDense,
-  conv: explainConvolution,
-  max_pool: explainPool,
-  average_pool: explainAverage,
-  adaptive_average_pool: explainAverage,
-  global_average_pool: explainAverage,
-  relu: explainMasked,
-  leaky_relu: explainMasked,
-  sigmoid: elementwise(() => [], (x, y) => [["y", y], ["1 − y", 1 - y]]),
-  tanh: elementwise(() => [], (x, y) => [["1 − y^{2}", 1 - y * y]]),
-  gelu: elementwise((x) => [["t", geluTanh(x)]], (x) => [["∂y / ∂x", geluSlope(x)]]),
-  softmax: elementwise(() => [], (x, y) => [["p", y]]),
-  local_response_norm: elementwise((x, n, s) => [["s", s[n]]], (x, y, n, s) => [["x", x], ["s", s[n]]]),
-  batch_norm: explainNorm,
-  layer_norm: explainNorm,
-  flatten: explainSame,
-  dropout: explainSame,
-  normalize: explainNormalize,
-  fork: explainFork,
-  add: ({ layer, x, other, y }, view, n) => ({
-    symbol: named("y", layer.outShape, n), value: y[n],
-    lines: [[say("chain"), x[n]], [say("shortcut"), other[n]]],
-  }),
-};
+/** A number of a layer that has no explanation. */
+function explainOther({ layer, y, dx }, view, index) {
+  if (view === "y") return { symbol: named("y", layer.outShape, index), value: y[index], lines: [] };
+  return { symbol: named("dX", layer.inShape, index), value: dx[index], lines: [] };
+}
 
 /** The gradients from both branches. */
 function explainFork({ n, layer, network, dx, back }, view, index) {
@@ -305,9 +377,9 @@ function explainDense({ layer, x, y, dy, dx, gradient }, view, index) {
 }
 
 function explainConvolution({ layer, x, y, dy, dx, gradient }, view, index) {
-  const { inShape, outShape, groups } = layer, [height, width, channels] = inShape, [rows, columns, outputs] = outShape;
+  const { inShape, outShape, feature_group_count: groups } = layer, [height, width, channels] = inShape, [rows, columns, outputs] = outShape;
   const [tall, wide, inputs] = layer.shapes.kernel, W = layer.kernel, terms = [];
-  const [down, across] = layer.stride, [[top], [left]] = layer.padding;
+  const [down, across] = layer.strides, [[top], [left]] = layer.padding;
   const weight = (a, b, c, k) => ((a * wide + b) * inputs + c) * outputs + k;
   const of = (...at) => (channels === 1 ? at.filter((_, n) => n !== 2) : at).join(", ");
   const firstOf = (k) => Math.floor((k * groups) / outputs) * inputs; // The first channel that output k sees.
@@ -366,7 +438,8 @@ function explainPool({ layer, x, y, dy, dx, cache: winners }, view, index) {
 
 function explainLoss({ network, pass, back, label, classNames }, view, index) {
   const shape = [pass.p.length], logits = pass.values[network.layers.length], { p } = pass;
-  const common = { formula: FORMULAS[network.loss][view], anchor: view === "p" ? ANCHORS.softmax : ANCHORS[network.loss], check: null };
+  const { anchor, formulas } = EXPLANATIONS[network.loss];
+  const common = { formula: formulas[view], anchor: view === "p" ? EXPLANATIONS.softmax.anchor : anchor, check: null };
   if (view === "p") {
     const sum = logits.reduce((total, z) => total + Math.exp(z), 0);
     const lines = [[named("z", shape, index), logits[index]], ["e^{z}", Math.exp(logits[index])], ["Σ e^{z}", sum]];

@@ -49,6 +49,8 @@ function randomNumbers(seed) {
   };
 }
 
+const FIRST = { kernel: 0, bias: 0, scale: 1 };
+
 /** The network with new weights: kernels from N(0, 2 / inputs), He's; biases 0, γ 1. */
 function fresh(network, seed) {
   const random = randomNumbers(seed);
@@ -56,7 +58,8 @@ function fresh(network, seed) {
   const layers = network.layers.map((layer) => {
     const drawn = {};
     for (const [name, sizes] of Object.entries(layer.shapes ?? {})) {
-      drawn[name] = new Float64Array(product(sizes)).fill(name === "scale" ? 1 : 0);
+      if (!(name in FIRST)) continue; // A layer of the user's own keeps its numbers.
+      drawn[name] = new Float64Array(product(sizes)).fill(FIRST[name]);
     }
     if (layer.kernel) {
       const outputs = layer.outShape.at(-1), inputs = layer.kernel.length / outputs;

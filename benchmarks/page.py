@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Browser
 
-from jaxnets.page.build import to_text, write_page
+from jaxnets.page.build import write_page
 
 WARM, MOVES = 40, 200  # Chromium compiles what has run often.
 # A message that is sent in a frame's callback arrives when the frame has been painted.
@@ -34,7 +34,7 @@ def main(run: str) -> None:
     """Prints the page's size, requests and median times."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         page = Path(folder) / "page.html"
-        print(to_text(write_page(run, str(page))))
+        print(write_page(run, str(page)).text())
         with Browser(Path(folder) / "profile") as browser:
             browser.resize(1280, 900)
             browser.open(page)

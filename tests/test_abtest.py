@@ -19,7 +19,7 @@ from scipy import integrate, optimize, stats
 import train
 from jaxnets.abtest import classical, log, presentation, sequential
 from jaxnets.abtest.log import UserAnswer, Users
-from jaxnets.abtest.pairs import Pairs
+from jaxnets.abtest.pairs import Pairs, PairsAnswer
 from jaxnets.abtest.trial import Plan, evaluate
 from jaxnets.base.errors import UserError
 from jaxnets.base.proportions import mcnemar, two_sided_z, wilson
@@ -42,6 +42,10 @@ def users_of(right, in_b, times=1):
         for user, b, r in rows
         for _ in range(times)
     )
+
+
+def text_of(found):
+    return presentation.TrialAnswer(found, "log").text()
 
 
 def trial_of(a, b, users, seed=0, plan=None, share_b=0.5):
@@ -309,8 +313,8 @@ def test_twice_the_answers_of_the_same_users_show_no_more():
     once, twice = (evaluate(users_of(right[0], in_b[0], n), Plan()) for n in (1, 2))
     assert (once.p, once.interval) == (twice.p, twice.interval)
     assert (once.answers, twice.answers, twice.count) == (600, 1200, 600)
-    assert "The 1,200 answers are no 1,200 trials" in presentation.to_text(twice, "log")
-    assert "trials" not in presentation.to_text(once, "log")
+    assert "The 1,200 answers are no 1,200 trials" in text_of(twice)
+    assert "trials" not in text_of(once)
 
 
 def test_the_servers_log_and_csv_are_read_alike(tmp_path, run_command):
@@ -356,7 +360,7 @@ from jaxnets.base.errors import run_main
 
 def main(arguments):
     users = log.read_users(arguments[0])
-    print(presentation.to_text(trial.evaluate(users, trial.Plan()), "log"))
+    print(presentation.TrialAnswer(trial.evaluate(users, trial.Plan()), "log").text())
     return 0
 
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -447,27 +451,27 @@ print({"fastapi", "starlette", "pydantic", "uvicorn", "jax"} & set(sys.modules))
 
 def test_a_better_model_is_named_with_interval_and_limits():
     found = trial_of(0.8, 0.95, 1000)
-    text = presentation.to_text(found, "log")
+    text = text_of(found)
     assert found.winner == "B" and found.interval is not None and found.interval[0] > 0
     low, high = (f"{round(100 * end, 2):g}" for end in found.interval)
     assert f"B is better than A, by {low} to {high} percentage points (95 %, valid at any" in text
     assert f"decided after {found.decided_at} users. You may stop." in text
     assert "too large on average" in text and "before the start, and did not look before" in text
     worse = trial_of(0.95, 0.8, 1000)
-    assert worse.winner == "A" and "A is better than B, by" in presentation.to_text(worse, "log")
+    assert worse.winner == "A" and "A is better than B, by" in text_of(worse)
 
 
 def test_no_difference_of_accuracies_is_beyond_one():
     in_b = np.arange(200) % 2 == 1
     trial = evaluate(users_of(in_b, in_b), Plan())
     assert trial.interval and trial.interval[0] > 0.9 and trial.interval[1] == trial.once[1] == 1
-    assert "to 100 percentage points" in presentation.to_text(trial, "log")
+    assert "to 100 percentage points" in text_of(trial)
 
 
 def test_what_was_decided_stays_decided():
     seeds = (trial_of(0.9, 0.95, 1000, seed) for seed in range(100))
     found = next(t for t in seeds if t.winner and t.interval and t.interval[0] <= 0)
-    at, text = found.decided_at or 0, presentation.to_text(found, "log")
+    at, text = found.decided_at or 0, text_of(found)
     low, high = found.interval_after(at) or (0, 0)
     then = f"by {round(100 * low, 2):g} to {round(100 * high, 2):g} percentage points"
     assert (
@@ -482,15 +486,15 @@ def test_too_few_users_or_wrong_answers_let_nothing_be_concluded():
         (400, 0.99, "would have 10 right and 10 wrong answers"),
     ):
         found = trial_of(accuracy, accuracy, users)
-        low = presentation.to_values(found)["sequential"]["low"]
+        low = presentation.TrialAnswer(found, "log").values()["sequential"]["low"]
         assert (found.interval, found.winner, low) == (None,) * 3
-        text = presentation.to_text(found, "log")
+        text = text_of(found)
         assert "Nothing may be concluded yet: the sequential test begins" in text and why in text
 
 
 def test_no_difference_shown_is_not_called_none():
     found = trial_of(0.9, 0.9, 2000)
-    text = presentation.to_text(found, "log")
+    text = text_of(found)
     assert found.winner is None and "No difference is shown yet" in text
     assert (
         f"by {found.needed:,} users in all, {int(found.needed or 0) - 2000:,} more than now" in text
@@ -498,14 +502,14 @@ def test_no_difference_shown_is_not_called_none():
     assert "does not mean that the models are equally good" in text
     low, high = found.interval or (0, 0)
     between = Plan(effect=(abs(low) + abs(high)) / 2)
-    assert "shown yet" in presentation.to_text(trial_of(0.9, 0.9, 2000, plan=between), "log")
-    close = presentation.to_text(trial_of(0.9, 0.9, 2000, plan=Plan(effect=0.1)), "log")
+    assert "shown yet" in text_of(trial_of(0.9, 0.9, 2000, plan=between))
+    close = text_of(trial_of(0.9, 0.9, 2000, plan=Plan(effect=0.1)))
     assert "Neither model is better by 10 percentage points or more" in close
 
 
 def test_a_split_that_is_no_chance_forbids_every_conclusion():
     found = trial_of(0.7, 0.95, 1000, share_b=0.3, plan=Plan(share_b=0.5))
-    text = presentation.to_text(found, "log")
+    text = text_of(found)
     assert found.unbalanced and found.winner is None
     assert "Conclude nothing: " in text and "better" not in text.partition("What you may not")[0]
     assert not trial_of(0.7, 0.95, 1000, share_b=0.3).unbalanced
@@ -546,11 +550,11 @@ def test_feedback_that_differs_is_said_and_forbids_every_conclusion():
     answers = [UserAnswer("AB"[n % 2], n % 5 > 0, f"{n}", "") for n in range(2000)]
     more = [UserAnswer("B", True, f"{n}", "") for n in range(1, 500, 2)]
     found = evaluate(Users.of(answers + more), Plan())
-    text = presentation.to_text(found, "log")
+    text = text_of(found)
     assert found.lopsided and found.winner is None
     assert "a user gave feedback 1 times on A and 1.25 times on B. Equal habits" in text
     silent = [UserAnswer("A", None, f"{n}", "") for n in range(0, 500, 2)]
-    values = presentation.to_values(evaluate(Users.of(answers + silent), Plan()))
+    values = presentation.TrialAnswer(evaluate(Users.of(answers + silent), Plan()), "log").values()
     (said,) = values["conclusions"]
     assert "users gave feedback on 87.5 % of A's answers and 100 % of B's" in said
     assert values["lopsided"] and values["feedback"] == {"A": 0.875, "B": 1}
@@ -562,7 +566,7 @@ def test_a_difference_that_turns_round_forbids_every_conclusion():
     right, in_b = (np.concatenate([one[0], two[0]]) for one, two in zip(first, second, strict=True))
     found = evaluate(users_of(right, in_b), Plan())
     assert found.drifts and found.winner is None
-    assert "the difference changed while users came" in presentation.to_text(found, "log")
+    assert "the difference changed while users came" in text_of(found)
 
 
 def test_users_who_saw_both_models_are_compared_with_themselves():
@@ -578,14 +582,14 @@ def test_users_who_saw_both_models_are_compared_with_themselves():
     assert found.test == "McNemar's exact test"
     assert found.p == pytest.approx(stats.binomtest(only_b, only_a + only_b).pvalue)
     np.testing.assert_array_equal(found.values, right[:, 1] * 1.0 - right[:, 0])
-    assert "7 users who saw one model alone: left out" in presentation.to_text(found, "log")
+    assert "7 users who saw one model alone: left out" in text_of(found)
 
 
 def test_models_that_always_agree_are_not_compared():
     answers = [UserAnswer(arm, n % 3 > 0, str(n), "") for n in range(200) for arm in "AB"]
     found = evaluate(Users.of(answers), Plan())
     assert found.interval is None and found.needed is None and found.p == 1
-    assert "both models were right equally often" in presentation.to_text(found, "log")
+    assert "both models were right equally often" in text_of(found)
 
 
 # The command.
@@ -702,9 +706,7 @@ def test_models_may_be_tested_on_other_pictures(runs, tiny_arrays, tmp_path, run
 
 def test_pairs_that_show_nothing_say_how_many_pictures_would():
     pairs = Pairs(("a", "b"), "mnist", 900, 20, 25, 55)
-    from jaxnets.abtest.pairs import to_text
-
-    text, needed = to_text(pairs, Plan(effect=0.01)), pairs.needed(Plan(effect=0.01))
+    text, needed = PairsAnswer(pairs, Plan(effect=0.01)).text(), pairs.needed(Plan(effect=0.01))
     assert "No difference is shown: of the 45 pictures" in text and needed is not None
     assert f"by {needed:,} pictures, {needed - 1000:,} more than here" in text
 

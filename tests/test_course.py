@@ -199,10 +199,10 @@ def test_a_checkpoint_shows_what_its_commands_print(week, tmp_path, monkeypatch)
         if name in SHEETS:
             answers = [f"{asked.name} = {asked.answer}" for asked in SHEETS[name].questions]
             file.write_text("\n".join([f'exercise = "{name}"', *answers]), "utf-8")
-            assert command.check_numbers(str(file), hint=False)[2].splitlines()[-1] == printed
+            assert command.check_numbers(str(file), hint=False).text().splitlines()[-1] == printed
         elif name in TASKS:
             file.write_text(TASKS[name].solution, "utf-8")
-            assert command.check_mine(str(file), hint=False)[2] == printed
+            assert command.check_mine(str(file), hint=False).text() == printed
         else:  # The judge's own tests hold its verdict on a right backward pass.
             assert printed == f"{EXERCISES[name].function}: passed"
 

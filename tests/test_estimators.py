@@ -164,7 +164,7 @@ def test_an_export_scales_rows(kind, of_table, tmp_path):
     folder = of_table.network_.save(tmp_path / "run")
     made = export.export(str(folder), output=str(tmp_path / f"net.{kind}"))
     assert made.image_shape == (4,) and made.difference < 1e-4 * made.largest
-    assert "rows [batch, 4] float32 -> logits [batch, 3]" in export.to_text(made)
+    assert "rows [batch, 4] float32 -> logits [batch, 3]" in made.text()
 
 
 def test_small_images_are_enlarged_for_convolutions_alone():

@@ -1,5 +1,6 @@
 """jaxnets evaluate: numbers against scikit-learn and SciPy; folders, sheets, refusals."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -122,10 +123,9 @@ def test_a_network_without_mistakes_has_no_sheet(finished_run):
     found = evaluate.evaluate(str(finished_run.folder))
     labels = found.found.labels
     sure = np.eye(CLASSES, dtype=np.float32)[labels]
-    perfect = found._replace(found=found.found._replace(probabilities=sure))
-    assert evaluate.sheet(perfect) is None and isinstance(
-        evaluate.sheet(perfect._replace(found=found.found._replace(probabilities=1 - sure))), Figure
-    )
+    perfect = dataclasses.replace(found, found=found.found._replace(probabilities=sure))
+    worst = dataclasses.replace(found, found=found.found._replace(probabilities=1 - sure))
+    assert evaluate.sheet(perfect) is None and isinstance(evaluate.sheet(worst), Figure)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from conftest import CLASSES, as_flags
 from jaxnets.base.errors import UserError
 from jaxnets.data.batches import epoch_order
 from jaxnets.experiment import Experiment
-from jaxnets.tune.lr_find import RangeTest, plot, range_test, to_text
+from jaxnets.tune.lr_find import RangeTest, Suggestion, plot, range_test
 
 LOWEST, HIGHEST, STEPS = 1e-4, 1.0, 23
 
@@ -86,7 +86,7 @@ def test_noise_moves_the_fastest_fall_little():
 def test_a_loss_that_only_rises_is_lowest_at_its_begin(tiny_preset):
     found = RangeTest(tuple(np.geomspace(0.1, 1, 30)), tuple(np.linspace(1, 3, 30)))
     assert found.steepest == found.lowest < 0.2
-    assert "falls fastest" in to_text(found, tiny_preset("softmax"))
+    assert "falls fastest" in Suggestion(found, tiny_preset("softmax")).text()
 
 
 def test_the_command_prints_a_curve_draws_and_speaks_json(run_command, tiny_folder, tmp_path):
@@ -121,5 +121,5 @@ def test_without_resvg_a_png_is_refused_before_anything_is_trained(run_command, 
 def test_an_exploded_loss_is_cut_in_the_picture(tiny_preset):
     losses = (*np.linspace(2, 1, 20).tolist(), 1e30)
     found = RangeTest(tuple(np.geomspace(0.01, 1, 21).tolist()), losses)
-    drawn = plot(found, tiny_preset("softmax")).standalone()
+    drawn = plot(Suggestion(found, tiny_preset("softmax"))).standalone()
     assert ">1.5<" in drawn and "e+" not in drawn.replace(">1e+", "")

@@ -184,7 +184,7 @@ def softmax_page(run_python, tmp_path_factory):
     outcome = run_python("train.py", *PAGE_FLAGS, f"--workdir={folder / 'run'}")
     assert outcome.status == 0, outcome
     written = build.write_page(str(folder / "run"), str(folder / "page.html"))
-    assert written["pictures"] == 1000 and "1,000 pictures" in build.to_text(written)
+    assert written.pictures == 1000 and "1,000 pictures" in written.text()
     return folder / "page.html"
 
 

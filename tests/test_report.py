@@ -675,7 +675,7 @@ def test_runs_of_one_name_are_told_apart(finished_run, tmp_path, monkeypatch):
         shutil.rmtree(tmp_path / folder / "run" / "checkpoints")
     (tmp_path / "a" / "run" / "metrics.jsonl").unlink()
     runs = [str(tmp_path / folder / "run") for folder in "ab"]
-    missing = build.write_report(runs, "report.html")["missing"]
+    missing = build.write_report(runs, "report.html").missing
     assert list(missing) == ["a/run", "b/run"]
     assert any("no epoch" in text for text in missing["a/run"])
     assert "fewer than two have predictions" in (tmp_path / "report.html").read_text()

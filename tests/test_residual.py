@@ -27,7 +27,7 @@ from jaxnets.models.residual import Residual
 from jaxnets.models.weights import describe_weights, head_of, load_weights
 from jaxnets.networks.rows import from_rows, to_rows
 from jaxnets.report.passes import passes_of
-from jaxnets.report.summary import summary, totals
+from jaxnets.report.summary import summary
 from jaxnets.runs.diagnosis import first_bad_output
 from jaxnets.training.step import autodiff_loss_and_grad
 
@@ -163,10 +163,10 @@ def test_the_passes_of_an_image_hold_autodiffs_gradients(params):
 
 
 def test_a_summary_counts_a_block_once():
-    rows = summary(network(), SHAPE)
+    found = summary(network(), SHAPE)
     count = sum(leaf.size for leaf in jax.tree.leaves(random_params(network(), SHAPE)))
-    assert totals(rows)[0] == count
-    assert [row.layer for row in rows if row.depth == 2] == [
+    assert found.totals[0] == count
+    assert [row.layer for row in found.rows if row.depth == 2] == [
         "norm1 (BatchNorm)",
         "relu",
         "Dropout 0.5",

@@ -117,7 +117,7 @@ def test_a_narrow_terminal_gets_what_differs_below(root, monkeypatch, width):
     monkeypatch.setattr(listing, "columns", lambda: width)
     settings = {"momentum": 0.9, "learning_rate": 0.123456, "augment": "crop,flip"}
     make_run(root, "mlp_functional-20260101-120000", 20, batch_size=32, **settings)
-    table = listing.to_text(listing.list_runs()).partition("\n\n")[0]
+    table = listing.list_runs().text().partition("\n\n")[0]
     assert max(map(len, table.splitlines())) <= width
     assert "learning_rate=0.123456" in table
 

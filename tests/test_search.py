@@ -174,7 +174,7 @@ def test_a_false_alarm_is_as_rare_as_it_says():
 
 def test_a_lead_within_luck_is_not_called_equality(tmp_path):
     luck = a_search(tmp_path, {4: [0.80, 0.90, 0.85], 8: [0.82, 0.86, 0.88]})
-    text = ranking.to_text(luck)
+    text = ranking.Ranking(luck).text()
     parts = [0.02, -0.04, 0.03]
     low, high = stats.ttest_1samp(parts, 0).confidence_interval(0.95)
     interval = f"95 % interval {low:+.4f} to {high:+.4f}"
@@ -182,16 +182,16 @@ def test_a_lead_within_luck_is_not_called_equality(tmp_path):
     assert "Not shown to differ from the winner: hidden=4." in text
 
     clear = a_search(tmp_path, {4: [0.80, 0.81, 0.80], 8: [0.90, 0.92, 0.91], 16: [0.5, 0.6, 0.4]})
-    text = ranking.to_text(clear)
+    text = ranking.Ranking(clear).text()
     assert "hidden=8 leads hidden=4 by 0.1067 in accuracy (95 % interval +0." in text
     assert "): significant (p = " in text
-    assert ranking.to_values(clear)["significant"] is True
+    assert ranking.Ranking(clear).values()["significant"] is True
     lines = text.splitlines()
     assert lines[1].split() == ["hidden=8", "0.9100", "±", "0.0100", "0.0900"]
     assert lines[2].split()[:4] == ["hidden=4", "0.8033", "±", "0.0058"]
 
     single = a_search(tmp_path, {4: [0.8], 8: [0.9]})
-    assert "one seed cannot tell a lead from luck" in ranking.to_text(single)
+    assert "one seed cannot tell a lead from luck" in ranking.Ranking(single).text()
 
 
 def test_the_picture_has_means_and_an_axis_spanning_the_scores(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxnets.config.resolve import preset
 from jaxnets.networks.create import create_model
-from jaxnets.report.summary import network_figure, summary, totals
+from jaxnets.report.summary import network_figure, summary
 from jaxnets.report.trace import fresh
 
 
@@ -82,14 +82,14 @@ def test_a_picture_of_ones_own_is_prepared_as_predict_does(run_command, finished
 
 @pytest.mark.parametrize("model", ["cnn", "softmax"])
 def test_the_picture_has_every_layer_with_its_numbers(model):
-    rows = summary(create_model(preset(model), 10), (28, 28, 1))
-    figure = network_figure(model, rows, (28, 28, 1))
+    found = summary(create_model(preset(model), 10), (28, 28, 1), model)
+    figure = network_figure(found)
     shown = texts(figure.standalone())
-    for row in rows:
+    for row in found.rows:
         assert row.layer in shown and row.layer in figure.alt
         assert not row.params or f"{row.params:,}" in shown
         assert not row.flops or f"{row.flops:,}" in shown
-    assert {f"{number:,}" for number in totals(rows)} <= set(shown)
+    assert {f"{number:,}" for number in found.totals} <= set(shown)
 
 
 def test_summary_draws_into_a_file(run_command, tmp_path):

@@ -20,7 +20,7 @@ def tables(language: str) -> str:
     """What `jaxnets exercise` lists, in Markdown: a heading and a table for each part."""
     text = ""
     with speaking(language):
-        for part, group in groupby(listing()[0], key=lambda one: one["part"]):
+        for part, group in groupby(listing().values(), key=lambda one: one["part"]):
             rows = list(group)
             title = _(TITLES[part], len(rows), sum(row["minutes"] for row in rows))
             text += f"\n## {title}\n\n{HEADS[language]}| --- | --- | --- | --- | ---: | ---: |\n"

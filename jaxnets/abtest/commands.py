@@ -1,10 +1,9 @@
 """`jaxnets abtest`: two models by a log of users' answers, or by the same pictures."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from jaxnets.base.display import print_answer
-from jaxnets.base.errors import DONE, UserError
-from jaxnets.config.command import FIGURE, Flag, Json, command
+from jaxnets.base.errors import UserError
+from jaxnets.config.command import FIGURE, Answer, Flag, command
 from jaxnets.runs.commands import OwnLayers, check_runs, holds_run
 from jaxnets.server.commands import HALVES, share_of_b
 
@@ -23,8 +22,7 @@ def abtest(
     dataset: Annotated[str | None, Flag(metavar="NAME|FOLDER", unset="the runs' own")] = None,
     output: Annotated[str | None, Flag(help=f"of a log: {FIGURE}", metavar="FILE")] = None,
     layers: OwnLayers = (),
-    json: Json = False,
-) -> int:
+) -> Answer:
     """Compare two models, by users' answers or on labelled pictures.
 
     Args:
@@ -43,16 +41,13 @@ def abtest(
     if len(given) == 1:
         if dataset:
             raise UserError("dataset: expected two runs with it, got a log")
-        values, text = _of_log(given[0], plan, output)
-    else:
-        if output or split != HALVES:
-            raise UserError("output and split: expected a log with them, got two runs")
-        values, text = _of_runs(given, plan, dataset, layers)
-    print_answer(values, text, json)
-    return DONE
+        return _of_log(given[0], plan, output)
+    if output or split != HALVES:
+        raise UserError("output and split: expected a log with them, got two runs")
+    return _of_runs(given, plan, dataset, layers)
 
 
-def _of_log(log: str, plan: "Plan", output: str | None) -> tuple[dict[str, Any], str]:
+def _of_log(log: str, plan: "Plan", output: str | None) -> Answer:
     if holds_run(log):
         raise UserError("expected a log, or two runs: abtest {} RUN_B", log)
 
@@ -66,17 +61,16 @@ def _of_log(log: str, plan: "Plan", output: str | None) -> tuple[dict[str, Any],
     found = trial.evaluate(read_users(log), plan)
     if output:
         presentation.plot(found).save(output)
-    return presentation.to_values(found), presentation.to_text(found, name_of(log))
+    return presentation.TrialAnswer(found, name_of(log))
 
 
 def _of_runs(
     runs: tuple[str, ...], plan: "Plan", dataset: str | None, layers: tuple[str, ...]
-) -> tuple[dict[str, Any], str]:
+) -> Answer:
     if len(runs) != 2:
         raise UserError("expected a log, or two runs, got {} names", len(runs))
     check_runs(*runs, layers=layers)
 
     from jaxnets.abtest import pairs
 
-    found = pairs.compare_runs(*runs, dataset)
-    return pairs.to_values(found, plan), pairs.to_text(found, plan)
+    return pairs.PairsAnswer(pairs.compare_runs(*runs, dataset), plan)

@@ -19,6 +19,7 @@ from jaxnets.base.display import printable, table
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _, speaking
 from jaxnets.base.proportions import Interval, mcnemar
+from jaxnets.config.command import Answer
 from jaxnets.data.datasets import Dataset
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.run_data import data_named
@@ -114,55 +115,63 @@ def _right(network: TrainedNetwork, data: Dataset) -> np.ndarray:
     return classes == data.test.labels
 
 
-def to_values(pairs: Pairs, plan: Plan) -> dict[str, Any]:
-    """The result for machines."""
-    (exact, mid), (low, high) = pairs.p, pairs.interval(plan)
-    with speaking("en"):
-        sentences = {"conclusions": _conclusions(pairs, plan), "limits": _limits(pairs, plan)}
-    return {
-        "runs": dict(zip("AB", pairs.names, strict=True)),
-        "dataset": pairs.dataset,
-        "pictures": pairs.total,
-        "both_right": pairs.both,
-        "only_a_right": pairs.only_a,
-        "only_b_right": pairs.only_b,
-        "neither_right": pairs.neither,
-        "accuracy": {arm: n / pairs.total for arm, n in zip("AB", pairs.right, strict=True)},
-        "difference": pairs.difference,
-        "interval": {"level": 1 - plan.alpha, "low": low, "high": high},
-        "mcnemar": {"p": exact, "mid_p": mid},
-        "pictures_needed": {
-            "effect": plan.effect,
-            "alpha": plan.alpha,
-            "power": plan.power,
-            "count": pairs.needed(plan),
-        },
-        **sentences,
-    }
+@dataclasses.dataclass(frozen=True)
+class PairsAnswer(Answer):
+    """What labelled pictures say of two models."""
 
+    pairs: Pairs
+    plan: Plan
 
-def to_text(pairs: Pairs, plan: Plan) -> str:
-    """The tables, and what follows from them."""
-    exact, mid = pairs.p
-    rows = [["", _("right"), _("accuracy")]]
-    for arm, name, right in zip("AB", pairs.names, pairs.right, strict=True):
-        rows.append([f"{arm}  {printable(name)}", f"{right:,}", f"{right / pairs.total:.4f}"])
-    counts = [["", _("B right"), _("B wrong")]]
-    counts += [[_("A right"), f"{pairs.both:,}", f"{pairs.only_a:,}"]]
-    counts += [[_("A wrong"), f"{pairs.only_b:,}", f"{pairs.neither:,}"]]
-    interval = _("{} interval", level_text(plan))
-    name = printable(pairs.dataset)
-    lines = [_("{} labelled test pictures of {}", f"{pairs.total:,}", name), ""]
-    lines += [*table(rows, "<>>"), "", *table(counts, "<>>"), ""]
-    lines += [
-        f"B - A  {pairs.difference:+.4f}   {interval} {interval_text(pairs.interval(plan))}",
-        _("McNemar's test: exact p {}, mid-p {}", p_text(exact), p_text(mid)),
-        "",
-        *_conclusions(pairs, plan),
-        "",
-        _("What you may not conclude:"),
-    ]
-    return "\n".join([*lines, *(f"- {sentence}" for sentence in _limits(pairs, plan))])
+    def values(self) -> dict[str, Any]:
+        """The result for machines."""
+        pairs, plan = self.pairs, self.plan
+        (exact, mid), (low, high) = pairs.p, pairs.interval(plan)
+        with speaking("en"):
+            sentences = {"conclusions": _conclusions(pairs, plan), "limits": _limits(pairs, plan)}
+        return {
+            "runs": dict(zip("AB", pairs.names, strict=True)),
+            "dataset": pairs.dataset,
+            "pictures": pairs.total,
+            "both_right": pairs.both,
+            "only_a_right": pairs.only_a,
+            "only_b_right": pairs.only_b,
+            "neither_right": pairs.neither,
+            "accuracy": {arm: n / pairs.total for arm, n in zip("AB", pairs.right, strict=True)},
+            "difference": pairs.difference,
+            "interval": {"level": 1 - plan.alpha, "low": low, "high": high},
+            "mcnemar": {"p": exact, "mid_p": mid},
+            "pictures_needed": {
+                "effect": plan.effect,
+                "alpha": plan.alpha,
+                "power": plan.power,
+                "count": pairs.needed(plan),
+            },
+            **sentences,
+        }
+
+    def text(self) -> str:
+        """The tables, and what follows from them."""
+        pairs, plan = self.pairs, self.plan
+        exact, mid = pairs.p
+        rows = [["", _("right"), _("accuracy")]]
+        for arm, name, right in zip("AB", pairs.names, pairs.right, strict=True):
+            rows.append([f"{arm}  {printable(name)}", f"{right:,}", f"{right / pairs.total:.4f}"])
+        counts = [["", _("B right"), _("B wrong")]]
+        counts += [[_("A right"), f"{pairs.both:,}", f"{pairs.only_a:,}"]]
+        counts += [[_("A wrong"), f"{pairs.only_b:,}", f"{pairs.neither:,}"]]
+        interval = _("{} interval", level_text(plan))
+        name = printable(pairs.dataset)
+        lines = [_("{} labelled test pictures of {}", f"{pairs.total:,}", name), ""]
+        lines += [*table(rows, "<>>"), "", *table(counts, "<>>"), ""]
+        lines += [
+            f"B - A  {pairs.difference:+.4f}   {interval} {interval_text(pairs.interval(plan))}",
+            _("McNemar's test: exact p {}, mid-p {}", p_text(exact), p_text(mid)),
+            "",
+            *_conclusions(pairs, plan),
+            "",
+            _("What you may not conclude:"),
+        ]
+        return "\n".join([*lines, *(f"- {sentence}" for sentence in _limits(pairs, plan))])
 
 
 def _conclusions(pairs: Pairs, plan: Plan) -> list[str]:

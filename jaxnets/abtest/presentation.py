@@ -10,6 +10,7 @@ from jaxnets.abtest.trial import Plan, Trial
 from jaxnets.base.display import printable, table
 from jaxnets.base.language import N_, _, speaking
 from jaxnets.base.proportions import two_sided_z
+from jaxnets.config.command import Answer
 from jaxnets.drawing.charts import (
     MAX_POINTS,
     Band,
@@ -26,62 +27,70 @@ OTHER = {"A": "B", "B": "A"}
 NOT_EQUAL = N_("That no difference is shown does not mean that the models are equally good.")
 
 
-def to_text(trial: Trial, name: str) -> str:
-    """The table, and what follows from it; the name is the log's."""
-    rows = [["", _("users"), _("accuracy")]]
-    for arm, users, accuracy in zip("AB", trial.users, trial.accuracy, strict=True):
-        models = ", ".join(map(printable, trial.models[arm]))
-        rows.append([f"{arm}  {models[:50]}".strip(), f"{users:,}", f"{accuracy:.4f}"])
-    tests = [[f"B - A  {trial.difference:+.4f}", _("{} interval", level_text(trial.plan)), "p"]]
-    p = p_text(float(trial.sequence.p[-1])) if trial.interval else "-"
-    tests.append([_("sequential test, at any look"), interval_text(trial.interval), p])
-    once = _("{}, at one look", _(trial.test))
-    tests.append([once, interval_text(trial.once), p_text(trial.p)])
-    users, answers = f"{trial.count:,}", f"{trial.answers:,}"
-    lines = [_("{}: {} users, {} answers", printable(name), users, answers), ""]
-    lines += [*table(rows, "<>>"), "", *table(tests, "<<>"), ""]
-    lines += [*conclusions(trial), "", _("What you may not conclude:")]
-    return "\n".join([*lines, *(f"- {sentence}" for sentence in limits(trial))])
+@dataclasses.dataclass(frozen=True)
+class TrialAnswer(Answer):
+    """What the users of an experiment say."""
 
+    trial: Trial
+    name: str  # Of the log.
 
-def to_values(trial: Trial) -> dict[str, Any]:
-    """The result for machines; what is not known is None."""
-    low, high = trial.interval or (None, None)
-    with speaking("en"):
-        sentences = {"conclusions": conclusions(trial), "limits": limits(trial)}
-    return {
-        "plan": dataclasses.asdict(trial.plan),
-        "paired": trial.paired,
-        "users": dict(zip("AB", trial.users, strict=True)),
-        "left_out": trial.left_out,
-        "answers": trial.answers,
-        "models": {arm: list(names) for arm, names in trial.models.items()},
-        "accuracy": dict(zip("AB", trial.accuracy, strict=True)),
-        "difference": trial.difference,
-        "sequential": {
-            "low": low,
-            "high": high,
-            "p": float(trial.sequence.p[-1]),
-            "decided_at": trial.decided_at,
-            "better": trial.winner,
-            "begins_at": MIN_USERS,
-            "users_needed": trial.needed,
-        },
-        "one_look": {
-            "test": trial.test,
-            "low": trial.once[0],
-            "high": trial.once[1],
-            "p": trial.p,
-            "users_needed": trial.needed_once,
-        },
-        "split_p": trial.split_p,
-        "unbalanced": trial.unbalanced,
-        "feedback": trial.feedback and dict(zip("AB", trial.feedback, strict=True)),
-        "feedback_p": trial.feedback_p,
-        "lopsided": trial.lopsided,
-        "drifts": trial.drifts,
-        **sentences,
-    }
+    def values(self) -> dict[str, Any]:
+        """The result for machines; what is not known is None."""
+        trial = self.trial
+        low, high = trial.interval or (None, None)
+        with speaking("en"):
+            sentences = {"conclusions": conclusions(trial), "limits": limits(trial)}
+        return {
+            "plan": dataclasses.asdict(trial.plan),
+            "paired": trial.paired,
+            "users": dict(zip("AB", trial.users, strict=True)),
+            "left_out": trial.left_out,
+            "answers": trial.answers,
+            "models": {arm: list(names) for arm, names in trial.models.items()},
+            "accuracy": dict(zip("AB", trial.accuracy, strict=True)),
+            "difference": trial.difference,
+            "sequential": {
+                "low": low,
+                "high": high,
+                "p": float(trial.sequence.p[-1]),
+                "decided_at": trial.decided_at,
+                "better": trial.winner,
+                "begins_at": MIN_USERS,
+                "users_needed": trial.needed,
+            },
+            "one_look": {
+                "test": trial.test,
+                "low": trial.once[0],
+                "high": trial.once[1],
+                "p": trial.p,
+                "users_needed": trial.needed_once,
+            },
+            "split_p": trial.split_p,
+            "unbalanced": trial.unbalanced,
+            "feedback": trial.feedback and dict(zip("AB", trial.feedback, strict=True)),
+            "feedback_p": trial.feedback_p,
+            "lopsided": trial.lopsided,
+            "drifts": trial.drifts,
+            **sentences,
+        }
+
+    def text(self) -> str:
+        """The table, and what follows from it."""
+        trial = self.trial
+        rows = [["", _("users"), _("accuracy")]]
+        for arm, users, accuracy in zip("AB", trial.users, trial.accuracy, strict=True):
+            models = ", ".join(map(printable, trial.models[arm]))
+            rows.append([f"{arm}  {models[:50]}".strip(), f"{users:,}", f"{accuracy:.4f}"])
+        tests = [[f"B - A  {trial.difference:+.4f}", _("{} interval", level_text(trial.plan)), "p"]]
+        p = p_text(float(trial.sequence.p[-1])) if trial.interval else "-"
+        tests.append([_("sequential test, at any look"), interval_text(trial.interval), p])
+        once = _("{}, at one look", _(trial.test))
+        tests.append([once, interval_text(trial.once), p_text(trial.p)])
+        users, answers = f"{trial.count:,}", f"{trial.answers:,}"
+        lines = [_("{}: {} users, {} answers", printable(self.name), users, answers), ""]
+        lines += [*table(rows, "<>>"), "", *table(tests, "<<>"), ""]
+        lines += [*conclusions(trial), "", _("What you may not conclude:")]
+        return "\n".join([*lines, *(f"- {sentence}" for sentence in limits(trial))])
 
 
 def conclusions(trial: Trial) -> list[str]:

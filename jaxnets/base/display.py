@@ -1,7 +1,6 @@
 """Text for a terminal: lines that fit, colours, names, tables, commands to be pasted."""
 
 import itertools
-import json
 import os
 import re
 import sys
@@ -171,14 +170,6 @@ def show(text: str, stream: Any = None, red: str = "error:") -> None:
     if text.startswith(f"{red} "):
         text = paint(red, "red", stream) + text.removeprefix(red)
     print(text, file=stream, flush=True)
-
-
-def print_answer(values: Any, text: str, as_json: bool) -> None:
-    """Prints the values as JSON, or the text that says the same."""
-    if as_json:
-        print(json.dumps(values, indent=2))
-    else:
-        show(text)
 
 
 def four_digits(value: float) -> str:

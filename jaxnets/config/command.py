@@ -1,32 +1,48 @@
 """A command: a typed function of the room that does its work.
 
-Its signature gives the flags, and its docstring the help. Parameters before the star are words,
-those after it flags:
+Its signature gives the flags, and the Args section of its docstring their help. Parameters before
+the star are words, those after it flags; `**flags` takes those of train.py:
 
     @command
-    def evaluate(run_folder: RunFolder, *, prepare: Literal["auto", "digit"] = "auto") -> int:
-        '''Measure a trained run on labelled pictures.
+    def predict(run_folder: RunFolder, images: Images, *, top: Count = 5) -> Answer:
 
-Args:
-          prepare: how a folder's pictures are prepared
-        '''
-
-A command imports its room's heavy parts in its body: `jaxnets --help` imports every command.
+An Answer is printed here, as text or with --json, which needs no parameter. A command that prints
+its lines as it finds them takes `json` itself, and returns the exit status. What is heavy is
+imported in the body: `jaxnets --help` imports every command.
 """
 
 import dataclasses
 import inspect
+import json
 import re
 import typing
 from collections.abc import Callable
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from jaxnets.base.errors import UserError
+from jaxnets.base.display import show
+from jaxnets.base.errors import DONE, UserError
 from jaxnets.base.language import LANGUAGES, Text
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, option, options_of
+
+
+class Answer:
+    """What a command found: values for programs, which --json prints, and a text for people."""
+
+    @property
+    def status(self) -> int:
+        """The exit status of the command."""
+        return DONE
+
+    def values(self) -> object:
+        """Everything that was found, as JSON takes it."""
+        raise NotImplementedError
+
+    def text(self) -> str:
+        """The lines that say the same to a reader."""
+        raise NotImplementedError
 
 
 class Flag(typing.NamedTuple):
@@ -47,8 +63,9 @@ class Flag(typing.NamedTuple):
 THE_LOCALE = "the locale's"
 OUTPUT = "file to write, which replaces an older one; also -o FILE"
 FIGURE = "figure to write, as .svg or .png; also -o FILE"
-Json = Annotated[bool, Flag(help="print JSON instead of a table")]
-Answers = Annotated[
+PRINT_JSON = "print JSON instead of a table"
+Json = Annotated[bool, Flag(help=PRINT_JSON)]
+AnswerLanguage = Annotated[
     str | None, Flag(LANGUAGES, "language of the answers, not of JSON", unset=THE_LOCALE)
 ]
 FigureFile = Annotated[str | None, Flag(help=FIGURE, metavar="FILE")]
@@ -72,7 +89,7 @@ def checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 class Command:
     """A function and what the command line knows of it; `command` makes one."""
 
-    function: Callable[..., int]
+    function: Callable[..., Answer | int]
 
     @property
     def name(self) -> str:
@@ -86,9 +103,12 @@ class Command:
     @cached_property
     def kinds(self) -> tuple[type[Options], ...]:
         """Its own flags, then those of train.py if it takes any: `**flags`."""
-        parameters = self._parameters()
-        takes_training = any(one.kind is one.VAR_KEYWORD for one in parameters)
-        own = [field for one in parameters for field in _fields(one, self._helps())]
+        takes_training = any(one.kind is one.VAR_KEYWORD for one in self._parameters)
+        helps = self._helps()
+        own = [field for one in self._parameters for field in _fields(one, helps)]
+        prints_itself = inspect.signature(self.function).return_annotation is int
+        if not prints_itself and "json" not in [one.name for one in self._parameters]:
+            own.append(("json", bool, option(False, PRINT_JSON)))
         kind = dataclasses.make_dataclass(
             self.name, own, bases=(Options,), frozen=True, kw_only=True, repr=False
         )
@@ -96,16 +116,24 @@ class Command:
         return (kind, Config, ConfigFile) if takes_training else (kind,)
 
     def run(self, own: Options, flags: dict[str, Any]) -> int:
-        """Calls the function with the values of its own flags and with flags of train.py."""
+        """Calls the function with the values of its own flags and with flags of train.py.
+
+        It prints the answer, and returns the exit status.
+        """
         values = {}
-        for one in self._parameters():
+        for one in self._parameters:
             if _is_options(one.annotation):
                 names = [field.name for field in options_of(one.annotation)]
                 values[one.name] = one.annotation(**{name: getattr(own, name) for name in names})
             elif one.kind is not one.VAR_KEYWORD:
                 values[one.name] = getattr(own, one.name)
-        return self.function(**values, **flags)
+        answer = self.function(**values, **flags)
+        if isinstance(answer, int):
+            return answer
+        print_answer(answer, getattr(own, "json", False))
+        return answer.status
 
+    @property
     def _parameters(self) -> list[inspect.Parameter]:
         return [*inspect.signature(self.function).parameters.values()]
 
@@ -116,9 +144,17 @@ class Command:
         return {name: " ".join(text.split()) for name, text in found}
 
 
-def command(function: Callable[..., int]) -> Command:
-    """Makes a command of a function that returns the exit status."""
+def command(function: Callable[..., Answer | int]) -> Command:
+    """Makes a command of a function."""
     return Command(function)
+
+
+def print_answer(answer: Answer, as_json: bool) -> None:
+    """Prints what a command found."""
+    if as_json:
+        print(json.dumps(answer.values(), indent=2))
+    else:
+        show(answer.text())
 
 
 def _is_options(annotation: object) -> bool:

@@ -2,10 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from jaxnets.base.display import print_answer, short_path
 from jaxnets.base.errors import DONE, RUN_FAILED, UserError
-from jaxnets.base.language import Text, _, speaking
-from jaxnets.config.command import Answers, Flag, ImageShape, Json, checked_shape, command
+from jaxnets.base.language import Text, speaking
+from jaxnets.config.command import (
+    Answer,
+    AnswerLanguage,
+    Flag,
+    ImageShape,
+    Json,
+    checked_shape,
+    command,
+)
 from jaxnets.config.options import is_file_of_python
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
@@ -28,9 +35,9 @@ def gradcheck(
     mutant: str | None = None,
     mine: Annotated[str | None, Flag(metavar="FILE")] = None,
     hint: bool = False,
-    language: Answers = None,
+    language: AnswerLanguage = None,
     json: Json = False,
-) -> int:
+) -> Answer | int:
     """Check hand-derived gradients by autodiff and central differences.
 
     Args:
@@ -75,13 +82,12 @@ def gradcheck(
 
 
 @command
-def exercise(*, language: Answers = None, json: Json = False) -> int:
+def exercise(*, language: AnswerLanguage = None) -> Answer:
     """List exercises, write one into a file, check your answers."""
     from jaxnets.course.exercises.command import listing
 
     with speaking(language):
-        print_answer(*listing(), json)
-    return DONE
+        return listing()
 
 
 @command
@@ -93,9 +99,8 @@ def new(
         Flag(help="file to write; also -o FILE", unset="my_NAME", metavar="FILE"),
     ] = None,
     student: Student = None,
-    language: Answers = None,
-    json: Json = False,
-) -> int:
+    language: AnswerLanguage = None,
+) -> Answer:
     """Write an exercise into a file.
 
     Args:
@@ -105,11 +110,7 @@ def new(
     from jaxnets.course.exercises.command import write
 
     with speaking(language):
-        path, next_command, note = write(name, output, student)
-        values = {"file": path, "command": next_command, "note": note}
-        text = _("wrote {}; work on it, then:", short_path(path)) + f"\n  {next_command}"
-        print_answer(values, text + (f"\n{note}" if note else ""), json)
-    return DONE
+        return write(name, output, student)
 
 
 @command
@@ -117,9 +118,9 @@ def check(
     file: Annotated[str, Flag(metavar="FILE")],
     *,
     hint: bool = False,
-    language: Answers = None,
+    language: AnswerLanguage = None,
     json: Json = False,
-) -> int:
+) -> Answer:
     """Check your answers.
 
     Args:
@@ -129,15 +130,12 @@ def check(
     return _check(file, not file.endswith(".py"), hint, language, json)
 
 
-def _check(file: str, of_numbers: bool, hint: bool, language: str | None, json: bool) -> int:
-    """Judges a student's numbers or functions, and prints the verdict."""
+def _check(file: str, of_numbers: bool, hint: bool, language: str | None, json: bool) -> Answer:
+    """Judges a student's numbers or functions."""
     from jaxnets.course.exercises.command import check_mine, check_numbers
 
     with speaking("en" if json else language):
-        judge = check_numbers if of_numbers else check_mine
-        right, values, text = judge(file, hint)
-    print_answer(values, text, json)
-    return DONE if right else RUN_FAILED
+        return check_numbers(file, hint) if of_numbers else check_mine(file, hint)
 
 
 @command
@@ -148,9 +146,8 @@ def answers(
         str | None, Flag(help="file to write; also -o FILE", unset="none", metavar="FILE")
     ] = None,
     student: Student = None,
-    language: Answers = None,
-    json: Json = False,
-) -> int:
+    language: AnswerLanguage = None,
+) -> Answer:
     """Show the answers, for teachers.
 
     Args:
@@ -163,8 +160,7 @@ def answers(
     from jaxnets.course.exercises import command
 
     with speaking(language):
-        print_answer(*command.answers(name[0] if name else None, student, output), json)
-    return DONE
+        return command.answers(name[0] if name else None, student, output)
 
 
 @command
@@ -182,7 +178,7 @@ def grade(
     csv: Annotated[str | None, Flag(metavar="FILE")] = None,
     feedback: Annotated[str | None, Flag(metavar="FOLDER")] = None,
     format: Literal["table", "gradescope", "nbgrader"] = "table",
-    language: Answers = None,
+    language: AnswerLanguage = None,
     json: Json = False,
 ) -> int:
     """Grade a folder of submissions, each in a sandbox of its own.

@@ -2,9 +2,7 @@
 
 from typing import Annotated, Literal
 
-from jaxnets.base.display import print_answer
-from jaxnets.base.errors import DONE
-from jaxnets.config.command import OUTPUT, Flag, Json, command
+from jaxnets.config.command import OUTPUT, Answer, Flag, command
 from jaxnets.runs.commands import OwnLayers, RunFolder, check_runs
 
 
@@ -25,8 +23,7 @@ def export(
         ),
     ] = None,
     layers: OwnLayers = (),
-    json: Json = False,
-) -> int:
+) -> Answer:
     """Write a trained run's network for other programs.
 
     Args:
@@ -37,6 +34,4 @@ def export(
 
     from jaxnets.export import export
 
-    made = export.export(run_folder, format, output)
-    print_answer(export.to_values(made), export.to_text(made), json)
-    return DONE
+    return export.export(run_folder, format, output)

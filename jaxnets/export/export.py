@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.export
@@ -19,6 +19,7 @@ from jaxnets.base.display import short_path
 from jaxnets.base.errors import RunFailedError, not_installed
 from jaxnets.base.files import output_path, replacing
 from jaxnets.base.language import _
+from jaxnets.config.command import Answer
 from jaxnets.export import archive
 from jaxnets.models.precision import with_precision
 from jaxnets.predict import folding
@@ -33,7 +34,8 @@ BATCHES = (1, 3, 8)  # The sizes that are compared: no size is compiled into a f
 TOLERANCE = 1e-5  # Of a logit, relative to the largest logit if that is above 1.
 
 
-class Export(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Export(Answer):
     """An exported file, and how near its logits are."""
 
     path: Path
@@ -43,6 +45,34 @@ class Export(NamedTuple):
     num_classes: int
     difference: float  # The largest one of a logit.
     largest: float  # The largest logit, without its sign.
+
+    def values(self) -> dict[str, Any]:
+        """The same for machines."""
+        return {
+            **dataclasses.asdict(self),
+            "path": str(self.path),
+            "image_shape": list(self.image_shape),
+        }
+
+    def text(self) -> str:
+        """The lines that name the file and the check that it passed."""
+        megabytes, classes = f"{self.bytes / 1e6:.2f}", self.num_classes
+        path, shape = short_path(str(self.path)), ", ".join(map(str, self.image_shape))
+        first = _(
+            "{}: {} MB, images [batch, {}] float32 from 0 to 1 -> logits [batch, {}]",
+            *(path, megabytes, shape, classes),
+        )
+        if len(self.image_shape) == 1:
+            first = _(
+                "{}: {} MB, rows [batch, {}] float32 -> logits [batch, {}]",
+                *(path, megabytes, shape, classes),
+            )
+        second = _(
+            "checked by {} in a new process without Flax: the logits of {} pictures differ by {} "
+            "at most, the largest is {}",
+            *(BY[self.format], sum(BATCHES), f"{self.difference:.1e}", f"{self.largest:.3g}"),
+        )
+        return f"{first}\n{second}"
 
 
 def export(workdir: str, kind: str | None = None, output: str | None = None) -> Export:
@@ -74,32 +104,6 @@ def export(workdir: str, kind: str | None = None, output: str | None = None) -> 
         difference, largest = _prove(kind, stream.name, trained)
     num_classes = len(trained.class_names)
     return Export(path, kind, len(content), trained.image_shape, num_classes, difference, largest)
-
-
-def to_text(made: Export) -> str:
-    """The lines that name the file and the check that it passed."""
-    megabytes, classes = f"{made.bytes / 1e6:.2f}", made.num_classes
-    path, shape = short_path(str(made.path)), ", ".join(map(str, made.image_shape))
-    first = _(
-        "{}: {} MB, images [batch, {}] float32 from 0 to 1 -> logits [batch, {}]",
-        *(path, megabytes, shape, classes),
-    )
-    if len(made.image_shape) == 1:
-        first = _(
-            "{}: {} MB, rows [batch, {}] float32 -> logits [batch, {}]",
-            *(path, megabytes, shape, classes),
-        )
-    second = _(
-        "checked by {} in a new process without Flax: the logits of {} pictures differ by {} at "
-        "most, the largest is {}",
-        *(BY[made.format], sum(BATCHES), f"{made.difference:.1e}", f"{made.largest:.3g}"),
-    )
-    return f"{first}\n{second}"
-
-
-def to_values(made: Export) -> dict[str, Any]:
-    """The same for machines."""
-    return {**made._asdict(), "path": str(made.path), "image_shape": list(made.image_shape)}
 
 
 def _forward(trained: TrainedNetwork) -> Callable[[Any, Any], Any]:

@@ -537,8 +537,7 @@ class Network(Described):
         """Prints the layers with their shapes, parameters and arithmetic."""
         known = self.predictor if self._experiment is None else self.data
         model = create_model(self.config, len(known.class_names))
-        rows = summary.summary(model, known.image_shape)
-        show(summary.to_text(self.config.model, rows, known.image_shape))
+        show(summary.summary(model, known.image_shape, self.config.model).text())
 
     def save(self, workdir: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes a run folder as train.py does, and returns its path.
@@ -579,7 +578,7 @@ class Network(Described):
         from jaxnets.page import build
 
         with self._saved() as (folder, data):
-            show(build.to_text(build.write_page(folder, os.fspath(file), data=data)))
+            show(build.write_page(folder, os.fspath(file), data=data).text())
 
     def report(self, file: str | os.PathLike[str] = "report.html") -> None:
         """Writes the report that `jaxnets report` writes: curves, mistakes, gradients, in one file.
@@ -594,7 +593,7 @@ class Network(Described):
 
         with self._saved() as (folder, data):
             written = build.write_report([folder], os.fspath(file), language=None, data=data)
-            show(build.to_text(written))
+            show(written.text())
 
     @contextlib.contextmanager
     def _saved(self) -> Iterator[tuple[str, Dataset | None]]:

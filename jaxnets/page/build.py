@@ -6,6 +6,7 @@ pictures to train with.
 """
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import importlib.metadata
@@ -24,6 +25,7 @@ from jaxnets.base.display import printable, short_path
 from jaxnets.base.errors import UserError
 from jaxnets.base.files import output_path
 from jaxnets.base.language import LANGUAGES, Text, _, speaking
+from jaxnets.config.command import Answer
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.drawing.svg import both_themes
@@ -142,18 +144,43 @@ def html(name: str, **values: Any) -> str:
     return environment("jaxnets.page").get_template(name).render(given)
 
 
+@dataclasses.dataclass(frozen=True)
+class WrittenPage(Answer):
+    """A page in a file."""
+
+    page: str
+    bytes: int
+    weights: str  # "float32" or "float16".
+    largest_difference: float  # Between a weight of the run and of the page.
+    pictures: int  # Of the run's own.
+    trains: bool  # Whether the page trains with them.
+
+    def values(self) -> dict[str, Any]:
+        """The same for machines."""
+        return dataclasses.asdict(self)
+
+    def text(self) -> str:
+        """The line that names the file."""
+        megabytes = f"{self.bytes / 1e6:.2f}"
+        text = _("{}: {} MB, {} weights", short_path(self.page), megabytes, self.weights)
+        if self.largest_difference:
+            text += _(" (at most {} from the run's)", f"{self.largest_difference:.1g}")
+        if self.pictures:
+            pictures = f"{self.pictures:,}"
+            if self.trains:
+                text += _(", {} pictures to train with", pictures)
+            else:
+                text += _(", {} example pictures", pictures)
+        return _("{}; open it in a browser", text)
+
+
 def write_page(
     workdir: str, output: str, language: str | None = None, data: Dataset | None = None
-) -> dict[str, Any]:
+) -> WrittenPage:
     """Writes the page of a run into a file; the old file stays if anything fails.
 
     Its first language is one of LANGUAGES; None is that of the reader's browser. The run's data
     are read unless they are given.
-
-    Returns:
-      What was written: "page", "bytes", "weights" ("float32" or "float16"),
-      "largest_difference" between a weight of the run and of the page, "pictures", the number of
-      the run's own, and "trains", whether the page trains with them.
 
     Raises:
       UserError: There is no such run or folder, or the page cannot show the network.
@@ -171,29 +198,14 @@ def write_page(
     dtype = _dtype_of(weights)
     with np.errstate(invalid="ignore"):
         difference = np.abs(weights.astype(dtype).astype(weights.dtype) - weights).max()
-    return {
-        "page": str(path),
-        "bytes": len(text.encode()),
-        "weights": dtype,
-        "largest_difference": float(difference),
-        "pictures": 0 if pictures is None else len(pictures),
-        "trains": pictures is not None and trains(trained),
-    }
-
-
-def to_text(written: dict[str, Any]) -> str:
-    """The line that says what `write_page` returned."""
-    megabytes = f"{written['bytes'] / 1e6:.2f}"
-    text = _("{}: {} MB, {} weights", short_path(written["page"]), megabytes, written["weights"])
-    if written["largest_difference"]:
-        text += _(" (at most {} from the run's)", f"{written['largest_difference']:.1g}")
-    if written["pictures"]:
-        pictures = f"{written['pictures']:,}"
-        if written["trains"]:
-            text += _(", {} pictures to train with", pictures)
-        else:
-            text += _(", {} example pictures", pictures)
-    return _("{}; open it in a browser", text)
+    return WrittenPage(
+        page=str(path),
+        bytes=len(text.encode()),
+        weights=dtype,
+        largest_difference=float(difference),
+        pictures=0 if pictures is None else len(pictures),
+        trains=pictures is not None and trains(trained),
+    )
 
 
 def practice(trained: TrainedNetwork, data: Dataset | None = None) -> Split | None:

@@ -13,6 +13,7 @@ from jaxnets.base.display import one_line, printable, short_path, shortened, sho
 from jaxnets.base.errors import UserError
 from jaxnets.base.files import number_in, output_path
 from jaxnets.base.language import N_, _, speaking
+from jaxnets.config.command import Answer
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset
 from jaxnets.drawing.charts import percent, plain
@@ -49,21 +50,43 @@ MAX_SETTINGS = 200  # A config.json may come from anywhere.
 LONGEST = 200  # Characters of a value in a table.
 
 
+@dataclasses.dataclass(frozen=True)
+class WrittenReport(Answer):
+    """A report in a file."""
+
+    report: str
+    bytes: int
+    figures: int  # How many.
+    figures_folder: str | None
+    missing: dict[str, list[str]]  # The sentences about what the runs lack, by run.
+
+    def values(self) -> dict[str, Any]:
+        """The same for machines."""
+        return dataclasses.asdict(self)
+
+    def text(self) -> str:
+        """The lines that name the files."""
+        path, megabytes = short_path(self.report), f"{self.bytes / 1e6:.2f}"
+        text = _("{}: {} MB, {} figures", path, megabytes, self.figures)
+        lines = [_("{}; open it in a browser", text)]
+        if self.figures_folder is not None:
+            lines.append(_("figures as SVG and PNG: {}", short_path(self.figures_folder)))
+        for name, missing in self.missing.items():
+            lines += [_("missing of {}: {}", one_line(name), one_line(text)) for text in missing]
+        return "\n".join(lines)
+
+
 def write_report(
     workdirs: Sequence[str],
     output: str,
     folder: str | None = None,
     language: str | None = "en",
     data: Dataset | None = None,
-) -> dict[str, Any]:
+) -> WrittenReport:
     """Writes the report of some runs, and its figures into a folder, as SVG and PNG.
 
     Its language is one of LANGUAGES; None is the locale's. The runs' data are read unless they are
     given.
-
-    Returns:
-      What was written: "report", "bytes", "figures" (how many), "figures_folder" and "missing",
-      the sentences about what the runs lack, by run.
 
     Raises:
       UserError: There is no such run, or nothing can be written there.
@@ -88,30 +111,18 @@ def write_report(
         for figure in drawn:
             for kind in ("svg", "png"):
                 figure.save(Path(folder).expanduser() / f"{figure.name}.{kind}")
-    return {
-        "report": str(path),
-        "bytes": len(text.encode()),
-        "figures": len(drawn),
-        "figures_folder": folder,
-        "missing": {run.name: run.missing for run in runs},
-    }
+    return WrittenReport(
+        report=str(path),
+        bytes=len(text.encode()),
+        figures=len(drawn),
+        figures_folder=folder,
+        missing={run.name: run.missing for run in runs},
+    )
 
 
 def write_into(folder: Path) -> None:
     """Writes a run's report into its folder, and says so: --report of train.py."""
-    show(to_text(write_report([str(folder)], str(folder / REPORT), language=None)))
-
-
-def to_text(written: dict[str, Any]) -> str:
-    """The lines that say what `write_report` returned."""
-    path, megabytes = short_path(written["report"]), f"{written['bytes'] / 1e6:.2f}"
-    text = _("{}: {} MB, {} figures", path, megabytes, written["figures"])
-    lines = [_("{}; open it in a browser", text)]
-    if written["figures_folder"] is not None:
-        lines.append(_("figures as SVG and PNG: {}", short_path(written["figures_folder"])))
-    for name, missing in written["missing"].items():
-        lines += [_("missing of {}: {}", one_line(name), one_line(text)) for text in missing]
-    return "\n".join(lines)
+    show(write_report([str(folder)], str(folder / REPORT), language=None).text())
 
 
 def _make_folder(folder: str) -> None:

@@ -1,19 +1,20 @@
 """What a user looks at: `jaxnets summary`, `report`, `evaluate`, `trace`."""
 
+import dataclasses
 import sys
 from typing import Annotated, Any, Literal
 
-from jaxnets.base.display import NOT_FINISHED, print_answer, short_path, show
-from jaxnets.base.errors import DONE, WRONG_REQUEST, UserError, show_error
+from jaxnets.base.display import NOT_FINISHED, show
+from jaxnets.base.errors import UserError, show_error
 from jaxnets.base.language import LANGUAGES, Text, _
 from jaxnets.config.command import (
     FIGURE,
     OUTPUT,
     THE_LOCALE,
+    Answer,
     FigureFile,
     Flag,
     ImageShape,
-    Json,
     checked_shape,
     command,
 )
@@ -28,9 +29,8 @@ def summary(
     image_shape: ImageShape = (28, 28, 1),
     num_classes: Annotated[int, Flag(COUNT)] = 10,
     output: FigureFile = None,
-    json: Json = False,
     **given: Any,
-) -> int:
+) -> Answer:
     """Show a network layer by layer: output shape, parameters, FLOPs.
 
     Args:
@@ -43,19 +43,16 @@ def summary(
     config = preset(**given)
 
     from jaxnets.networks.create import create_model
-    from jaxnets.report import summary
+    from jaxnets.report.summary import network_figure, summary
 
     if output:
         from jaxnets.drawing.svg import figure_path
 
         figure_path(output)  # What cannot be written is said at once.
-    rows = summary.summary(create_model(config, num_classes), image_shape)
-    what = config.model, rows, image_shape
-    values = summary.to_values(*what)
+    found = summary(create_model(config, num_classes), image_shape, config.model)
     if output:
-        summary.network_figure(*what).save(output)
-    print_answer(values, summary.to_text(*what), json)
-    return DONE
+        network_figure(found).save(output)
+    return found
 
 
 @command
@@ -68,8 +65,7 @@ def report(
     figures: Annotated[str | None, Flag(metavar="FOLDER")] = None,
     language: Annotated[str | None, Flag(LANGUAGES, unset=THE_LOCALE)] = None,
     layers: OwnLayers = (),
-    json: Json = False,
-) -> int:
+) -> Answer:
     """Show what runs learned, their mistakes and gradients, in one file.
 
     Args:
@@ -78,11 +74,9 @@ def report(
     """
     check_runs(*runs, layers=layers)
 
-    from jaxnets.report.build import to_text, write_report
+    from jaxnets.report.build import write_report
 
-    written = write_report(runs, output, figures, language)
-    print_answer(written, to_text(written), json)
-    return DONE
+    return write_report(runs, output, figures, language)
 
 
 @command
@@ -93,8 +87,7 @@ def evaluate(
     prepare: Literal["auto", "digit", "picture"] = "auto",
     output: Annotated[str | None, Flag(metavar="FILE")] = None,
     layers: OwnLayers = (),
-    json: Json = False,
-) -> int:
+) -> Answer:
     """Measure a trained run on labelled pictures.
 
     Args:
@@ -118,13 +111,10 @@ def evaluate(
         show(_(NOT_FINISHED, found.trained.step), sys.stderr)
     for name, why in found.unreadable:
         show_error(Text("{}: {}", name, why))
-    values, text = evaluate.to_values(found), evaluate.to_text(found)
     if output and (drawn := evaluate.sheet(found)) is not None:
         drawn.save(output)
-        values["output"] = output
-        text += "\n\n" + _("wrong pictures: {}", short_path(output))
-    print_answer(values, text, json)
-    return WRONG_REQUEST if found.unreadable else DONE
+        found = dataclasses.replace(found, sheet=output)
+    return found
 
 
 @command
@@ -137,9 +127,8 @@ def trace(
     ] = None,
     output: Annotated[str, Flag(help=FIGURE, metavar="FILE")] = "trace.svg",
     layers: OwnLayers = (),
-    json: Json = False,
     **given: Any,
-) -> int:
+) -> Answer:
     """Draw one image's numbers through a network, forward and backward.
 
     Args:
@@ -154,9 +143,7 @@ def trace(
         raise UserError("expected one run, or flags of a fresh network, got {} too", others[0])
     check_runs(*run_folder, layers=layers)
 
-    from jaxnets.report.trace import to_text, trace
+    from jaxnets.report.trace import trace
 
     run = run_folder[0] if run_folder else None
-    values = trace(run, given, image, label, output)
-    print_answer(values, to_text(values), json)
-    return DONE
+    return trace(run, given, image, label, output)

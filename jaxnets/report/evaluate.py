@@ -1,16 +1,18 @@
 """`jaxnets evaluate`: a run's network on labelled pictures: test images, a folder, a data set."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from jaxnets.base.display import columns, printable, shortened, table, width_of
-from jaxnets.base.errors import UserError
+from jaxnets.base.display import columns, printable, short_path, shortened, table, width_of
+from jaxnets.base.errors import DONE, WRONG_REQUEST, UserError
 from jaxnets.base.language import _
 from jaxnets.base.proportions import Interval, wilson
+from jaxnets.config.command import Answer
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.data.pictures.folder import labelled_files
@@ -31,7 +33,8 @@ MOST_CONFUSED = 10  # Pairs of classes that are named.
 SHEET, SHEET_COLUMNS = 400, 8  # The most pictures of a sheet, and how many stand side by side.
 
 
-class Evaluation(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Evaluation(Answer):
     """A network's answers for labelled pictures."""
 
     run: str
@@ -41,6 +44,12 @@ class Evaluation(NamedTuple):
     found: Predictions
     files: list[str] | None = None  # Of a folder: each picture's.
     unreadable: Sequence[tuple[str, str]] = ()  # Files of a folder, each with the reason.
+    sheet: str | None = None  # The file with the wrong pictures, if one was written.
+
+    @property
+    def status(self) -> int:
+        """Files that cannot be read are a wrong request."""
+        return WRONG_REQUEST if self.unreadable else DONE
 
     @property
     def right(self) -> int:
@@ -59,6 +68,101 @@ class Evaluation(NamedTuple):
     def wrong(self) -> list[Mistake]:
         """All mistakes, those of which the network was most sure first."""
         return mistakes(self.found, self.data, self.count - self.right)
+
+    def values(self) -> dict[str, Any]:
+        """The result for machines; a score that divides by nothing is None."""
+        names, config = self.data.class_names, self.trained.config
+        low, high = self.interval
+        scores = class_scores(self.found.confusion)
+        values: dict[str, Any] = {
+            "run": self.run,
+            "model": config.model,
+            "step": self.trained.step,
+            "finished": self.trained.finished,
+            "data": self.data.name,
+            "split": self.part or None,
+            "pictures": self.count,
+            "right": self.right,
+            "accuracy": self.right / self.count,
+            "interval": {"level": LEVEL, "method": "wilson", "low": low, "high": high},
+            "loss": _finite(self.found.loss(config.loss)),
+            "loss_name": config.loss,
+            "classes": list(names),
+            "confusion": self.found.confusion.tolist(),
+            "per_class": [
+                {
+                    "class": name,
+                    **dict(zip(SCORES, map(_finite, three), strict=True)),
+                    "support": int(n),
+                }
+                for name, *three, n in zip(names, *scores, strict=True)
+            ],
+            "mistakes": [
+                {
+                    "image": one.row if self.files is None else self.files[one.row],
+                    "label": names[one.label],
+                    "prediction": names[one.predicted],
+                    "probability": one.confidence,
+                }
+                for one in self.wrong
+            ],
+            "unreadable": [{"image": name, "reason": why} for name, why in self.unreadable],
+        }
+        if self.sheet is not None:
+            values["output"] = self.sheet
+        return values
+
+    def text(self) -> str:
+        """The tables."""
+        config, (low, high) = self.trained.config, self.interval
+        where = printable(self.data.name)
+        where = _("the test images of {}", where) if self.part else where
+        right = f"{self.right:,}", f"{self.count:,}"
+        accuracy = f"{self.right / self.count:.4f}"
+        interval = f"{low:.4f}", f"{high:.4f}"
+        loss = self.found.loss(config.loss)
+        lines = [
+            _("{} on {}: {} of {} are right", printable(self.run), where, *right),
+            "",
+            _(
+                "accuracy {}  {} % interval {} to {}",
+                accuracy,
+                f"{100 * LEVEL:g}",
+                *interval,
+            ),
+        ]
+        lines += [] if loss is None else [_("loss     {}  ({})", f"{loss:.4f}", config.loss)]
+        if config.ten_crop:
+            text = _("The run was tested on ten crops of each image; here it sees the middle one.")
+            lines.append(text)
+        names = [shortened(printable(name), 24) for name in self.data.class_names]
+        rows = [[_("class"), _("precision"), _("recall"), _("F1"), _("pictures")]]
+        scores = class_scores(self.found.confusion)
+        for name, *three, support in zip(names, *scores, strict=True):
+            rows.append(
+                [name, *(f"{x:.4f}" if np.isfinite(x) else "-" for x in three), f"{support:,}"]
+            )
+        lines += ["", *table(rows, "<>>>>")]
+        matrix = _matrix(self)
+        if matrix and max(map(width_of, matrix)) <= columns():
+            lines += [
+                "",
+                _("confusion matrix: a row for each label, a column for each prediction"),
+                *matrix,
+            ]
+        if confused := _confused(self):
+            lines += ["", _("most frequent mistakes"), *confused]
+        if self.files is not None and self.wrong:
+            lines += ["", _("most confident mistakes")]
+            shown = self.wrong[:MOST_CONFUSED]
+            wrong = [
+                [printable(self.files[one.row]), names[one.predicted], f"{one.confidence:.4f}"]
+                for one in shown
+            ]
+            lines += table(wrong, "<<>")
+        if self.sheet is not None:
+            lines += ["", _("wrong pictures: {}", short_path(self.sheet))]
+        return "\n".join(lines)
 
 
 def evaluate(run: str, where: str | None = None, prepare_as: str = "auto") -> Evaluation:
@@ -161,94 +265,9 @@ def sheet(found: Evaluation) -> Figure | None:
     return mistakes_figure(worst, found.data, wide, title)
 
 
-def to_values(found: Evaluation) -> dict[str, Any]:
-    """The result for machines; a score that divides by nothing is None."""
-    names, config = found.data.class_names, found.trained.config
-    low, high = found.interval
-    scores = class_scores(found.found.confusion)
-    return {
-        "run": found.run,
-        "model": config.model,
-        "step": found.trained.step,
-        "finished": found.trained.finished,
-        "data": found.data.name,
-        "split": found.part or None,
-        "pictures": found.count,
-        "right": found.right,
-        "accuracy": found.right / found.count,
-        "interval": {"level": LEVEL, "method": "wilson", "low": low, "high": high},
-        "loss": _finite(found.found.loss(config.loss)),
-        "loss_name": config.loss,
-        "classes": list(names),
-        "confusion": found.found.confusion.tolist(),
-        "per_class": [
-            {
-                "class": name,
-                **dict(zip(SCORES, map(_finite, three), strict=True)),
-                "support": int(n),
-            }
-            for name, *three, n in zip(names, *scores, strict=True)
-        ],
-        "mistakes": [
-            {
-                "image": one.row if found.files is None else found.files[one.row],
-                "label": names[one.label],
-                "prediction": names[one.predicted],
-                "probability": one.confidence,
-            }
-            for one in found.wrong
-        ],
-        "unreadable": [{"image": name, "reason": why} for name, why in found.unreadable],
-    }
-
-
 def _finite(value: float | None) -> float | None:
     """A number for JSON, which has no NaN and no infinity."""
     return None if value is None or not np.isfinite(value) else float(value)
-
-
-def to_text(found: Evaluation) -> str:
-    """The tables."""
-    config, (low, high) = found.trained.config, found.interval
-    where = printable(found.data.name)
-    where = _("the test images of {}", where) if found.part else where
-    right = f"{found.right:,}", f"{found.count:,}"
-    accuracy = found.right / found.count
-    interval = f"{low:.4f}", f"{high:.4f}"
-    loss = found.found.loss(config.loss)
-    lines = [
-        _("{} on {}: {} of {} are right", printable(found.run), where, *right),
-        "",
-        _("accuracy {}  {} % interval {} to {}", f"{accuracy:.4f}", f"{100 * LEVEL:g}", *interval),
-    ]
-    lines += [] if loss is None else [_("loss     {}  ({})", f"{loss:.4f}", config.loss)]
-    if config.ten_crop:
-        text = _("The run was tested on ten crops of each image; here it sees the middle one.")
-        lines.append(text)
-    names = [shortened(printable(name), 24) for name in found.data.class_names]
-    rows = [[_("class"), _("precision"), _("recall"), _("F1"), _("pictures")]]
-    scores = class_scores(found.found.confusion)
-    for name, *three, support in zip(names, *scores, strict=True):
-        rows.append([name, *(f"{x:.4f}" if np.isfinite(x) else "-" for x in three), f"{support:,}"])
-    lines += ["", *table(rows, "<>>>>")]
-    matrix = _matrix(found)
-    if matrix and max(map(width_of, matrix)) <= columns():
-        lines += [
-            "",
-            _("confusion matrix: a row for each label, a column for each prediction"),
-            *matrix,
-        ]
-    if confused := _confused(found):
-        lines += ["", _("most frequent mistakes"), *confused]
-    if found.files is not None and found.wrong:
-        lines += ["", _("most confident mistakes")]
-        shown = found.wrong[:MOST_CONFUSED]
-        wrong = [
-            [printable(found.files[one.row]), names[one.predicted], f"{one.confidence:.4f}"]
-            for one in shown
-        ]
-        lines += table(wrong, "<<>")
-    return "\n".join(lines)
 
 
 def _matrix(found: Evaluation) -> list[str]:

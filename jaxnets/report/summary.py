@@ -13,6 +13,7 @@ import numpy as np
 from jaxnets.base.display import shortened, table, width_of
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
+from jaxnets.config.command import Answer
 from jaxnets.drawing.charts import plain
 from jaxnets.drawing.svg import Figure
 from jaxnets.machine.platform import set_up_jax
@@ -37,7 +38,49 @@ class LayerSize(NamedTuple):
     depth: int = 0  # In how many residual blocks it stands, whose own rows count it too.
 
 
-def summary(model: Chain, image_shape: Sequence[int]) -> list[LayerSize]:
+@dataclasses.dataclass(frozen=True)
+class Summary(Answer):
+    """A network layer by layer."""
+
+    title: str
+    image_shape: Sequence[int]
+    rows: Sequence[LayerSize]
+
+    @property
+    def totals(self) -> tuple[int, int]:
+        """Parameters and operations of the whole network."""
+        outermost = [row for row in self.rows if not row.depth]
+        return sum(row.params for row in outermost), sum(row.flops for row in outermost)
+
+    def values(self) -> dict[str, Any]:
+        """The same for machines."""
+        params, flops = self.totals
+        return {
+            "model": self.title,
+            "image_shape": list(self.image_shape),
+            "layers": [row._asdict() for row in self.rows],
+            "params": params,
+            "flops": flops,
+        }
+
+    def text(self) -> str:
+        """The table and its sums."""
+        cells = [(_("layer"), _("output shape"), _("parameters"), "FLOPs")]
+        for row in [LayerSize(_("image"), tuple(self.image_shape), 0, 0), *self.rows]:
+            shape = " x ".join(map(str, row.shape))
+            name = 2 * row.depth * " " + row.layer
+            cells.append((name, shape, f"{row.params:,}", f"{row.flops:,}"))
+        head, *lines = table(cells, "<<>>")
+        rule = "-" * width_of(head)
+        params, flops = self.totals
+        sums = [
+            _("parameters: {} ({} MB in float32)", f"{params:,}", f"{params * 4 / 1e6:.2f}"),
+            _("forward pass of one image: {} FLOPs", f"{flops:,}"),
+        ]
+        return "\n".join([self.title, rule, head, rule, *lines, rule, *sums])
+
+
+def summary(model: Chain, image_shape: Sequence[int], title: str = "") -> Summary:
     """Every layer of a network, for an image [H, W, C]; nothing is computed, only shapes."""
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     too_small = UserError("images of {} are too small", tuple(image_shape))
@@ -49,7 +92,7 @@ def summary(model: Chain, image_shape: Sequence[int]) -> list[LayerSize]:
     rows = list(_rows(model, variables["params"], x, 0))
     if any(0 in row.shape for row in rows):
         raise too_small
-    return rows
+    return Summary(title, image_shape, rows)
 
 
 def _rows(chain: Chain, params: Any, x: Any, depth: int) -> Iterator[LayerSize]:
@@ -89,55 +132,20 @@ def describe_layer(layer: Any, params: Any) -> str:
     return getattr(layer, "__name__", kind)
 
 
-def to_text(title: str, rows: Sequence[LayerSize], image_shape: Sequence[int]) -> str:
-    """The table and its sums."""
-    cells = [(_("layer"), _("output shape"), _("parameters"), "FLOPs")]
-    for row in [LayerSize(_("image"), tuple(image_shape), 0, 0), *rows]:
-        shape = " x ".join(map(str, row.shape))
-        name = 2 * row.depth * " " + row.layer
-        cells.append((name, shape, f"{row.params:,}", f"{row.flops:,}"))
-    head, *lines = table(cells, "<<>>")
-    rule = "-" * width_of(head)
-    params, flops = totals(rows)
-    sums = [
-        _("parameters: {} ({} MB in float32)", f"{params:,}", f"{params * 4 / 1e6:.2f}"),
-        _("forward pass of one image: {} FLOPs", f"{flops:,}"),
-    ]
-    return "\n".join([title, rule, head, rule, *lines, rule, *sums])
-
-
-def to_values(title: str, rows: Sequence[LayerSize], image_shape: Sequence[int]) -> dict[str, Any]:
-    """The same for machines."""
-    params, flops = totals(rows)
-    return {
-        "model": title,
-        "image_shape": list(image_shape),
-        "layers": [row._asdict() for row in rows],
-        "params": params,
-        "flops": flops,
-    }
-
-
-def totals(rows: Sequence[LayerSize]) -> tuple[int, int]:
-    """Parameters and operations of the whole network."""
-    outermost = [row for row in rows if not row.depth]
-    return sum(row.params for row in outermost), sum(row.flops for row in outermost)
-
-
-def network_figure(title: str, rows: Sequence[LayerSize], image_shape: Sequence[int]) -> Figure:
-    """Draws the rows of `summary`, the image first; a residual block is one row."""
-    rows = [row for row in rows if not row.depth]
-    params, flops = totals(rows)
-    alt = f"{title}: " + "; ".join(
+def network_figure(found: Summary) -> Figure:
+    """Draws the layers, the image first; a residual block is one row."""
+    rows = [row for row in found.rows if not row.depth]
+    params, flops = found.totals
+    alt = f"{found.title}: " + "; ".join(
         f"{row.layer}, {_shape(row.shape)}, {row.params:,} parameters" for row in rows
     )
     height = TOP + ROW * (len(rows) + 1) + 40
-    figure = Figure(title, WIDTH, height, title, alt)
+    figure = Figure(found.title, WIDTH, height, found.title, alt)
     heads = (NAME, "layer"), (SHAPE, "output"), (PARAMS, "parameters"), (FLOPS, "FLOPs an image")
     for x, text in heads:
         figure.text(x, 18, text, fill="soft")
-    sides = [image_shape[0], *(row.shape[0] for row in rows if len(row.shape) == 3)]
-    everything = [LayerSize("image", tuple(image_shape), 0, 0), *rows]
+    sides = [found.image_shape[0], *(row.shape[0] for row in rows if len(row.shape) == 3)]
+    everything = [LayerSize("image", tuple(found.image_shape), 0, 0), *rows]
     for number, row in enumerate(everything):
         y = TOP + ROW * number + ROW / 2
         if number:

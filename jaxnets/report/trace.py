@@ -1,5 +1,6 @@
 """`jaxnets trace`: one image's numbers through a run's network, or through a fresh one."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from jaxnets.base.display import printable, short_path, shortened
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
+from jaxnets.config.command import Answer
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
@@ -51,9 +53,54 @@ class Box(NamedTuple):
 PARAMS, OUTPUT = Box(MARGIN, LEFT, 3, 6), Box(RIGHT, BOX, 5, 10)
 
 
+@dataclasses.dataclass(frozen=True)
+class Trace(Answer):
+    """Both passes of one image, drawn in a file."""
+
+    path: Path
+    found: ImagePasses
+    class_names: Sequence[str]
+
+    @property
+    def label(self) -> str:
+        """The class with which the loss compares."""
+        return self.class_names[self.found.label]
+
+    @property
+    def answer(self) -> str:
+        """The class that the network names."""
+        return self.class_names[int(self.found.steps[-1].output.value.argmax())]
+
+    def values(self) -> dict[str, Any]:
+        """The same for machines: each layer's name, shape and largest numbers."""
+        layers = []
+        for step in self.found.steps:
+            gradient = step.output.gradient
+            layers.append(
+                {
+                    "layer": step.label,
+                    "shape": list(step.output.value.shape),
+                    "largest": float(np.abs(step.output.value).max()),
+                    "largest_gradient": None if gradient is None else float(np.abs(gradient).max()),
+                }
+            )
+        both = {"label": self.label, "answer": self.answer}
+        return {"trace": str(self.path), "loss": self.found.loss, **both, "layers": layers}
+
+    def text(self) -> str:
+        """The line that names the file."""
+        return _(
+            "{}: answer {}, loss {} for {}; forward in blue, backward in red",
+            short_path(str(self.path)),
+            printable(self.answer),
+            f"{self.found.loss:.4g}",
+            printable(self.label),
+        )
+
+
 def trace(
     run_folder: str | None, given: dict[str, Any], image: str, label: str | None, output: str
-) -> dict[str, Any]:
+) -> Trace:
     """Draws both passes of one image into a file.
 
     Args:
@@ -63,9 +110,6 @@ def trace(
       label: The class with which the loss compares; None for a test image's own, else for the
         network's answer.
       output: The file, .svg or .png.
-
-    Returns:
-      What was drawn: "trace", "loss", "label", and each layer's name, shape and largest numbers.
 
     Raises:
       UserError: There is no such run, picture or class, or nothing can be written there.
@@ -89,7 +133,7 @@ def trace(
     found = passes_of(trained.model, trained.params, x, own, trained.config.loss)
     title = f"{trained.config.model}: one image forward and backward"
     trace_figure(found, title, [printable(name) for name in names]).save(path)
-    return _to_values(path, found, names)
+    return Trace(path, found, names)
 
 
 def fresh(config: Config) -> TrainedNetwork:
@@ -118,34 +162,6 @@ def _pixels(trained: TrainedNetwork, image: str) -> tuple[np.ndarray, int | None
         return (to_digit(picture)[..., None] if is_digit else to_square(picture, shape)), None
     except BadPictureError as error:
         raise UserError("image: {}: {}", image, error) from None
-
-
-def _to_values(path: Path, found: ImagePasses, names: tuple[str, ...]) -> dict[str, Any]:
-    layers = []
-    for step in found.steps:
-        gradient = step.output.gradient
-        layers.append(
-            {
-                "layer": step.label,
-                "shape": list(step.output.value.shape),
-                "largest": float(np.abs(step.output.value).max()),
-                "largest_gradient": None if gradient is None else float(np.abs(gradient).max()),
-            }
-        )
-    answer = names[int(found.steps[-1].output.value.argmax())]
-    both = {"label": names[found.label], "answer": answer}
-    return {"trace": str(path), "loss": found.loss, **both, "layers": layers}
-
-
-def to_text(values: dict[str, Any]) -> str:
-    """The line that says what `trace` returned."""
-    return _(
-        "{}: answer {}, loss {} for {}; forward in blue, backward in red",
-        short_path(values["trace"]),
-        printable(values["answer"]),
-        f"{values['loss']:.4g}",
-        printable(values["label"]),
-    )
 
 
 def trace_figure(found: ImagePasses, title: str, class_names: Sequence[str]) -> Figure:

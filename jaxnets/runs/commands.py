@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from jaxnets.base.display import print_answer
-from jaxnets.base.errors import DONE, UserError
+from jaxnets.base.errors import UserError
 from jaxnets.base.language import Text
-from jaxnets.config.command import Flag, Json, command
+from jaxnets.config.command import Answer, Flag, command
 
 RUN = "run folder, which train.py names at its end"
 RunFolder = Annotated[str, Flag(help=RUN, metavar="RUN")]
@@ -23,9 +22,7 @@ OwnLayers = Annotated[
 
 
 @command
-def runs(
-    folder: Annotated[tuple[str, ...], Flag(metavar="FOLDER")] = (), *, json: Json = False
-) -> int:
+def runs(folder: Annotated[tuple[str, ...], Flag(metavar="FOLDER")] = ()) -> Answer:
     """List the runs of a folder, and how to resume unfinished ones.
 
     Args:
@@ -34,11 +31,9 @@ def runs(
     if len(folder) > 1:
         raise UserError("expected one folder, got {}", " ".join(folder))
 
-    from jaxnets.runs import listing
+    from jaxnets.runs.listing import list_runs
 
-    found = listing.list_runs(*folder)
-    print_answer(listing.to_values(found), listing.to_text(found), json)
-    return DONE
+    return list_runs(*folder)
 
 
 def check_runs(*run_folders: str, layers: tuple[str, ...] = ()) -> None:

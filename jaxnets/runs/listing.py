@@ -1,6 +1,7 @@
 """`jaxnets runs`: the runs of a folder, as their files say; nothing in a run folder is run."""
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import textwrap
@@ -24,6 +25,7 @@ from jaxnets.base.display import (
 )
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import N_, Text, _, said
+from jaxnets.config.command import Answer
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import RESUME_MAY_CHANGE
 from jaxnets.runs.run_folder import CONFIG, METRICS, RESULT, RUNS, SEARCH
@@ -81,13 +83,61 @@ class ListedRun(NamedTuple):
         return shlex.join(words)
 
 
-class Listing(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Listing(Answer):
     """The contents of a folder of runs, each part with the newest first."""
 
     folder: Path
     runs: list[ListedRun]  # The best validation accuracy first.
     others: list[tuple[Path, Text]]  # Searches: what they are.
     damaged: list[tuple[Path, Text]]  # Folders that cannot be read, and why.
+
+    def values(self) -> dict[str, Any]:
+        """The listing for machines."""
+        return {
+            "folder": str(self.folder),
+            "runs": [
+                {
+                    "name": run.path.name,
+                    "path": str(run.path),
+                    "model": run.config["model"],
+                    "dataset": run.dataset,
+                    "epochs_done": run.epochs[0],
+                    "epochs": run.epochs[1],
+                    "validation_accuracy": run.validation_accuracy,
+                    "test_accuracy": run.test_accuracy,
+                    "seed": run.config.get("seed"),
+                    "finished": run.finished,
+                    "resume": run.resume,
+                    "differs": run.differs,
+                }
+                for run in self.runs
+            ],
+            "others": [{"path": str(path), "is": str(text)} for path, text in self.others],
+            "damaged": [
+                {"path": str(path), "reason": str(reason)} for path, reason in self.damaged
+            ],
+        }
+
+    def text(self) -> str:
+        """The runs as a table; what makes it wider than the terminal stands in lines of its own."""
+        lines = _table(self.runs)
+        for run in self.runs:
+            if run.resume:
+                done, wanted = run.epochs
+                epochs = _("{} epochs", f"{done:,}")
+                if wanted is not None:
+                    epochs = _("{} of {} epochs", f"{done:,}", _shown(wanted))
+                name, resume = printable(run.path.name), printable(run.resume)
+                lines += ["", _("{}: unfinished, {}; {}", name, epochs, _(RESUME, resume))]
+        others = [f"{printable(path.name)}: {printable(said(text))}" for path, text in self.others]
+        lines += ["", *others] if others else []
+        bad = [f"{printable(path.name)}: {one_line(said(reason))}" for path, reason in self.damaged]
+        lines += ["", _("damaged:"), *bad] if bad else []
+        if not any((self.runs, others, bad)):
+            where = printable(short_path(str(self.folder)))
+            return _("no runs in {}; each run of train.py has a folder in {}", where, RUNS)
+        return "\n".join(lines).strip("\n")
 
 
 def list_runs(folder: str | None = None) -> Listing:
@@ -118,7 +168,7 @@ def list_runs(folder: str | None = None) -> Listing:
         except UserError as error:
             found.damaged.append((path, error))
     best_first = sorted(found.runs, key=lambda run: -(run.validation_accuracy or 0.0))
-    return found._replace(runs=_with_differences(best_first))
+    return dataclasses.replace(found, runs=_with_differences(best_first))
 
 
 def _folders(root: Path) -> list[Path]:
@@ -181,53 +231,6 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         value = "x".join(map(str, value))
     return shortened(printable("none" if value is None else f"{value}"), LONGEST)
-
-
-def to_values(found: Listing) -> dict[str, Any]:
-    """The listing for machines."""
-    return {
-        "folder": str(found.folder),
-        "runs": [
-            {
-                "name": run.path.name,
-                "path": str(run.path),
-                "model": run.config["model"],
-                "dataset": run.dataset,
-                "epochs_done": run.epochs[0],
-                "epochs": run.epochs[1],
-                "validation_accuracy": run.validation_accuracy,
-                "test_accuracy": run.test_accuracy,
-                "seed": run.config.get("seed"),
-                "finished": run.finished,
-                "resume": run.resume,
-                "differs": run.differs,
-            }
-            for run in found.runs
-        ],
-        "others": [{"path": str(path), "is": str(text)} for path, text in found.others],
-        "damaged": [{"path": str(path), "reason": str(reason)} for path, reason in found.damaged],
-    }
-
-
-def to_text(found: Listing) -> str:
-    """The runs as a table; what makes it wider than the terminal stands in lines of its own."""
-    lines = _table(found.runs)
-    for run in found.runs:
-        if run.resume:
-            done, wanted = run.epochs
-            epochs = _("{} epochs", f"{done:,}")
-            if wanted is not None:
-                epochs = _("{} of {} epochs", f"{done:,}", _shown(wanted))
-            name, resume = printable(run.path.name), printable(run.resume)
-            lines += ["", _("{}: unfinished, {}; {}", name, epochs, _(RESUME, resume))]
-    others = [f"{printable(path.name)}: {printable(said(text))}" for path, text in found.others]
-    lines += ["", *others] if others else []
-    bad = [f"{printable(path.name)}: {one_line(said(reason))}" for path, reason in found.damaged]
-    lines += ["", _("damaged:"), *bad] if bad else []
-    if not any((found.runs, others, bad)):
-        where = printable(short_path(str(found.folder)))
-        return _("no runs in {}; each run of train.py has a folder in {}", where, RUNS)
-    return "\n".join(lines).strip("\n")
 
 
 def _table(runs: Sequence[ListedRun]) -> list[str]:

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any
 
-from jaxnets.base.display import print_answer, short_path
+from jaxnets.base.display import short_path
 from jaxnets.base.errors import DONE, UserError, unknown_flag
 from jaxnets.base.language import Text, _
-from jaxnets.config.command import FigureFile, Flag, Json, command
+from jaxnets.config.command import Answer, FigureFile, Flag, command
 from jaxnets.config.fields import COUNT, Config
 from jaxnets.config.options import parse
 from jaxnets.config.recipes import DEFAULT_MODEL
@@ -20,9 +20,8 @@ def search(
     seeds: Annotated[int, Flag(COUNT)] = 10,
     workers: Workers,
     race: bool = False,
-    json: Json = False,
     **given: Any,
-) -> int:
+) -> Answer | int:
     """Compare settings over several seeds, and test if a lead is luck.
 
     Args:
@@ -46,14 +45,11 @@ def search(
         print(_("{} runs are done in {}", len(found.runs), short_path(str(found.folder))))
         return DONE
     ranking.plot(found).save(found.folder / "search.svg")
-    where = _("results: {}", short_path(str(found.folder)))
-    text = f"{ranking.to_text(found)}\n\n{where}"
-    print_answer(ranking.to_values(found), text, json)
-    return DONE
+    return ranking.Ranking(found)
 
 
 @command
-def lr_find(*, output: FigureFile = None, json: Json = False, **given: Any) -> int:
+def lr_find(*, output: FigureFile = None, **given: Any) -> Answer:
     """Find a learning rate: try growing ones, a step each."""
     preset(**given)  # It raises if the flags are wrong, before JAX is imported.
 
@@ -63,12 +59,10 @@ def lr_find(*, output: FigureFile = None, json: Json = False, **given: Any) -> i
         from jaxnets.drawing.svg import figure_path
 
         figure_path(output)
-    config, found = lr_find.find(given)
+    found = lr_find.find(given)
     if output:
-        lr_find.plot(found, config).save(output)
-    values = lr_find.to_values(found, config)
-    print_answer(values, lr_find.to_text(found, config), json)
-    return DONE
+        lr_find.plot(found).save(output)
+    return found
 
 
 def _values(text: str) -> tuple[str, list[Any]]:

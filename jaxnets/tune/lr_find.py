@@ -18,6 +18,7 @@ from tqdm import tqdm
 from jaxnets.base.display import columns, show
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
+from jaxnets.config.command import Answer
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.drawing.charts import Caption, Guides, Line, Scale, Series, curves
@@ -72,12 +73,12 @@ class RangeTest:
         return self.rates[start + int(slopes.argmin())]
 
 
-def find(given: dict[str, Any]) -> tuple[Config, RangeTest]:
-    """The config that the flags ask for and its `range_test`; notes of the config go to stderr."""
+def find(given: dict[str, Any]) -> "Suggestion":
+    """The `range_test` of the config that flags ask for; notes of the config go to stderr."""
     config, data, notes = request(given)
     for note in notes:
         show(note, sys.stderr)
-    return config, range_test(config, data, LOWEST, HIGHEST, STEPS)
+    return Suggestion(range_test(config, data, LOWEST, HIGHEST, STEPS), config)
 
 
 def range_test(
@@ -151,44 +152,53 @@ class _Losses(Observer):
             raise _Exploded
 
 
-def to_text(found: RangeTest, config: Config) -> str:
-    """The curve, and what it suggests."""
-    return "\n".join([*_curve(found), "", suggestion(found, config)])
+@dataclasses.dataclass(frozen=True)
+class Suggestion(Answer):
+    """The learning rates that a range test suggests for a config."""
+
+    found: RangeTest
+    config: Config
+
+    @property
+    def sentence(self) -> str:
+        """The sentence that names the rates."""
+        found, config = self.found, self.config
+        rounded = [f"{float(f'{rate:.1g}'):g}" for rate in (found.steepest, found.lowest)]
+        rates = _(" to ").join(dict.fromkeys(rounded))
+        return _(
+            "The loss falls fastest at a learning rate of {} and is lowest at {}: try "
+            "--learning_rate={}. The recipe of {} has {} with {}, schedule {}.",
+            *(f"{found.steepest:.2g}", f"{found.lowest:.2g}", rates),
+            *(config.model, f"{config.learning_rate:g}", config.optimizer, config.schedule),
+        )
+
+    def values(self) -> dict[str, Any]:
+        """The same for machines."""
+        found, config = self.found, self.config
+        return {
+            "model": config.model,
+            "optimizer": config.optimizer,
+            "learning_rates": list(found.rates),
+            "losses": list(found.losses),
+            "smoothed": found.smoothed.tolist(),
+            "steepest": found.steepest,
+            "lowest": found.lowest,
+        }
+
+    def text(self) -> str:
+        """The curve, and what it suggests."""
+        return "\n".join([*_curve(self.found), "", self.sentence])
 
 
-def suggestion(found: RangeTest, config: Config) -> str:
-    """The sentence that suggests learning rates."""
-    rounded = [f"{float(f'{rate:.1g}'):g}" for rate in (found.steepest, found.lowest)]
-    rates = _(" to ").join(dict.fromkeys(rounded))
-    return _(
-        "The loss falls fastest at a learning rate of {} and is lowest at {}: try "
-        "--learning_rate={}. The recipe of {} has {} with {}, schedule {}.",
-        *(f"{found.steepest:.2g}", f"{found.lowest:.2g}", rates),
-        *(config.model, f"{config.learning_rate:g}", config.optimizer, config.schedule),
-    )
-
-
-def to_values(found: RangeTest, config: Config) -> dict[str, Any]:
-    """The same for machines."""
-    return {
-        "model": config.model,
-        "optimizer": config.optimizer,
-        "learning_rates": list(found.rates),
-        "losses": list(found.losses),
-        "smoothed": found.smoothed.tolist(),
-        "steepest": found.steepest,
-        "lowest": found.lowest,
-    }
-
-
-def plot(found: RangeTest, config: Config) -> Figure:
+def plot(suggested: Suggestion) -> Figure:
     """Draws the losses over the learning rates, and marks the two that are suggested."""
+    found, config = suggested.found, suggested.config
     # An explosion would leave the curves flat lines: what is much higher than the start is cut.
     top = max(1.1 * found.smoothed[0], 1.1 * np.median(found.smoothed), 1.05 * min(found.losses))
     rates = {found.steepest: _("falls fastest"), found.lowest: _("lowest")}
     title = _("{}: training loss by learning rate", config.model)
     return curves(
-        Caption("lr_find", title, suggestion(found, config)),
+        Caption("lr_find", title, suggested.sentence),
         [
             Series(name, found.rates, [min(loss, top) for loss in losses], 0, faint)
             for name, losses, faint in (

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jaxnets.base.display import four_digits, table
+from jaxnets.base.display import four_digits, short_path, table
 from jaxnets.base.language import _, speaking
+from jaxnets.config.command import Answer
 from jaxnets.drawing.charts import Caption, Marks, Scale, dots
 from jaxnets.drawing.svg import Figure
 from jaxnets.tune.many import TrainingSummary
@@ -165,37 +166,49 @@ def race_verdict(ranks: Sequence[Rank]) -> str:
     )
 
 
-def to_text(search: Search) -> str:
-    """The table of means and deviations, and the verdict."""
-    ranks, race = ranking(search), search.race_from is not None
-    end = ["     e", _("seeds"), _("beaten by")] if race else ["     p"]
-    rows = [["", _("validation accuracy"), _("    loss"), _("winner's lead"), *end]]
-    for rank in ranks:
-        row = [rank.name, f"{rank.accuracy:.4f} ± {rank.deviation:7.4f}", four_digits(rank.loss)]
-        sure = f"{rank.e:.3g}" if race else f"{rank.p:.2g}"
-        row += ["", ""] if rank is ranks[0] else [f"{rank.lead:.4f}", sure]
-        row += [str(rank.seeds), rank.beaten_by or ""] if race else []
-        rows.append([cell.replace("nan", "  -") for cell in row])
-    return "\n".join([*table(rows, "<>>>>><"), "", verdict(ranks, race)])
+@dataclasses.dataclass(frozen=True)
+class Ranking(Answer):
+    """The settings of a search, ranked."""
 
+    search: Search
 
-def to_values(search: Search) -> dict[str, Any]:
-    """The same for machines."""
-    ranks, race = ranking(search), search.race_from is not None
-    beaten = [rank.beaten_by is not None if race else rank.p < SIGNIFICANCE for rank in ranks[1:]]
-    with speaking("en"):
-        conclusion = verdict(ranks, race)
-    values = {
-        "flags": search.plain_flags,
-        "over": search.over,
-        "seeds": ranks[0].seeds,
-        "race": {"alpha": SIGNIFICANCE, "e": threshold(len(ranks))} if race else None,
-        "ranking": [dataclasses.asdict(rank) for rank in ranks],
-        "significant": len(ranks) > 1 and all(beaten),
-        "verdict": conclusion,
-        "config": dataclasses.asdict(search.config(search.points[0], 0)),
-    }
-    return finite(values)
+    def values(self) -> dict[str, Any]:
+        """The same for machines."""
+        ranks, race = ranking(self.search), self.search.race_from is not None
+        beaten = [
+            rank.beaten_by is not None if race else rank.p < SIGNIFICANCE for rank in ranks[1:]
+        ]
+        with speaking("en"):
+            conclusion = verdict(ranks, race)
+        values = {
+            "flags": self.search.plain_flags,
+            "over": self.search.over,
+            "seeds": ranks[0].seeds,
+            "race": {"alpha": SIGNIFICANCE, "e": threshold(len(ranks))} if race else None,
+            "ranking": [dataclasses.asdict(rank) for rank in ranks],
+            "significant": len(ranks) > 1 and all(beaten),
+            "verdict": conclusion,
+            "config": dataclasses.asdict(self.search.config(self.search.points[0], 0)),
+        }
+        return finite(values)
+
+    def text(self) -> str:
+        """The table of means and deviations, the verdict, and the folder of the results."""
+        ranks, race = ranking(self.search), self.search.race_from is not None
+        end = ["     e", _("seeds"), _("beaten by")] if race else ["     p"]
+        rows = [["", _("validation accuracy"), _("    loss"), _("winner's lead"), *end]]
+        for rank in ranks:
+            row = [
+                rank.name,
+                f"{rank.accuracy:.4f} ± {rank.deviation:7.4f}",
+                four_digits(rank.loss),
+            ]
+            sure = f"{rank.e:.3g}" if race else f"{rank.p:.2g}"
+            row += ["", ""] if rank is ranks[0] else [f"{rank.lead:.4f}", sure]
+            row += [str(rank.seeds), rank.beaten_by or ""] if race else []
+            rows.append([cell.replace("nan", "  -") for cell in row])
+        where = _("results: {}", short_path(str(self.search.folder)))
+        return "\n".join([*table(rows, "<>>>>><"), "", verdict(ranks, race), "", where])
 
 
 def plot(search: Search) -> Figure:

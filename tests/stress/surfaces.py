@@ -497,7 +497,7 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         with search.open(str(folder), resume=True):
             search.write()
             if search.seeds:
-                print(ranking.to_text(search))
+                print(ranking.Ranking(search).text())
 
     def close() -> None:
         opened = RunFolder.open(str(folder))
@@ -619,8 +619,8 @@ def log_case(sample: dict[str, bytes], folder: Path, rng: Rng) -> None:
 
     def test() -> None:
         found = trial.evaluate(read_users(str(path)), trial.Plan())
-        show(presentation.to_text(found, path.name))
-        json.dumps(presentation.to_values(found), allow_nan=False)
+        show(presentation.TrialAnswer(found, path.name).text())
+        json.dumps(presentation.TrialAnswer(found, "log").values(), allow_nan=False)
 
     status_of(test)
 

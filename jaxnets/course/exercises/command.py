@@ -1,5 +1,6 @@
 """The exercises as commands: what they print, and whether the student has passed."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.base import display
-from jaxnets.base.errors import UserError
+from jaxnets.base.errors import DONE, RUN_FAILED, UserError
 from jaxnets.base.files import mkdir, output_path, write_text
 from jaxnets.base.language import N_, _
+from jaxnets.config.command import Answer
 from jaxnets.course.exercises.catalogue import (
     COURSE,
     EXERCISES,
@@ -36,8 +38,30 @@ TITLES = {
 }
 
 
-def listing() -> tuple[list[dict[str, Any]], str]:
-    """Every exercise in its order, as values and as a table for each of PARTS."""
+@dataclasses.dataclass(frozen=True)
+class Said(Answer):
+    """An answer in the language that was spoken when it was found."""
+
+    found: Any
+    lines: str
+    passed: bool = True
+
+    @property
+    def status(self) -> int:
+        """Whether a student has passed."""
+        return DONE if self.passed else RUN_FAILED
+
+    def values(self) -> Any:
+        """Everything that was found."""
+        return self.found
+
+    def text(self) -> str:
+        """The lines that say it."""
+        return self.lines
+
+
+def listing() -> Said:
+    """Every exercise in its order, in a table for each of PARTS."""
     ideas = {name: idea for idea, names in IDEAS.items() for name in names}
     steps = {name: number for number, step in enumerate(COURSE, 1) for name in step.exercises}
     values, lines = [], []
@@ -57,10 +81,10 @@ def listing() -> tuple[list[dict[str, Any]], str]:
         table = display.table(rows, ">" * in_course + "<<>><<")
         lines += [_(TITLES[part], len(names), minutes), "", *table, ""]
     lines.append(_("jaxnets exercise new NAME writes one into a file"))
-    return values, "\n".join(lines)
+    return Said(values, "\n".join(lines))
 
 
-def write(name: str, output: str | None, student: str | None = None) -> tuple[str, str, str]:
+def write(name: str, output: str | None, student: str | None = None) -> Said:
     """Writes an exercise into a file, never over another one.
 
     Args:
@@ -69,7 +93,7 @@ def write(name: str, output: str | None, student: str | None = None) -> tuple[st
       student: Whose numbers a sheet has; None are everybody's.
 
     Returns:
-      The file's path, the command that checks it, and a note: "" if there is none.
+      The file's path, the command that checks it, and a note.
 
     Raises:
       UserError: The file exists, or its folder does not.
@@ -84,7 +108,9 @@ def write(name: str, output: str | None, student: str | None = None) -> tuple[st
         raise UserError("output: expected a name with {}, got {}", exercise.suffix, repr(str(path)))
     text, file = exercise.text(path.name), display.short_path(str(path))
     _write_new(path, text)
-    return str(path), check_command(exercise, file), note
+    checks = check_command(exercise, file)
+    lines = [_("wrote {}; work on it, then:", file), f"  {checks}", *([note] if note else [])]
+    return Said({"file": str(path), "command": checks, "note": note}, "\n".join(lines))
 
 
 def _write_new(path: Path, text: str) -> None:
@@ -100,10 +126,8 @@ def _write_new(path: Path, text: str) -> None:
     write_text(output_path(str(path)), text)
 
 
-def answers(
-    name: str | None, student: str | None, output: str | None
-) -> tuple[list[dict[str, Any]], str]:
-    """The answers to one exercise or to all, as values and as text; a file's name if it is written.
+def answers(name: str | None, student: str | None, output: str | None) -> Said:
+    """The answers to one exercise or to all; the file's name if one is written.
 
     Args:
       name: The exercise; None means all.
@@ -117,11 +141,11 @@ def answers(
     if output:
         _write_new(Path(output), text + "\n")
         text = _("wrote {}", display.short_path(output))
-    return [values for values, _part in found], text
+    return Said([values for values, _part in found], text)
 
 
-def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
-    """Checks a sheet: whether all numbers are right, the values, and the lines that say so."""
+def check_numbers(path: str, hint: bool) -> Said:
+    """Checks the numbers of a sheet."""
     sheet, found = check_sheet(read_source(path), path)
     right = sum(answered.verdict == RIGHT for answered in found)
     passed = right == len(found)
@@ -142,11 +166,11 @@ def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
         "passed": passed,
         "answers": [row._asdict() for row in found],
     }
-    return passed, values, "\n".join(lines)
+    return Said(values, "\n".join(lines), passed)
 
 
-def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
-    """Judges the functions in a student's file, and returns what `check_numbers` does."""
+def check_mine(path: str, hint: bool) -> Said:
+    """Judges the functions in a student's file."""
     if path.endswith(".toml"):
         raise UserError("{}: jaxnets exercise check {} checks computed numbers", path, path)
 
@@ -161,7 +185,8 @@ def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
         lines += [f"  {line}" for line in verdict.hints]
     if not all(verdicts) and not hint and any(verdict.wrong for verdict in verdicts):
         lines.append(_("--hint says more"))
-    return all(verdicts), [_values(verdict) for verdict in verdicts], "\n".join(lines)
+    values = [_values(verdict) for verdict in verdicts]
+    return Said(values, "\n".join(lines), all(verdicts))
 
 
 def grade(

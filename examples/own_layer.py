@@ -52,8 +52,9 @@ def prelu_sides(params, x):
     return x > 0
 
 
-rule = LayerRule(prelu_forward, prelu_backward, inputs=("params", "x"), sides=prelu_sides)
-register_rule(PReLU, rule)
+register_rule(
+    LayerRule(prelu_forward, prelu_backward, layer=PReLU, inputs=("params", "x"), sides=prelu_sides)
+)
 
 recipe = dict(epochs=2, learning_rate=0.005)
 

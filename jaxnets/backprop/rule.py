@@ -149,7 +149,12 @@ class LayerRule(NamedTuple):
         return self.layer if isinstance(self.layer, tuple) else (self.layer,)
 
     def row(self, layer: Layer, shape: tuple[int, ...]) -> dict[str, Any]:
-        """The kind and the fields of such a layer, for one input of a shape."""
+        """The kind and the fields of such a layer, as data.
+
+        Args:
+          layer: A layer that has this rule.
+          shape: The shape of one input, without the batch.
+        """
         if callable(self.fields):
             return {"kind": self.name, **self.fields(layer, shape)}
         return {"kind": self.name, **{field: getattr(layer, field) for field in self.fields}}

@@ -182,14 +182,18 @@ LOCAL_RESPONSE_NORM = LayerRule(
 )
 
 
+def scaling_backward(cache: object, dy: Images, **static: object) -> None:
+    """Returns no gradient: the layer stands before every parameter."""
+    return None
+
+
 def _scaling(name: str, layer: type[Enlarge] | type[Normalize], *fields: str) -> LayerRule:
-    """A layer that stands before every parameter: nothing flows back through it."""
     return LayerRule(
         name=name,
         layer=layer,
         fields=fields,
         forward=lambda x, **static: (layer(**static)(x), ()),
-        backward=lambda cache, dy, **static: None,
+        backward=scaling_backward,
         plain=lambda x, **static: layer(**static)(x),
         static=vars,
     )

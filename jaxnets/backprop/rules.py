@@ -76,6 +76,10 @@ def register_rule(layer: LayerRule | Layer | type, rule: LayerRule | None = None
 
     `register_rule(Swish, rule)` enters one more class or function, whatever layer the rule names.
 
+    Args:
+      layer: The rule, or a class or a function.
+      rule: In the second form, its rule.
+
     Raises:
       UserError: The rule names no layer, or has the name of another one.
     """

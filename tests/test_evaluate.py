@@ -136,7 +136,7 @@ def test_a_network_without_mistakes_has_no_sheet(finished_run):
         ("{run} {train}", "expected a folder test, found train"),
         ("{run} mnist", "expected pictures of (12, 12, 1), those of mnist are (28, 28, 1)"),
         ("{run} minst", 'unknown dataset "minst"; did you mean "mnist"'),
-        ("{run} mnist kmnist", "expected one folder or data set, got mnist kmnist"),
+        ("{run} mnist kmnist", "evaluate RUN [FOLDER|NAME], got "),
         ("nothing", "nothing: expected a run folder, found no config.json"),
         ("{run} --output=a.pdf", "output: expected a figure as .svg or .png, got .pdf"),
     ],

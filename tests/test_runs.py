@@ -149,7 +149,7 @@ def test_one_run_and_no_runs(root, run_command, tmp_path):
     (tmp_path / "empty").mkdir()
     assert run_command("runs", "empty").out.startswith("no runs in empty")
     run_command("runs", "nowhere").assert_refused("nowhere: no such folder; expected one of runs")
-    run_command("runs", "a", "b").assert_refused("expected one folder, got a b")
+    run_command("runs", "a", "b").assert_refused("runs [FOLDER], got a b")
 
 
 def test_a_real_run_has_every_value(run_main, tiny_flags, tmp_path, run_command):

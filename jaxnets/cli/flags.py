@@ -23,6 +23,7 @@ from jaxnets.config.options import (
     metavar,
     options_of,
     parse,
+    types_of,
 )
 
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
@@ -159,19 +160,22 @@ def _positionals(
 ) -> dict[str, Any]:
     """Gives each positional option a word; an option whose type is tuple takes all the rest."""
     needed = [field for field in fields if field.default is dataclasses.MISSING]
+    wanted = " ".join([started, *map(metavar, fields)])
     if len(words) < len(needed):
         missing = " ".join(map(metavar, needed[len(words) :]))
-        wanted = " ".join([started, *map(metavar, fields)])
         got = f"only {' '.join(words)}" if words else "none"
         raise UserError("expected {}, got {}: {} (--help explains)", missing, got, wanted)
     given: dict[str, Any] = {}
+    left = list(words)
     for field in fields:
-        if field.type is str:
-            given[field.name], *words = words
-        else:
-            given[field.name], words = tuple(words), []
-    if words:
-        raise UserError("expected flags as --name=value, got {}", repr(words[0]))
+        if types_of(field)[0] is tuple:
+            given[field.name], left = tuple(left), []
+        elif left:
+            given[field.name] = left.pop(0)
+    if left and fields:
+        raise UserError("expected {}, got {}", wanted, " ".join(words))
+    if left:
+        raise UserError("expected flags as --name=value, got {}", repr(left[0]))
     return given
 
 

@@ -82,7 +82,7 @@ def report(
 @command
 def evaluate(
     run_folder: RunFolder,
-    on: Annotated[tuple[str, ...], Flag(metavar="FOLDER|NAME")] = (),
+    on: Annotated[str | None, Flag(metavar="FOLDER|NAME")] = None,
     *,
     prepare: Literal["auto", "digit", "picture"] = "auto",
     output: Annotated[str | None, Flag(metavar="FILE")] = None,
@@ -96,8 +96,6 @@ def evaluate(
       prepare: how a folder's pictures are prepared, as in predict
       output: figure of all wrong pictures to write, as .svg or .png; also -o FILE
     """
-    if len(on) > 1:
-        raise UserError("expected one folder or data set, got {}", " ".join(on))
     check_runs(run_folder, layers=layers)
 
     from jaxnets.report import evaluate
@@ -106,7 +104,7 @@ def evaluate(
         from jaxnets.drawing.svg import figure_path
 
         figure_path(output)  # What cannot be written is said at once.
-    found = evaluate.evaluate(run_folder, *on, prepare_as=prepare)
+    found = evaluate.evaluate(run_folder, on, prepare_as=prepare)
     if not found.trained.finished:
         show(_(NOT_FINISHED, found.trained.step), sys.stderr)
     for name, why in found.unreadable:
@@ -119,7 +117,7 @@ def evaluate(
 
 @command
 def trace(
-    run_folder: Annotated[tuple[str, ...], Flag(metavar="RUN")] = (),
+    run_folder: Annotated[str | None, Flag(metavar="RUN")] = None,
     *,
     image: Annotated[str | None, Flag(metavar="FILE|N")] = None,
     label: Annotated[
@@ -138,12 +136,11 @@ def trace(
     """
     if image is None:
         raise UserError("image: expected --image=FILE, or --image=N for a test image, got none")
-    if len(run_folder) > 1 or (run_folder and given):
-        others = [*run_folder[1:], *(f"--{name}" for name in given)]
-        raise UserError("expected one run, or flags of a fresh network, got {} too", others[0])
-    check_runs(*run_folder, layers=layers)
+    if run_folder and given:
+        extra = f"--{next(iter(given))}"
+        raise UserError("expected one run, or flags of a fresh network, got {} too", extra)
+    check_runs(*filter(None, [run_folder]), layers=layers)
 
     from jaxnets.report.trace import trace
 
-    run = run_folder[0] if run_folder else None
-    return trace(run, given, image, label, output)
+    return trace(run_folder, given, image, label, output)

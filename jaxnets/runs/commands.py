@@ -22,18 +22,15 @@ OwnLayers = Annotated[
 
 
 @command
-def runs(folder: Annotated[tuple[str, ...], Flag(metavar="FOLDER")] = ()) -> Answer:
+def runs(folder: Annotated[str | None, Flag(metavar="FOLDER")] = None) -> Answer:
     """List the runs of a folder, and how to resume unfinished ones.
 
     Args:
       folder: folder of run folders; without it runs
     """
-    if len(folder) > 1:
-        raise UserError("expected one folder, got {}", " ".join(folder))
-
     from jaxnets.runs.listing import list_runs
 
-    return list_runs(*folder)
+    return list_runs(folder)
 
 
 def check_runs(*run_folders: str, layers: tuple[str, ...] = ()) -> None:

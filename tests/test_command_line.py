@@ -1,19 +1,24 @@
 """The command line as a newcomer finds it: hints, the script `jaxnets`, Tab, what to run next."""
 
+import dataclasses
 import os
 import shlex
 import shutil
 import subprocess
 import sys
+from typing import Annotated, Literal
 
 import pytest
 from conftest import HANGS, ROOT, params_sha256
 
 from jaxnets import __version__
+from jaxnets.base.errors import UserError
 from jaxnets.base.facts import ANSWERS
 from jaxnets.cli.commands import COMMANDS
-from jaxnets.cli.flags import parse_flags
+from jaxnets.cli.flags import parse_command, parse_flags
+from jaxnets.config.command import Answer, Flag, command
 from jaxnets.config.fields import ALIASES, Config
+from jaxnets.config.options import options_of
 
 # The script that pip makes of pyproject.toml's entry.
 SCRIPT = "import sys; from jaxnets.__main__ import console_script; console_script()"
@@ -80,6 +85,54 @@ def test_the_list_of_commands_is_short_and_sorted_by_what_one_wants(run_command)
     assert len(names) <= 17
     headings = [line for line in lines if line.endswith(":")]
     assert lines[2] == headings[0] and len(headings) == 5
+
+
+def test_a_typed_function_is_a_command(capsys):
+    @dataclasses.dataclass
+    class Drawn(Answer):
+        lines: list[str]
+
+        @property
+        def status(self):
+            return len(self.lines)
+
+        def values(self):
+            return self.lines
+
+        def text(self):
+            return "\n".join(self.lines)
+
+    @command
+    def draw(
+        shape: Annotated[str, Flag(metavar="SHAPE")],
+        *,
+        size: Annotated[int, Flag((1, 9))] = 3,
+        pen: Literal["thin", "wide"] | None = None,
+        **given,
+    ) -> Answer:
+        """Draw a shape.
+
+        Args:
+          shape: what to
+            draw
+          size: how large
+          pen: which pen
+          **given: flags of train.py
+        """
+        return Drawn([f"{shape} {size} {pen} {given}"])
+
+    for words, printed in [
+        (["disc"], "disc 3 None {}\n"),
+        (["--size=4", "disc", "--pen=wide", "--epochs=2"], "disc 4 wide {'epochs': 2}\n"),
+        (["disc", "--json"], '[\n  "disc 3 None {}"\n]\n'),
+    ]:
+        assert draw.run(*parse_command(words, "draw", draw)) == 1
+        assert capsys.readouterr().out == printed
+    for wrong in (["disc", "--size=10"], ["disc", "--pen=blue"], [], ["disc", "ring"]):
+        with pytest.raises(UserError):
+            parse_command(wrong, "draw", draw)
+    helps = [field.metadata["help"] for field in options_of(draw.kinds[0])]
+    assert helps == ["what to draw", "how large", "which pen", "print JSON instead of a table"]
 
 
 # Without the virtual environment

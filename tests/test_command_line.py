@@ -222,6 +222,8 @@ def test_tab_offers_commands_flags_and_values(script, shell):
         return sorted(filter(None, found))
 
     assert offered("jaxnets su") == ["summary"]
+    assert offered("jaxnets exercise gr") == ["grade"]
+    assert offered("jaxnets exercise grade --se") == ["--seconds="]
     assert offered("jaxnets train --le") == ["--learning_rate="]
     small = ["alexnet_small", "alexnet_small_bn"]
     wanted = ["alexnet", "alexnet_paper", *small]

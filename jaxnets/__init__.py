@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from jaxnets.config.fields import Config
     from jaxnets.config.resolve import preset
     from jaxnets.course.exercises.judge import judge
+    from jaxnets.course.exercises.mine import own_passes
     from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import Experiment
@@ -47,7 +48,7 @@ __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 # For networks and layers of one's own.
 __all__ += ["AveragePool", "BatchNorm", "Chain", "Domain", "LayerRule", "LeakyReLU", "MaxPool"]
 __all__ += ["Residual", "Setting", "check_layer", "flatten", "global_average_pool", "gradcheck"]
-__all__ += ["register_rule"]
+__all__ += ["own_passes", "register_rule"]
 
 _HOMES = dict(
     AveragePool="models.layers",
@@ -76,6 +77,7 @@ _HOMES = dict(
     load="notebook.network",
     load_dataset="data.load",
     load_predictor="predict.predict",
+    own_passes="course.exercises.mine",
     plot="report.plot",
     preset="config.resolve",
 )

@@ -11,7 +11,7 @@ True
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import flax.linen as nn
@@ -21,8 +21,8 @@ import numpy as np
 import optax
 
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.backprop.rule import FindRule
-from jaxnets.backprop.rules import OURS, OwnPasses, rule_of
+from jaxnets.backprop.rule import FindRule, LayerRule
+from jaxnets.backprop.rules import rule_of
 from jaxnets.base.errors import UserError, expect
 from jaxnets.base.facts import Described
 from jaxnets.base.language import Text
@@ -72,6 +72,34 @@ from jaxnets.training.step import (
 MAX_SCAN_BYTES = 512 << 20
 
 
+class OwnRules:
+    """A `find_rule` that puts rules of the user's own in place of some of ours.
+
+    Attributes:
+      sha256: The digest of each rule's source, by its name; a run goes on with the same alone.
+      even_if_wrong: Whether wrong rules train all the same, those of the user's own layers too.
+      settings: The fields of Config that a training by these rules has, unless they are given.
+      words: The words that name the rules again on a command line.
+    """
+
+    sha256: Mapping[str, str] = {}
+    even_if_wrong = False
+    settings: Mapping[str, str] = {}
+    words: Sequence[str] = ()
+
+    def __call__(self, layer: object) -> LayerRule | None:
+        """The rule of a layer, or of a loss."""
+        return rule_of(layer)
+
+    def judge(self, config: Config, data: Dataset) -> None:
+        """Checks the rules before a network is trained by them; raises what is wrong."""
+
+    @staticmethod
+    def of(find_rule: FindRule) -> "OwnRules":
+        """A find_rule with these attributes: a plain function has the defaults."""
+        return find_rule if isinstance(find_rule, OwnRules) else OwnRules()
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Experiment(Described):
     """A network, its data and everything that trains it. Make one with `Experiment.create`."""
@@ -86,7 +114,7 @@ class Experiment(Described):
     optimizer: optax.GradientTransformation  # The update rule with that schedule.
     augment: Augment  # The change of each batch before its step.
     loss_and_grad: LossAndGrad  # The gradient by autodiff or by hand.
-    own: OwnPasses  # The user's own backward passes, if there are any.
+    find_rule: FindRule  # Finds the rule of each layer for the gradient by hand.
 
     @classmethod
     def create(
@@ -94,7 +122,7 @@ class Experiment(Described):
         config: Config,
         data: Dataset,
         devices: Devices | None = None,
-        own: OwnPasses = OURS,
+        find_rule: FindRule = rule_of,
     ) -> Self:
         """Builds each part.
 
@@ -102,25 +130,21 @@ class Experiment(Described):
           config: What to train, and how.
           data: The images and labels.
           devices: The devices to train on; by default those that the config asks for.
-          own: The passes of config.mine: no file runs here.
+          find_rule: Finds the rules of the layers and of the loss, by default ours.
 
         Raises:
           UserError: The devices are not there, the batches do not fit, or the images cannot be
             augmented or cropped as asked.
-          RunFailedError: A user's own layer has a wrong backward pass, without even_if_wrong.
+          RunFailedError: A user's own layer has a wrong backward pass.
         """
         _check_data(config, data)
-        if config.mine and not own.sha256:
-            again = Text("mine=FILE of train.py, or jaxnets.load(DIR, mine=...)")
-            names = ", ".join(name.removeprefix(CUSTOM) for name in config.mine)
-            raise UserError("mine: expected {} again: {}", names, again)
         devices = devices or find_devices(config)
         model, size = create_model(config, data.num_classes), config.batch_size or len(data.train)
         if len(data.image_shape) == 1:
             _check_takes_rows(config, model, data.image_shape[0])
         if config.layers is not None and config.gradients != "auto":
             check_forwards(model, data.image_shape)
-            wrong = config.even_if_wrong
+            wrong = OwnRules.of(find_rule).even_if_wrong
             check_own_rules(model, data.image_shape, size, even_if_wrong=wrong)
         parallel = Parallel(devices, config.parallel, convolutions=has_layer(model, nn.Conv))
         if has_layer(model, nn.BatchNorm):
@@ -149,8 +173,8 @@ class Experiment(Described):
         step_model = model
         if config.kernels == "fast":
             step_model = accelerate(model, parallel.platform, sharded=parallel.sharded)
-        loss_and_grad = make_loss_and_grad(config, step_model, own.find_rule)
-        parts = loader, schedule, optimizer, augment, loss_and_grad, own
+        loss_and_grad = make_loss_and_grad(config, step_model, find_rule)
+        parts = loader, schedule, optimizer, augment, loss_and_grad, find_rule
         return cls(config, data, model, step_model, parallel, *parts)
 
     def _facts(self) -> dict[str, Any]:
@@ -359,7 +383,7 @@ class Experiment(Described):
             return batch._replace(images=step.to_float(images))
 
         config = dataclasses.replace(self.config, gradients=by)
-        chosen = make_loss_and_grad(config, self.step_model, self.own.find_rule)
+        chosen = make_loss_and_grad(config, self.step_model, self.find_rule)
         return self.gradient_step(chosen, cropped)
 
     def gradient_step(
@@ -386,7 +410,7 @@ class Experiment(Described):
         loader, parallel = self.loader, self.parallel
         if self.config.gradients == "both":
             models = self.model, self.step_model
-            given = self.gradient_step, observers, self.own.find_rule
+            given = self.gradient_step, observers, self.find_rule
             check = oracle.GradientCheck(self.config, *models, *given)
             observers = [*observers, check]
         watched = any(observer.sees_every_step for observer in observers)

@@ -45,7 +45,7 @@ def test_the_docstring_of_every_public_function_names_its_arguments():
         for argument in inspect.signature(function).parameters.values():
             if argument.name in ("self", "cls") or "Never" in str(argument.annotation):
                 continue
-            assert re.search(rf"\n  (\*\*)?{argument.name}: ", text), (name, argument)
+            assert re.search(rf"\n  (\*+)?{argument.name}: ", text), (name, argument)
 
 
 @pytest.mark.slow

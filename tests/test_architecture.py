@@ -50,11 +50,12 @@ ROOMS = {
     "notebook": "backprop base config course data experiment gradcheck machine metrics models "
     "networks page predict report runs training",
     # The entrances.
-    "cli": "abtest base config course export networks page predict report runs server tune",
+    "cli": "abtest base config course export networks page predict report runs server tracking "
+    "training tune",
     "__main__": "base cli",
     "": "backprop base config course data experiment gradcheck models notebook predict report "
     "training",
-    "train.py": "base cli course report runs tracking",
+    "train.py": "base cli course runs",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 

@@ -126,7 +126,7 @@ def test_help_shows_a_beginners_flags_and_help_all_the_rest(run_main, capsys):
     for field in options_of(Config):
         assert f"--{field.name}" in shown and field.metadata["help"] in all_of_them
         assert (f"--{field.name}" in re.findall(r"--\w+", some)) == (field.name in BEGINNERS)
-    assert len(BEGINNERS) == 14
+    assert len(BEGINNERS) == 13
 
 
 def test_help_shows_the_defaults_of_the_model_that_is_named(run_main, capsys):
@@ -137,13 +137,17 @@ def test_help_shows_the_defaults_of_the_model_that_is_named(run_main, capsys):
     assert "as 64,64 [not for softmax]" in shown_help(run_main, capsys, "-h", "--model=softmax")
 
 
+TALKS = ("completion", "exercise train")  # It prints a program, or a run's lines.
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_its_flags_and_those_of_train(run_command, capsys, command):
     text = shown_help(run_command, capsys, *command.split(), "--help")
-    assert ("--json print JSON" in text) == (command != "completion")  # It prints a program.
+    assert ("--json print JSON" in text) == (command not in TALKS)
     assert all(field.metadata["help"] for field in options_of(COMMANDS[command].kinds[0]))
     text = shown_help(run_command, capsys, *command.split(), "--help-all")
-    assert ("--momentum" in text) == (command in ("summary", "search", "lr_find", "trace"))
+    trains = ("exercise train", "summary", "search", "lr_find", "trace")
+    assert ("--momentum" in text) == (command in trains)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from conftest import DENSE_BACKWARD, assert_same, params_sha256, read_json, records, slow
 
 import jaxnets
-from jaxnets.backprop.rules import OURS
+from jaxnets.backprop.rules import rule_of
 from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import BUGS, EXERCISES
@@ -44,53 +44,59 @@ def mine(tmp_path, monkeypatch):
     return write
 
 
+@pytest.fixture
+def train_by(run_command, tiny_flags):
+    """Runs `jaxnets exercise train` with files and flags, on the tiny data set."""
+    common = ["--model=mlp_functional", *tiny_flags]
+    return lambda *words: run_command("exercise", "train", *common, *words)
+
+
 @pytest.mark.slow
-def test_right_passes_train_as_ours_bit_for_bit(mine, train_tiny, tmp_path):
+def test_right_passes_train_as_ours_bit_for_bit(mine, train_by, train_tiny, tmp_path):
     """All three places of a rule: with parameters, without, and the loss."""
     files = [mine(DENSE_BACKWARD, "a.py"), mine(RELU + LOSS, "b.py")]
-    outcome = train_tiny("mlp_functional", f"--mine={','.join(files)}")
+    outcome = train_by(*files)
     names = ["dense_backward", "relu_backward", "softmax_cross_entropy_backward"]
     assert outcome.status == 0
     assert outcome.out.startswith("".join(f"{name}: passed\n" for name in names))
     assert f"gradients manual (yours: {', '.join(names)})" in " ".join(outcome.out.split())
     config = read_json(tmp_path / "run" / "config.json")
     assert (config["gradients"], config["kernels"]) == ("manual", "plain")
-    assert config["mine"] == files and list(config["mine_sha256"]) == names
+    assert list(config["rules_sha256"]) == names and config["command"] == "exercise train"
     ours = params_sha256(tmp_path / "run")
     train_tiny("mlp_functional", "--overwrite", "--gradients=manual", "--kernels=plain")
     assert params_sha256(tmp_path / "run") == ours
 
 
-def test_a_wrong_pass_is_refused_and_leaves_no_folder(mine, train_tiny, tmp_path):
-    outcome = train_tiny("mlp_functional", f"--mine={mine(EXERCISES['bug10'].text())}")
+def test_a_wrong_pass_is_refused_and_leaves_no_folder(mine, train_by, tmp_path):
+    outcome = train_by(mine(EXERCISES["bug10"].text()))
     assert (outcome.status, outcome.out) == (1, "bug10: FAILED: dx is wrong\n")
     assert "got wrong ones of bug10; even_if_wrong trains with them" in outcome.err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_pass_that_is_wrong_for_many_rows_is_found(mine, train_tiny):
+def test_a_pass_that_is_wrong_for_many_rows_is_found(mine, train_by):
     """The judge's own settings have forty at most."""
     wrong = DENSE_BACKWARD.replace("x.T @ dz", "x[:50].T @ dz[:50]")
     assert all(judge.judge_file(mine(wrong)))
-    many = train_tiny("mlp_functional", "--mine=mine.py", "--batch_size=64")
+    many = train_by("mine.py", "--batch_size=64")
     assert many.status == 1
     assert 'dense_backward: FAILED: on 64 rows, d_params["kernel"]: ' in many.out
 
 
 @pytest.mark.slow
 def test_a_wrong_pass_trains_beside_the_right_into_the_report(
-    mine, train_tiny, run_command, tmp_path
+    mine, train_by, train_tiny, run_command, tmp_path
 ):
-    name = mine(EXERCISES["bug10"].text())
-    outcome = train_tiny("mlp_functional", f"--mine={name}", "--even_if_wrong")
+    outcome = train_by(mine(EXERCISES["bug10"].text()), "--even_if_wrong")
     assert outcome.status == 0 and "bug10: FAILED: dx is wrong\n" in outcome.out
-    kept, folder = read_json(tmp_path / "run" / "mine.json"), tmp_path / "run"
-    assert kept["wrong"] == [
-        {"function": "bug10", "layer": "relu", "gradients": ["dx"], "reason": ""}
-    ]
+    folder = tmp_path / "run"
+    kept = read_json(folder / "sections.json")["mine"]
+    assert kept["paragraphs"][0] == ["{} ({}): {} is wrong", "bug10", "relu", "dx"]
+    right_records = kept["series"]["the right derivation"]
     train_tiny("mlp_functional", "--gradients=manual", "--kernels=plain", f"--workdir={tmp_path}/b")
     right = [record["train_loss"] for record in records(tmp_path / "b")]
-    assert [record["train_loss"] for record in kept["right"]] == right
+    assert [record["train_loss"] for record in right_records] == right
     assert right[-1] < records(folder)[-1]["train_loss"]
     for language, said in (("en", "bug10 (relu): dx is wrong"), ("zh", "bug10 (relu)：dx 是错的")):
         run_command("report", folder, f"--output={tmp_path}/r.html", f"--language={language}")
@@ -107,13 +113,13 @@ def test_a_wrong_pass_trains_beside_the_right_into_the_report(
         slow("p - 2 * y", "gradients disagree at step 0"),
     ],
 )
-def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_tiny, tmp_path):
+def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_by, tmp_path):
     source = LOSS.replace("    return (p - prob", "    y = prob").replace(
         "dtype)) * d_losses[:, None]", f"dtype)\n    return ({change}) * d_losses[:, None]"
     )
     flags = ["--even_if_wrong", "--report", "--optimizer=sgd", "--learning_rate=1"]
     flags += ["--gradients=both"] if "disagree" in end else []
-    outcome = train_tiny("mlp_functional", f"--mine={mine(source)}", *flags)
+    outcome = train_by(mine(source), *flags)
     assert outcome.status == 1 and re.search(end, outcome.err)
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
     assert re.search(f"Your training ended: .*({end})", page) and 'id="mine-loss"' in page
@@ -121,46 +127,63 @@ def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_tiny, 
 
 @pytest.mark.usefixtures("checks_every_step")
 @pytest.mark.slow
-def test_both_compares_a_right_pass_with_autodiff_while_it_trains(mine, train_tiny):
-    flags = [f"--mine={mine(DENSE_BACKWARD)}", "--gradients=both"]
-    outcome = train_tiny("mlp_functional", *flags)
+def test_both_compares_a_right_pass_with_autodiff_while_it_trains(mine, train_by):
+    outcome = train_by(mine(DENSE_BACKWARD), "--gradients=both")
     assert outcome.status == 0 and re.search(r"grad(ient)? error [\d.]+e-0[678]", outcome.out)
 
 
 def test_a_run_folder_of_a_stranger_runs_no_code(
-    mine, train_tiny, run_main, run_command, interrupt_after, tmp_path, monkeypatch
+    mine, train_by, run_main, run_command, interrupt_after, tmp_path, monkeypatch
 ):
-    """Its config.json names a file that would leave a mark where it runs."""
+    """It names passes whose file would leave a mark where it runs."""
     folder, mark = tmp_path / "run", tmp_path / "mark"
     name = mine(DENSE_BACKWARD)
     interrupt_after(2)
-    interrupted = train_tiny("mlp_functional", f"--mine={name}", "--epochs=4")
-    assert interrupted.status == 130 and f"--mine={name}" in interrupted.err
+    interrupted = train_by(name, "--epochs=4")
+    assert interrupted.status == 130
+    assert f"exercise train {name} --resume --workdir=" in interrupted.err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
     mine(DENSE_BACKWARD + MARK.format(str(mark)))
     resume = ["--resume", f"--workdir={folder}"]
-    run_main(*resume).assert_refused("mine: expected mine.py again: mine=FILE of train.py")
-    run_main(f"--config={folder}").assert_refused("mine: expected --mine=FILE,... beside")
-    run_main(*resume, f"--mine={name}").assert_refused("with which the run began, SHA-256")
-    run_main(*resume, f"--mine={mine(RELU, 'r.py')}").assert_refused("with which the run began")
-    with pytest.raises(UserError, match=r"mine: expected mine.py again: .*load\(DIR, mine="):
+    again = ["exercise", "train", *resume]
+    run_main(*resume).assert_refused("resume: expected your own dense_backward again: jaxnets ex")
+    run_command(*again, name).assert_refused("with which the run began, SHA-256")
+    run_command(*again, mine(RELU, "r.py")).assert_refused("with which the run began")
+    with pytest.raises(UserError, match=r"dense_backward again: .*load\(DIR, find_rule="):
         jaxnets.load(folder).fit()
     assert not mark.exists()  # Nor where the user names it: its digest is another one.
-    assert run_main(*resume, f"--mine={mine(DENSE_BACKWARD, 'moved.py')}").status == 0
+    assert run_command(*again, mine(DENSE_BACKWARD, "moved.py")).status == 0
     image = np.zeros((1, 12, 12, 1), np.uint8)
     assert jaxnets.load(folder).predict(image).shape == (1, 3)
     assert run_command("report", folder, f"--output={tmp_path}/r.html").status == 0
     assert not mark.exists()
 
 
-def test_a_folder_that_began_without_takes_no_pass(mine, train_tiny, run_main, tmp_path):
+def test_a_folder_that_began_without_takes_no_pass(mine, train_tiny, run_command, tmp_path):
     train_tiny("mlp_functional", "--epochs=1")
     resume = ["--resume", f"--workdir={tmp_path}/run", "--epochs=2"]
-    run_main(*resume, f"--mine={mine(DENSE_BACKWARD)}").assert_refused(
-        "gradients: expected manual or both"
-    )
+    refused = run_command("exercise", "train", mine(DENSE_BACKWARD), *resume)
+    refused.assert_refused("with which the run began, SHA-256 none")
+
+
+def test_a_folder_of_version_0_1_goes_on_with_its_passes(
+    mine, train_by, run_command, interrupt_after, tmp_path
+):
+    """Its config.json has fields that have left, and another name for the digests."""
+    name, path = mine(DENSE_BACKWARD), tmp_path / "run" / "config.json"
+    interrupt_after(1)
+    assert train_by(name).status == 130
+    config = read_json(path)
+    config |= {"mine_sha256": config.pop("rules_sha256"), "mine": [name], "even_if_wrong": False}
+    del config["command"]
+    path.write_text(json.dumps(config))
+    listed = " ".join(run_command("runs", tmp_path / "run").out.split())
+    assert "exercise train FILE --resume" in listed
+    interrupt_after(10**9)
+    resume = ["--resume", f"--workdir={tmp_path}/run"]
+    assert run_command("exercise", "train", name, *resume).status == 0
 
 
 LAYERS = "flatten, relu, softmax_cross_entropy"
@@ -172,11 +195,11 @@ LAYERS = "flatten, relu, softmax_cross_entropy"
         (
             DENSE_BACKWARD,
             ["--gradients=auto"],
-            "gradients: expected manual or both with mine, got auto",
+            "gradients: expected manual or both with passes of yours, got auto",
         ),
-        (DENSE_BACKWARD, ["--kernels=fast"], "kernels: expected plain with mine, got fast"),
-        (None, ["--even_if_wrong"], "even_if_wrong: expected with mine=FILE or layers of your own"),
-        (None, ["--mine=no.py"], "no.py: expected a file of yours: No such file"),
+        (DENSE_BACKWARD, ["--kernels=fast"], "kernels: expected plain with passes of yours, got f"),
+        (None, ["--epochs=1"], "expected FILE with backward passes of yours"),
+        (None, ["no.py"], "no.py: expected a file of yours: No such file"),
         ("x = 1", [], "mine.py: expected a function of an exercise"),
         ("def f(:", [], "mine.py: line 1: "),
         (DENSE_BACKWARD + BUGS["bug1"].code, [], "one pass of dense, got dense_backward and bug1"),
@@ -187,9 +210,9 @@ LAYERS = "flatten, relu, softmax_cross_entropy"
         ),
     ],
 )
-def test_what_does_not_fit_is_one_line(source, flags, message, mine, train_tiny):
-    given = [] if source is None else [f"--mine={mine(source)}"]
-    train_tiny("mlp_functional", *given, *flags).assert_refused(message)
+def test_what_does_not_fit_is_one_line(source, flags, message, mine, train_by):
+    given = [] if source is None else [mine(source)]
+    train_by(*given, *flags).assert_refused(message)
 
 
 @pytest.mark.parametrize(
@@ -215,20 +238,19 @@ def test_what_does_not_fit_is_one_line(source, flags, message, mine, train_tiny)
         slow("    return {'kernel': float(w[0, 0])}, x", "line 4: this needs a number"),
     ],
 )
-def test_a_pass_that_cannot_be_traced_is_one_line(
-    lines, message, mine, run_main, tiny_flags, tmp_path
-):
+def test_a_pass_that_cannot_be_traced_is_one_line(lines, message, mine, train_by, tmp_path):
     source = "def dense_backward(cache, dz):\n    x, params = cache\n    w = params['kernel']\n"
-    flags = [f"--mine={mine(source + lines)}", "--even_if_wrong", *tiny_flags]
-    outcome = run_main("--model=mlp_functional", *flags)
+    outcome = train_by(mine(source + lines), "--even_if_wrong")
     assert outcome.status == 2 and message in outcome.err and outcome.err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_the_commands_that_take_no_pass_say_so(mine, run_command, tiny_flags):
-    flags = ["--model=softmax", f"--mine={mine(DENSE_BACKWARD)}", *tiny_flags]
-    for command in (["search", "--over=learning_rate=0.1,0.2"], ["lr_find"]):
-        run_command(*command, *flags).assert_refused("mine: expected mine.py again: mine=FILE of")
+def test_the_flags_that_have_left_name_the_command(run_main, run_command):
+    now = "; now: jaxnets exercise train FILE..."
+    run_main("--mine=a.py").assert_refused(f"unknown flag --mine{now}")
+    run_command("search", "--even_if_wrong").assert_refused(f"unknown flag --even_if_wrong{now}")
+    with pytest.raises(UserError, match=f'unknown field "mine"{now}'):
+        jaxnets.Network("mlp", mine=["a.py"])
 
 
 @pytest.mark.slow
@@ -243,21 +265,22 @@ def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
 
     quick = dict(batch_size=32, epochs=2, devices=1)
     ours = jaxnets.Network("mlp", tiny, gradients="manual", kernels="plain", **quick)
-    own = jaxnets.Network("mlp", tiny, mine=[dense_backward], **quick)
-    assert own.config.mine == ("custom:dense_backward",)
+    own = jaxnets.Network("mlp", tiny, find_rule=own_passes(dense_backward), **quick)
+    assert (own.config.gradients, own.config.kernels) == ("manual", "plain")
     for network in (ours, own):
         network.fit(epochs=1, verbose=0)
     assert_same(own.state.params, ours.state.params)
     folder = own.save(tmp_path / "run")
-    loaded = jaxnets.load(folder, data=tiny, mine=dense_backward)
+    loaded = jaxnets.load(folder, data=tiny, find_rule=own_passes(dense_backward))
     for network in (loaded, own):
         network.fit(epochs=1, verbose=0)
     assert_same(loaded.state.params, own.state.params)
     with pytest.raises(UserError, match="passes with which the run began"):
-        jaxnets.load(folder, data=tiny, mine=[relu_backward]).fit()
+        jaxnets.load(folder, data=tiny, find_rule=own_passes(relu_backward)).fit()
     with pytest.raises(RunFailedError, match="wrong ones of relu_backward"):
-        jaxnets.Network("mlp", tiny, mine=relu_backward, **quick)
-    wrong = jaxnets.Network("mlp", tiny, mine=relu_backward, even_if_wrong=True, **quick)
+        jaxnets.Network("mlp", tiny, find_rule=own_passes(relu_backward), **quick)
+    wrong_pass = own_passes(relu_backward, even_if_wrong=True)
+    wrong = jaxnets.Network("mlp", tiny, find_rule=wrong_pass, **quick)
     assert np.isfinite(wrong.fit(verbose=0)["loss"]).all()
 
 
@@ -265,15 +288,16 @@ def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
 def test_a_bug_whose_cache_is_another_trains_when_repaired(mine, tiny):
     """The forward pass of bug12 keeps x in place of y."""
     text = EXERCISES["bug12"].text()
-    config = jaxnets.preset("mlp", mine=("mine.py",), even_if_wrong=True, batch_size=8)
-    wrong = own_passes([mine(text)], config, tiny).wrong
-    assert [one["function"] for one in wrong] == ["bug12"]
-    repaired = own_passes([mine(text.replace("x < 0", "x <= 0"))], config, tiny)
-    assert not repaired.wrong
     quick = dict(batch_size=32, epochs=1, devices=1, gradients="manual", kernels="plain")
+    config = jaxnets.preset("mlp", **quick)
+    wrong = own_passes(mine(text), even_if_wrong=True)
+    wrong.judge(config, tiny)
+    assert [one["function"] for one in wrong.wrong] == ["bug12"]
+    repaired = own_passes(mine(text.replace("x < 0", "x <= 0")))
+    repaired.judge(config, tiny)
     states = [
-        jaxnets.Experiment.create(jaxnets.preset("mlp", **quick), tiny, None, own).train()[0]
-        for own in (OURS, repaired)
+        jaxnets.Experiment.create(config, tiny, None, find_rule).train()[0]
+        for find_rule in (rule_of, repaired)
     ]
     assert_same(states[1].params, states[0].params)
 
@@ -282,19 +306,19 @@ MARKUP = "<script>alert(1)</script>"
 
 
 @pytest.mark.parametrize(
-    "kept",
+    "section",
     [
-        {"right": "no list", "wrong": []},
-        {"right": [1, {"epoch": 1}], "wrong": [MARKUP, {"gradients": 3}]},
-        {"right": [{"epoch": 1}], "wrong": [{"gradients": [MARKUP, {}]}], "ended": [MARKUP]},
-        {"right": [{"step": [[]]}], "wrong": [{"function": MARKUP}], "ended": {"{}": MARKUP}},
+        MARKUP,
+        {"heading": MARKUP, "paragraphs": MARKUP, "series": [MARKUP]},
+        {"heading": [1], "paragraphs": [[MARKUP], [], ["{0.x} {:99}", MARKUP], [1], {}]},
+        {"series": {MARKUP: [1, {"epoch": 1}], "a": None, "b": "no list", "c": [{"step": [[]]}]}},
     ],
 )
-def test_a_report_survives_any_mine_json(kept, run_command, tmp_path):
+def test_a_report_survives_any_section(section, run_command, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "metrics.jsonl").write_text("")
-    (folder / "mine.json").write_text(json.dumps(kept))
+    (folder / "sections.json").write_text(json.dumps({"mine": section, MARKUP: {}, "../x": {}}))
     outcome = run_command("report", folder, f"--output={tmp_path}/r.html")
     assert outcome.status == 0 and MARKUP not in (tmp_path / "r.html").read_text("utf-8")

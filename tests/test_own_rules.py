@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import slow
 
-from jaxnets import Chain, LayerRule, Network, check_layer, flatten, register_rule
+from jaxnets import Chain, LayerRule, Network, check_layer, flatten, own_passes, register_rule
 from jaxnets.backprop.rules import KINDS
 from jaxnets.base.errors import RunFailedError, UserError
 
@@ -195,19 +195,20 @@ def test_a_wrong_rule_trains_only_on_request(wrong, cause, tiny, capsys):
     chain = Chain([flatten, Biased(), nn.Dense(3)])
     flags = dict(gradients="manual", epochs=1, batch_size=32, devices=1)
     number = r'the first wrong number, d_params\["a"\]\[0\], is \S+, expected \S+'
-    line = rf"{__file__}:\d+: Biased: {cause}; {number}; even_if_wrong trains with it all the same"
+    line = rf"{__file__}:\d+: Biased: {cause}; {number}; jaxnets exercise train --even_if_wrong "
+    line += "trains with it all the same"
     with pytest.raises(RunFailedError, match=f"^{line}$"):
         Network(chain, tiny, **flags).fit(verbose=0)
     if "20" in wrong:
         Network(chain, tiny, **flags | {"batch_size": 16}).fit(verbose=0)
-    network = Network(chain, tiny, **flags, even_if_wrong=True)
+    network = Network(chain, tiny, find_rule=own_passes(even_if_wrong=True), **flags)
     assert np.isfinite(network.fit(verbose=0)["loss"]).all()
     assert "Biased: d_params" in capsys.readouterr().out
     assert Network(chain, tiny, **flags | {"gradients": "auto"}).experiment  # It needs no rule.
 
 
 @pytest.mark.slow
-def test_the_commands_name_the_cause(tmp_path, monkeypatch, train_tiny, run_command):
+def test_the_commands_name_the_cause(tmp_path, monkeypatch, train_tiny, tiny_flags, run_command):
     monkeypatch.chdir(tmp_path)
     wrong = FILE.replace("dy.sum(0)}", "dy.mean(0)}").replace("a * dy\n", "a + dy\n")
     (tmp_path / "scaled.py").write_text(wrong)
@@ -215,7 +216,8 @@ def test_the_commands_name_the_cause(tmp_path, monkeypatch, train_tiny, run_comm
     cause = 'd_params["b"]: each number is 0.25 times the right one (4 is the size of axis 0: a '
     assert outcome.status == 1 and f"scaled.py:19: Scale: {cause}" in outcome.err
     assert not (tmp_path / "run").exists() and outcome.err.count("\n") == 1
-    outcome = train_tiny("scaled.py", "--gradients=manual", "--even_if_wrong")
+    flags = ["--model=scaled.py", "--gradients=manual", "--even_if_wrong", *tiny_flags]
+    outcome = run_command("exercise", "train", *flags)
     assert outcome.status == 0 and f"Scale: {cause}" in outcome.out, outcome.err
     checked = ["gradcheck", "--model=scaled.py", "--image_shape=4,4,1"]
     plain, hinted = run_command(*checked), run_command(*checked, "--hint")

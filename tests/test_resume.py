@@ -110,7 +110,7 @@ def test_a_config_without_one_of_its_fields_is_refused(finished_run, run_main, t
     config = read_json(finished_run.folder / "config.json")
     known = {"track", "report"}  # They change nothing.
     # Without these, no run had what they say.
-    known |= {"layers", "mine", "even_if_wrong", "scaling"}
+    known |= {"layers", "scaling"}
     for name in Config.__dataclass_fields__.keys() - known:
         others = {key: value for key, value in config.items() if key != name}
         (tmp_path / "config.json").write_text(json.dumps(others))

@@ -69,7 +69,7 @@ def test_config_json_has_all_that_reproduces_the_run(finished_run, tiny):
         "class_names": ["0", "1", "2"], "image_shape": [12, 12, 1], "num_classes": 3,
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
-    others = {"versions", "device", "processor"}
+    others = {"versions", "device", "processor", "command"}
     assert set(config) == {*Config.__dataclass_fields__, *others, *expected}
     versions = config["versions"]
     assert set(versions) == {"jaxnets", "python", "jax", "jaxlib", "flax", "optax", "numpy"}
@@ -254,14 +254,14 @@ def test_an_error_beside_the_run_has_its_own_message(tmp_path, beside):
     full = OSError(errno.ENOSPC, "full", str(tmp_path / beside / "file"))
     with (
         pytest.raises(OSError, match="full") as raised,
-        ends_in_one_line(tmp_path / "run", preset("softmax")),
+        ends_in_one_line(tmp_path / "run"),
     ):
         raise full
     assert raised.value is full
     inside = OSError(errno.ENOSPC, "full", str(tmp_path / "run" / "file"))
     with (
         pytest.raises(RunFailedError, match="resume"),
-        ends_in_one_line(tmp_path / "run", preset("softmax")),
+        ends_in_one_line(tmp_path / "run"),
     ):
         raise inside
 

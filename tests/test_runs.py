@@ -37,6 +37,9 @@ def aged(path, age):
         os.utime(one, (1e9 + age, 1e9 + age))
 
 
+OF_AN_EXERCISE = dict(command="exercise train", rules_sha256={"dense_backward": "0"})
+
+
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """Runs of several kinds, with a search and what is damaged."""
@@ -44,7 +47,7 @@ def root(tmp_path, monkeypatch):
     root = tmp_path / "runs"
     make_run(root, "old", 1, test=0.91, learning_rate=0.1, device="cpu")
     make_run(root, "new", 9, test=0.95, learning_rate=0.2, device="gpu", seed=3)
-    make_run(root, "half", 5, epochs=(1, 3), learning_rate=0.1, mine=["my_dense.py"])
+    make_run(root, "half", 5, epochs=(1, 3), learning_rate=0.1, **OF_AN_EXERCISE)
     make_run(root, "other", 3, test=0.9, model="mlp", learning_rate=7.0)
     files = {"search.json": {"over": {"hidden": [1, 2]}, "runs": [{}, {}]}}
     for name, values in files.items():
@@ -61,10 +64,10 @@ def test_a_stranger_s_file_is_not_offered_to_be_run(root, run_command):
     """Pasted, the command would run it."""
     config = root / "half" / "config.json"
     values = json.loads(config.read_text())
-    config.write_text(json.dumps(values | {"mine": ["runs/half/layers/my_relu.py"]}))
+    config.write_text(json.dumps(values | {"command": "exercise train layers/my_relu.py"}))
     for form in ([], ["--json"]):
         outcome = run_command("runs", *form)
-        assert "--mine=FILE" in outcome.out and "my_relu" not in outcome.out
+        assert "exercise train FILE" in outcome.out and "my_relu" not in outcome.out
 
 
 def test_runs_are_listed_with_the_best_first(root, run_command):
@@ -77,7 +80,7 @@ def test_runs_are_listed_with_the_best_first(root, run_command):
     assert new["validation_accuracy"] == pytest.approx(0.8) and new["resume"] is None
     assert (half["finished"], half["test_accuracy"], half["epochs_done"]) == (False, None, 1)
     words = shlex.split(half["resume"])
-    assert words[-3:] == ["--resume", "--workdir=runs/half", "--mine=FILE"]
+    assert words[-4:] == ["train", "FILE", "--resume", "--workdir=runs/half"]
     assert [run["differs"] for run in (new, other, old)] == [{"learning_rate": 0.2}, {}, {}]
     assert {os.path.basename(one["path"]): one["is"] for one in values["others"]} == {
         "search": "a search over hidden, 2 runs",

@@ -1,7 +1,6 @@
 """Every layer's rule: which pair belongs to which layer or loss."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
 from jaxnets.backprop.activations import GELU, LEAKY_RELU, SIGMOID, SOFTMAX, TANH
 from jaxnets.backprop.alexnet_layers import (
@@ -29,7 +28,7 @@ from jaxnets.backprop.probability_losses import (
 )
 from jaxnets.backprop.relu import RELU
 from jaxnets.backprop.residual import RESIDUAL, RESIDUAL_DENSE
-from jaxnets.backprop.rule import FindRule, LayerRule
+from jaxnets.backprop.rule import LayerRule
 from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Layer, kind_of
 
@@ -105,14 +104,3 @@ def rule_of(layer: object) -> LayerRule | None:
 def rule_named(name: str) -> LayerRule | None:
     """The rule of the layer that has a name in its rows; None if there is none."""
     return next((rule for rule in KINDS.values() if rule.name == name), None)
-
-
-class OwnPasses(NamedTuple):
-    """Backward passes of the user's own, which train in place of ours."""
-
-    find_rule: FindRule = rule_of
-    sha256: Mapping[str, str] = {}  # The digest of each function's source, by its name.
-    wrong: Sequence[Mapping[str, Any]] = ()  # What the judge has found, for a run folder.
-
-
-OURS = OwnPasses()

@@ -20,6 +20,8 @@ ERROR = N_("error:")
 INTERRUPTED, NO_MEMORY = N_("interrupted"), N_("not enough memory")
 NO_MODULE, START_WITH = N_("no module named {}: {}"), N_("start it with {}")
 INSTALL = N_("install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e .")
+# Flags that have left, and the command that does their work.
+MOVED = dict.fromkeys(("mine", "even_if_wrong"), "jaxnets exercise train FILE...")
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 
 
@@ -140,8 +142,18 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: Text | str = "") 
 
 def unknown_flag(name: str, known: Iterable[str]) -> UserError:
     """The error for a flag that does not exist; its hint is never a flag that removes a run."""
-    hint = did_you_mean(name, [flag for flag in known if "overwrite" not in flag])
+    hint = moved(name.removeprefix("--"))
+    hint = hint or did_you_mean(name, [flag for flag in known if "overwrite" not in flag])
     return UserError("unknown flag {}{} (--help_all lists all)", name, hint)
+
+
+def moved(name: str) -> Text | None:
+    """The hint where a command does what a flag did; None for any other name.
+
+    >>> print(moved("mine"))
+    ; now: jaxnets exercise train FILE...
+    """
+    return Text("; now: {}", MOVED[name]) if name in MOVED else None
 
 
 def not_installed(package: str, extra: str) -> UserError:

@@ -1,19 +1,21 @@
 """`jaxnets COMMAND`: the list of commands. Each is a typed function of the room that does its work.
 
+Those that train stand here, as only the entrance knows all that watches a run.
+
 Nothing here imports jax until the flags are known to be right.
 """
 
 import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from jaxnets.abtest.commands import abtest
 from jaxnets.base.errors import DONE, UserError, did_you_mean, same_name
-from jaxnets.base.language import N_, _, asked_for, speaking
+from jaxnets.base.language import N_, Text, _, asked_for, speaking
 from jaxnets.cli.flags import known_language, parse_command, print_version
 from jaxnets.cli.help import command_lines
-from jaxnets.config.command import Command, Flag, command
+from jaxnets.config.command import AnswerLanguage, Command, Flag, command
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.course.commands import answers, check, exercise, gradcheck, grade, new
@@ -33,6 +35,34 @@ HEADINGS = {
     "exercise": N_("learn how it works:"),
     "completion": N_("for your shell:"),
 }
+
+
+@command
+def train(
+    files: Annotated[tuple[str, ...], Flag(metavar="FILE...")] = (),
+    *,
+    even_if_wrong: bool = False,
+    language: AnswerLanguage = None,
+    **flags: Any,
+) -> int:
+    """Judge your backward passes, then train by them.
+
+    Args:
+      files: files that exercise new wrote, with your backward passes
+      even_if_wrong: train by wrong passes too, after a training by the right ones for comparison,
+        and by those of layers of your own
+    """
+    if not files and not even_if_wrong:
+        wanted = Text("FILE with backward passes of yours (jaxnets exercise new NAME)")
+        raise UserError("expected {}, got none", wanted)
+
+    from jaxnets.cli.observers import observers_of
+    from jaxnets.course.exercises import mine
+
+    with speaking(language):
+        passes = mine.own_passes(*files, even_if_wrong=even_if_wrong)
+        mine.train(passes, flags, observers_of)
+    return DONE
 
 
 @command
@@ -66,6 +96,7 @@ COMMANDS: dict[str, Command] = {
     "exercise": exercise,
     "exercise new": new,
     "exercise check": check,
+    "exercise train": train,
     "exercise answers": answers,
     "exercise grade": grade,
     "gradcheck": gradcheck,

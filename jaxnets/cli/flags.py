@@ -25,6 +25,7 @@ from jaxnets.config.options import (
     parse,
     types_of,
 )
+from jaxnets.tracking.check import check as check_trackers
 
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
 
@@ -141,10 +142,6 @@ def _read(
     named = given.get("model")  # On the command line: a file that --config names runs no code.
     if (path := given.pop("config", None)) is not None:
         read = read_flags(path, given.get("over", ()))
-        if read.get("mine") and "mine" not in given:  # Code is named where it is wanted alone.
-            raise UserError(
-                "mine: expected --mine=FILE,... beside {}, which runs no code itself", path
-            )
         if named is not None:
             read.pop("layers", None)  # They are another network's.
         given = read | given
@@ -152,6 +149,8 @@ def _read(
         from jaxnets.networks.own import from_file
 
         given["model"] = from_file(str(named))
+    if "track" in given:  # What is missing is said before JAX is imported and the data are loaded.
+        check_trackers(given["track"])
     return given
 
 

@@ -15,7 +15,7 @@ from jaxnets.config.resolve import preset
 
 # --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
 BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}
-BEGINNERS |= {"learning_rate", "gradients", "mine", "seed", "devices", "workdir", "resume"}
+BEGINNERS |= {"learning_rate", "gradients", "seed", "devices", "workdir", "resume"}
 HEADINGS = dict(model=N_("network:"), dataset=N_("data:"), epochs=N_("training:"))
 HEADINGS |= dict(platform=N_("machine:"), log_format=N_("run:"))
 WIDTH, NAMES = 80, 24  # Width of the help, and of its first column.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from jaxnets.base.errors import UserError, did_you_mean, unknown
+from jaxnets.base.errors import UserError, did_you_mean, moved, unknown
 from jaxnets.base.language import N_, Text
 from jaxnets.config.options import Options, is_custom, option
 from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, NAMED, PRESETS
@@ -175,18 +175,6 @@ class Config(Options):
         "gradients=manual runs their derivations alone, and auto is stock autodiff",
         ("fast", "plain"),
     )
-    mine: tuple[str, ...] = option(
-        (),
-        "files with backward passes of your own (exercise new), which are judged, then train in "
-        "place of ours",
-        metavar="FILE,...",
-        unset="ours",
-    )
-    even_if_wrong: bool = option(
-        False,
-        "train with wrong passes: those in mine, after a training with the right ones for "
-        "comparison, and those of layers of your own",
-    )
     seed: int = option(0, "seed of weights, image order, augmentation and dropout", (0, 2**31 - 1))
 
     # The machine.
@@ -291,14 +279,6 @@ class Config(Options):
             yield Text("label_smoothing: squared_error has no labels")
         if is_custom(self.loss) and self.gradients != "auto":
             yield Text("gradients: expected auto, for a loss of your own, got {}", self.gradients)
-        for name, value in (("gradients", "auto"), ("kernels", "fast")):
-            if self.mine and getattr(self, name) == value:
-                wanted = Text("manual or both") if name == "gradients" else Text("plain")
-                yield Text("{}: expected {} with mine, got {}", name, wanted, value)
-        if self.mine and self.replay_seeds > 1:
-            yield Text("replay_seeds: expected 1 with mine, got {}", self.replay_seeds)
-        if self.even_if_wrong and not self.mine and self.layers is None:
-            yield Text("even_if_wrong: expected with mine=FILE or layers of your own, got neither")
         if is_custom(self.optimizer) and self.weight_decay:
             yield Text(
                 "weight_decay: expected none beside an optimizer of your own, which may have one"
@@ -394,7 +374,9 @@ def unknown_field(name: str, known: Iterable[str]) -> UserError:
     unknown field "lr"; did you mean "learning_rate"?
     """
     known = list(known)
-    if (right := ALIASES.get(name.lower())) in known:
+    if (command := moved(name)) is not None:
+        hint = command
+    elif (right := ALIASES.get(name.lower())) in known:
         hint = Text('; did you mean "{}"?', right)
     else:
         hint = did_you_mean(name, known, quoted=True) or " (help(jaxnets.Config) lists them)"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets.base.errors import UserError, did_you_mean, first_line
+from jaxnets.base.errors import UserError, did_you_mean, first_line, moved
 from jaxnets.base.language import Text
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import Options, option, parse
@@ -99,7 +99,7 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in fields:
-            hint = did_you_mean(name, fields)
+            hint = moved(name) or did_you_mean(name, fields)
             raise UserError("unknown flag {}{} (--help_all lists all)", key, hint)
         if isinstance(value, str):
             value = parse(fields[name], value)

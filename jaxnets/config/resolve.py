@@ -19,7 +19,7 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite")
 # Observers change nothing in a run: a config.json written before these fields existed is read, too.
 FOLLOWS = ("track", "report")
 # Fields that a run of an earlier version lacks; their defaults are what it did.
-LATER = (*FOLLOWS, "layers", "scaling", "mine", "even_if_wrong")
+LATER = (*FOLLOWS, "layers", "scaling")
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
@@ -28,7 +28,6 @@ RESUME_MAY_CHANGE = (
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
     *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
     *("early_stopping", "stop_at_target"),
-    "mine",  # Its digest is compared.
     *FOLLOWS,
     *SINGLE_PROCESS,
 )
@@ -56,7 +55,7 @@ class StoredRun(NamedTuple):
     # Of a run to resume.
     finished: bool = False
     latent_dims: tuple[int, ...] | None = None  # The hidden sizes that it compared first.
-    mine_sha256: Any = None  # The digests of its user's own passes; they may be untrusted.
+    rules_sha256: Mapping[str, str] = {}  # The digests of its user's own rules.
     # Of a run that gives its weights.
     weights: str | None = None  # The file of its last checkpoint.
     image_side: Any = None  # Pixels, as config.json has it: it may be untrusted.
@@ -156,7 +155,6 @@ def preset(model: str | OwnNetwork = DEFAULT_MODEL, **changes: object) -> Config
     - recipe="paper" is the paper's recipe, "fast" one of seconds, instead of the network's own.
     - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
     - hidden: no search over latent_dims.
-    - mine: gradients="manual" and kernels="plain".
     - limit: batches of at most so many images.
     - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
 
@@ -208,8 +206,6 @@ def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
             brought |= dict(learning_rate=KERAS_RATES["adam"], weight_decay=0.0)
         else:
             brought["learning_rate"] = KERAS_RATES.get(optimizer)
-    if given.get("mine"):
-        brought |= dict(gradients="manual", kernels="plain")
     size, limit = recipe["batch_size"], given.get("limit")
     if size and isinstance(limit, int):
         brought["batch_size"] = max(1, min(size, limit))

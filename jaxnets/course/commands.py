@@ -83,7 +83,7 @@ def gradcheck(
 
 @command
 def exercise(*, language: AnswerLanguage = None) -> Answer:
-    """List exercises, write one into a file, check your answers."""
+    """List exercises, write one into a file, check your answers, train by them."""
     from jaxnets.course.exercises.command import listing
 
     with speaking(language):

@@ -77,7 +77,7 @@ def search_first(experiment: Experiment, folder: RunFolder, processes: Processes
             trial = _single(config, size, config.seed, epochs=config.search_epochs)
             name = f"Parameter latent_dims={size}"
             watching = [stop, SlideBar(name, config.search_epochs)]
-            same = experiment.parallel.devices, experiment.own
+            same = experiment.parallel.devices, experiment.find_rule
             trained = Experiment.create(trial, parts, *same)
             found[size] = train_one(trained, parts.validation, watching)
             loss, accuracy = found[size].loss, found[size].accuracy
@@ -86,7 +86,7 @@ def search_first(experiment: Experiment, folder: RunFolder, processes: Processes
     print(f"The best parameter is {best}.\n", flush=True)
     folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
     single = _single(config, best, config.seed)
-    same = experiment.data, experiment.parallel.devices, experiment.own
+    same = experiment.data, experiment.parallel.devices, experiment.find_rule
     return Experiment.create(single, *same)
 
 

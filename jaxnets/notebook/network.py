@@ -21,7 +21,7 @@ import signal
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
@@ -29,19 +29,20 @@ from typing import TYPE_CHECKING, Any, Self, TypeGuard
 import jax
 import numpy as np
 
-from jaxnets.backprop.rules import OURS, OwnPasses
+from jaxnets.backprop.rule import FindRule
+from jaxnets.backprop.rules import rule_of
 from jaxnets.base.display import show
 from jaxnets.base.errors import UserError, expect
 from jaxnets.base.facts import ANSWERS, Described, check
 from jaxnets.base.language import Text, said
 from jaxnets.base.trees import Params
 from jaxnets.config.fields import CUSTOM_FIELDS, Config, unknown_field
-from jaxnets.config.options import is_custom, name_of
+from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import OwnNetwork
 from jaxnets.data.arrays import NAME, from_arrays, to_images, to_split
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.experiment import Experiment
+from jaxnets.experiment import Experiment, OwnRules
 from jaxnets.gradcheck import command as gradcheck
 from jaxnets.gradcheck.networks import network_for
 from jaxnets.machine.platform import Processes
@@ -57,8 +58,8 @@ from jaxnets.report import summary
 from jaxnets.runs.progress import Progress
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import load_checkpoint
-from jaxnets.runs.run import Run, write_config
-from jaxnets.runs.run_folder import CONFIG, MINE_SHA256, RunFolder
+from jaxnets.runs.run import Run, check_rules, write_config
+from jaxnets.runs.run_folder import CONFIG, RunFolder, rules_sha256
 from jaxnets.runs.stopping import stop_on_interrupt
 from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
@@ -99,7 +100,14 @@ class Network(Described):
       stop_training: A callback sets it to end `fit`.
     """
 
-    def __init__(self, model: Model = DEFAULT_MODEL, data: Data = None, **settings: Any):
+    def __init__(
+        self,
+        model: Model = DEFAULT_MODEL,
+        data: Data = None,
+        *,
+        find_rule: FindRule = rule_of,
+        **settings: Any,
+    ):
         """Makes a network with the lecture's recipe.
 
         Args:
@@ -110,15 +118,16 @@ class Network(Described):
             labels), a tenth of which each is for validation and test; an iterable of such batches,
             as a DataLoader; or what Keras' `load_data` returns: ((images, labels), (images,
             labels)) for training and test.
+          find_rule: Finds each layer's rule for the gradient by hand. `own_passes(dense_backward)`
+            puts backward passes of your own in place of ours, and judges them first.
           **settings: Fields of Config, as epochs=5, optimizer="adam". Three may be your own: a loss
             (logits [B, K], labels [B]) -> losses [B]; an optimizer, which is a transformation of
             optax's, or a function of the learning rate that makes one; and an augment (key, image
-            [H, W, C]) -> image. `mine` are backward passes of your own, files or functions, as
-            mine=[dense_backward]; they are judged first.
+            [H, W, C]) -> image.
 
         Raises:
           UserError: A name, a value, or the data do not fit.
-          RunFailedError: A pass of `mine` is wrong, without even_if_wrong=True.
+          RunFailedError: A pass of `find_rule` is wrong.
         """
         if isinstance(model, Network) or not (isinstance(model, str | Config) or callable(model)):
             got = type(model).__name__
@@ -127,17 +136,17 @@ class Network(Described):
             if name in INSTEAD:
                 raise UserError("{}: {}", name, INSTEAD[name])
         data = collected(data)
-        self._given = {"model": model, "data": data, **settings}
+        rules = {} if find_rule is rule_of else {"find_rule": find_rule}
+        self._given = {"model": model, "data": data, **rules, **settings}
+        self._find_rule, self._is_judged = find_rule, False
         base = model if isinstance(model, Config) else None
         given: dict[str, Any] = {"latent_dims": None}  # Only train.py searches first.
         if not isinstance(model, Config):
             given["model"] = _model_of(model)
+            given |= OwnRules.of(find_rule).settings
         given |= settings
         if data is not None:
             given["dataset"] = _name_of(data)
-        self._mine, self._own = _listed(settings.get("mine", ())), None
-        if self._mine:
-            given["mine"] = tuple(map(name_of, self._mine))
         made, self._data, self._notes = request(given, partial(_dataset_of, data), base=base)
         self._made, self._folder = made, None
         self._begin()
@@ -169,6 +178,7 @@ class Network(Described):
         data: Data = None,
         *,
         layers: Any = (),
+        find_rule: FindRule = rule_of,
         **functions: Any,
     ) -> Self:
         """Reads a run folder, which `save` or train.py wrote; `fit` trains on.
@@ -177,8 +187,9 @@ class Network(Described):
           workdir: The folder of a finished or an interrupted run.
           data: Data to train on; by default the run's, which `predict` does not need.
           layers: The run's own layers: classes, functions, or files that define them.
-          **functions: The run's own loss, optimizer, augment and mine, which no file holds: `fit`
-            and `evaluate` need them, `predict` does not.
+          find_rule: The run's own rules, as `own_passes(dense_backward)`; `fit` needs them.
+          **functions: The run's own loss, optimizer and augment, which no file holds: `fit` and
+            `evaluate` need them, `predict` does not.
 
         Raises:
           UserError: The folder holds no run, or a damaged one.
@@ -186,20 +197,18 @@ class Network(Described):
         network, folder = cls.__new__(cls), RunFolder.open(os.fspath(workdir))
         for layer in layers:
             know(layer)
-        config, mine = read_config(folder), _listed(functions.pop("mine", ()))
-        if mine:
-            config = dataclasses.replace(config, mine=tuple(map(name_of, mine)))
+        config = read_config(folder)
         for name in functions:
             if name not in CUSTOM_FIELDS or not is_custom(getattr(config, name)):
                 raise UserError(
                     "{}: expected the run's own settings, but a function of yours", name
                 )
         config = dataclasses.replace(config, **functions)
-        network._read(folder, config, data, mine)
+        network._read(folder, config, data, find_rule)
         return network
 
     def _read(
-        self, folder: RunFolder, config: Config, data: Data, mine: Sequence[Any] = ()
+        self, folder: RunFolder, config: Config, data: Data, find_rule: FindRule = rule_of
     ) -> None:
         config, dataset = dataclasses.replace(config, latent_dims=None), None
         data = collected(data)
@@ -207,8 +216,9 @@ class Network(Described):
             config = dataclasses.replace(config, dataset=_name_of(data), data_dir=None)
             dataset = None if _is_name(data) else _dataset_of(data, config)
         self._made, self._data, self._folder, self._notes = config, dataset, folder, ()
-        self._given = {"model": config, "data": data}
-        self._mine, self._own = mine, None
+        rules = {} if find_rule is rule_of else {"find_rule": find_rule}
+        self._given = {"model": config, "data": data, **rules}
+        self._find_rule, self._is_judged = find_rule, False
         self._begin()
 
     def _begin(self) -> None:
@@ -231,21 +241,19 @@ class Network(Described):
                 self._data = load_data(self.config)
             if self._data.is_regression:
                 raise UserError("data: expected classes; Experiment.create(...).train() regresses")
-            self._experiment = Experiment.create(
-                self.config, self._data, own=self._passes(self._data)
-            )
+            self._judge(self._data)
+            self._experiment = Experiment.create(self.config, self._data, find_rule=self._find_rule)
         return self._experiment
 
-    def _passes(self, data: Dataset) -> OwnPasses:
-        """The user's own backward passes, judged once."""
-        if not self._mine:
-            return OURS
-        if self._own is None:
-            from jaxnets.course.exercises.mine import own_passes  # 0.1 s of each start.
-
-            kept = self._folder.read(CONFIG).get(MINE_SHA256, {}) if self._folder else None
-            self._own = own_passes(self._mine, self.config, data, kept)
-        return self._own
+    def _judge(self, data: Dataset) -> None:
+        """Judges rules of the user's own, once; a run goes on with the same alone."""
+        if self._is_judged:
+            return
+        own = OwnRules.of(self._find_rule)
+        if self._folder is not None:
+            check_rules(rules_sha256(self._folder.read(CONFIG)), own.sha256)
+        own.judge(self.config, data)
+        self._is_judged = True
 
     @property
     def data(self) -> Dataset:
@@ -388,7 +396,7 @@ class Network(Described):
         total = done + (epochs or (self.config.epochs - done) or self._made.epochs)
         if total != self.config.epochs:
             old, self.config = self.experiment, dataclasses.replace(self.config, epochs=total)
-            same = old.data, old.parallel.devices, old.own
+            same = old.data, old.parallel.devices, old.find_rule
             self._experiment = Experiment.create(self.config, *same)
 
     def evaluate(
@@ -465,11 +473,11 @@ class Network(Described):
         `gradcheck`, it returns True if all agree.
 
         Raises:
-          UserError: The network has no gradients by hand, or has passes in `mine`.
+          UserError: The network has no gradients by hand, or passes of its user's own.
         """
-        if self._mine:
+        if OwnRules.of(self._find_rule).sha256:
             raise UserError(
-                "gradcheck: Network(..., mine=...) has judged its passes; net.gradients(x, y, "
+                "gradcheck: Network(..., find_rule=...) has judged its passes; net.gradients(x, y, "
                 'by="auto") gives the gradients by autodiff'
             )
         config = dataclasses.replace(self.config, gradients="manual")
@@ -665,11 +673,6 @@ class _Reached(Observer):
 
 
 load = Network.load
-
-
-def _listed(mine: Any) -> list[Any]:
-    """Backward passes of the user's own, one or several, as a list."""
-    return list(mine) if isinstance(mine, list | tuple) else [mine]
 
 
 def _model_of(model: str | Chain | Callable[[int], Chain]) -> str | OwnNetwork:

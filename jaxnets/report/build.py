@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from jaxnets.report.passes import passes_of
 from jaxnets.report.run_facts import RunFacts, read_run
 from jaxnets.report.verdicts import accuracy_interval, comparison, verdicts
 from jaxnets.runs.progress import Doing
-from jaxnets.runs.run_folder import REPORT
+from jaxnets.runs.run_folder import REPORT, rules_sha256
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")
 # Fields of config.json that the table of settings leaves out: other parts of the report say them.
@@ -47,6 +48,8 @@ FACTS = {
     "test_loss": N_("test loss"),
 }
 MAX_SETTINGS = 200  # A config.json may come from anywhere.
+MAX_ADDED = 20  # Sections of other rooms, values of their paragraphs, and their series.
+NAME = re.compile(r"[a-z_]{1,30}")  # Of a section that another room has added.
 LONGEST = 200  # Characters of a value in a table.
 
 
@@ -150,13 +153,16 @@ def report(
     parts = []
     for run, prefix in zip(runs, _prefixes(runs), strict=True):
         sections = []
+        with run.attempt():
+            sections += _added(run)
         for name, heading, part_of in SECTIONS:
             if name in SLOW:
                 doing(f"{run.name}: {_(heading)}")
             with run.attempt(_(heading)):
                 if part := part_of(run):
                     sections.append(Section(name, _(heading), *part))
-                    drawn += _named(sections[-1], prefix)
+        for section in sections:
+            drawn += _named(section, prefix)
         parts.append(_run_part(run, prefix, sections))
     return document(compared, parts), drawn
 
@@ -284,45 +290,48 @@ def _learning(run: RunFacts) -> Part | None:
     return _by_name(drawn), {"head": [name.replace("_", " ") for name in names], "rows": shown}
 
 
-def _mine(run: RunFacts) -> Part | None:
-    """The training by wrong passes of the user's own, beside the one by the right passes."""
-    records, wrong = (run.mine.get(name) for name in ("right", "wrong"))
-    if not isinstance(records, list) or not isinstance(wrong, list) or not records:
-        return None
-    records = [record for record in records if files.is_record(record)]
-    right = dataclasses.replace(run, name=_("the right derivation"), records=records)
-    both = [dataclasses.replace(run, name=_("your derivation")), right]
-    drawn = [one for one in figures.learning_figures(both) if one.name in ("loss", "accuracy")]
-    for figure in drawn:
-        figure.name = f"mine-{figure.name}"
-        if not run.records:  # The only curve.
-            figure.title += _(": ") + right.name
-    values: dict[str, Any] = {"wrong": [_wrong_gradient(one) for one in wrong[:MAX_SETTINGS]]}
-    epoch = len(run.records)
-    values["epoch"] = epoch if epoch <= len(records) else 0
-    if values["epoch"]:
-        validated = number_in(records[epoch - 1], "validation_accuracy") is not None
-        part = "validation" if validated else "train"
-        accuracies, losses = (
-            [number_in(one.records[epoch - 1], f"{part}_{name}") or 0.0 for one in both]
-            for name in ("accuracy", "loss")
-        )
-        values |= {"accuracies": [*map(percent, accuracies)], "losses": [*map(plain, losses)]}
-    ended = run.mine.get("ended")
-    values["ended"] = _in_table(ended) if ended else ""
-    return _by_name(drawn), values
+def _added(run: RunFacts) -> Iterator[Section]:
+    """The sections that other rooms have left in the run folder, which may be a stranger's."""
+    for name, section in list(run.added.items())[:MAX_ADDED]:
+        if not (NAME.fullmatch(name) and isinstance(section, dict)):
+            continue
+        paragraphs, series = section.get("paragraphs"), section.get("series")
+        texts = [*map(_filled, paragraphs)] if isinstance(paragraphs, list) else []
+        curves = series if isinstance(series, dict) else {}
+        both = [
+            dataclasses.replace(run, name=_(_in_table(label)), records=_records(run, records))
+            for label, records in list(curves.items())[:MAX_ADDED]
+        ]
+        both = [one for one in both if one.records]
+        drawn = [one for one in figures.learning_figures(both) if one.name in ("loss", "accuracy")]
+        for figure in drawn:
+            figure.name = f"{name}-{figure.name}"
+            if len(both) == 1:  # The only curve.
+                figure.title += _(": ") + both[0].name
+        heading = _(_in_table(section.get("heading", name)))
+        values = {"paragraphs": [text for text in texts if text][:MAX_SETTINGS]}
+        yield Section(name, heading, _by_name(drawn), values, "added")
 
 
-def _wrong_gradient(found: Any) -> dict[str, Any]:
-    """Where a gradient of the user's own is wrong, as mine.json has it, and which or why."""
-    found = found if isinstance(found, dict) else {}
-    names = found.get("gradients")
-    names = names[:MAX_SETTINGS] if isinstance(names, list) else []
-    return {
-        "where": f"{_in_table(found.get('function'))} ({_in_table(found.get('layer'))})",
-        "gradients": [*map(_in_table, names)],
-        "why": _in_table(found.get("reason")),
-    }
+def _records(run: RunFacts, records: Any) -> list[dict[str, Any]]:
+    """A series of an added section; None is the run's own."""
+    if records is None:
+        return run.records
+    return [one for one in records if files.is_record(one)] if isinstance(records, list) else []
+
+
+def _filled(paragraph: Any) -> str:
+    """A paragraph: a text, in the report's language, with each {} filled by the next value.
+
+    str.format would do more with a stranger's text than fill it in.
+    """
+    if not isinstance(paragraph, list) or not all(isinstance(one, str) for one in paragraph):
+        return ""
+    text, *values = [*paragraph[:MAX_ADDED], *[""] * (not paragraph)]
+    start, *rest = _(text).split("{}")
+    return start + "".join(
+        _in_table(value) + part for value, part in zip_longest(values, rest, fillvalue="")
+    )
 
 
 def _mistakes(run: RunFacts) -> Part | None:
@@ -401,7 +410,7 @@ def _gradients(run: RunFacts) -> Part | None:
         "allowed": ", ".join(f"{dtype} {ledger.TOLERANCES[dtype]:.0e}" for dtype in found.manual),
         "rows": rows,
         "kernels": kernels,
-        "mine": bool(run.config.get("mine")),
+        "own_rules": bool(rules_sha256(run.config)),
         "sizes": [
             [one.layer, *map(plain, one[1:]), plain(one.update / (one.weights or 1))]
             for one in sizes
@@ -423,7 +432,6 @@ def _settings(run: RunFacts) -> Part | None:
 
 SLOW = ("inside", "gradients")
 SECTIONS = (
-    ("mine", N_("Your derivation beside the right one"), _mine),
     ("learning", N_("Learning"), _learning),
     ("classes", N_("Mistakes"), _mistakes),
     ("inside", N_("Inside the network"), _inside),

@@ -20,12 +20,13 @@ POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:
 
 
 class Section(NamedTuple):
-    """A part of a report: its data, which templates/sections/NAME.html shows."""
+    """A part of a report: its data, which a file of templates/sections shows."""
 
     name: str  # Its anchor, too.
     heading: str
     figures: dict[str, Figure]
     values: dict[str, Any]
+    template: str = ""  # The file's name, if it is not that of the section.
 
 
 class RunPart(NamedTuple):

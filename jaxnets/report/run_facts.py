@@ -13,7 +13,7 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.predict.run_data import data_of
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.report.evaluation import Predictions, predict
-from jaxnets.runs.run_folder import CONFIG, MINE, RESULT, RunFolder
+from jaxnets.runs.run_folder import CONFIG, RESULT, SECTIONS, RunFolder
 
 
 @dataclasses.dataclass
@@ -25,7 +25,7 @@ class RunFacts:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
     result: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
     records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    mine: dict[str, Any] = dataclasses.field(default_factory=dict)  # Wrong passes, as written.
+    added: dict[str, Any] = dataclasses.field(default_factory=dict)  # Other rooms' sections.
     trained: TrainedNetwork | None = None
     data: Dataset | None = None
     missing: list[str] = dataclasses.field(default_factory=list)  # Sentences for the reader.
@@ -77,7 +77,7 @@ def read_run(workdir: str, data: Dataset | None = None) -> RunFacts:
     with run.attempt():
         run.result = folder.read(RESULT)
     with run.attempt():
-        run.mine = folder.read(MINE)
+        run.added = folder.read(SECTIONS)
     if run.config:
         with run.attempt():
             run.trained = load_network(str(folder.path))

@@ -26,9 +26,17 @@ def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
 
 
 def ending(
-    test: Metrics, names: Sequence[str], config: Config, where: str, records: Sequence[Any]
+    test: Metrics,
+    names: Sequence[str],
+    config: Config,
+    where: str,
+    records: Sequence[Any],
+    even_if_wrong: bool = False,
 ) -> str:
-    """The last lines of a run: mistakes, time, its folder `where` and commands to use it."""
+    """The last lines of a run: mistakes, time, its folder `where` and commands to use it.
+
+    At chance level a note names settings, unless gradients may be wrong (`even_if_wrong`).
+    """
     wrong, count = int(test.count - test.correct), int(test.count)
     trained, validated = seconds_of(records)
     took = duration(trained)
@@ -42,7 +50,7 @@ def ending(
         printable(shlex.join([*program(name), where])) for name in ("report", "predict")
     )
     at_chance = test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max()
-    if at_chance and not config.even_if_wrong:  # A wrong gradient is a reason of its own.
+    if at_chance and not even_if_wrong:
         usual = printable(names[int(counts.argmax())])
         text = _(
             "note: test accuracy {} is no better than always answering {} ({}): try another "

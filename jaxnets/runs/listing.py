@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import shlex
 import textwrap
 from collections import defaultdict
@@ -28,11 +29,12 @@ from jaxnets.base.language import N_, Text, _, said
 from jaxnets.config.command import Answer
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import RESUME_MAY_CHANGE
-from jaxnets.runs.run_folder import CONFIG, METRICS, RESULT, RUNS, SEARCH
+from jaxnets.runs.run_folder import COMMAND, CONFIG, METRICS, RESULT, RUNS, SEARCH, rules_sha256
 
 # Settings that decide what a run computes; model, data, epochs and seed have columns of their own.
 SETTINGS = {*Config.__dataclass_fields__} - {*RESUME_MAY_CHANGE, "model", "layers", "seed"}
 SETTINGS |= {"init_from", "early_stopping"}
+SAFE = re.compile(r"[a-z_]+( (--)?[a-z_]+(=\d+)?)*")  # Words of a command, without files.
 LONGEST = 30  # Characters of a value in a table.
 SEARCHED = N_("a search over {}, {} runs")
 
@@ -75,11 +77,15 @@ class ListedRun(NamedTuple):
         """The command that continues an unfinished run."""
         if self.finished:
             return None
-        words = [*program("train"), "--resume", f"--workdir={short_path(str(self.path))}"]
+        # The folder may be a stranger's: it names no file to run.
+        has_rules, command = bool(rules_sha256(self.config)), self.config.get(COMMAND)
+        if not (isinstance(command, str) and SAFE.fullmatch(command)):
+            command = "exercise train" if has_rules else "train"  # Those of version 0.1.
+        name, *words = command.split()
+        words = [*program(name), *words, *(["FILE"] if has_rules else [])]
+        words += ["--resume", f"--workdir={short_path(str(self.path))}"]
         if self.config.get("layers"):
             words.append("--model=FILE.py")  # Which file it was is not in the folder.
-        if self.config.get("mine"):
-            words.append("--mine=FILE")  # The folder may be a stranger's: it names no file to run.
         return shlex.join(words)
 
 

@@ -31,7 +31,7 @@ from jaxnets.models.chain import Chain, has_layer
 from jaxnets.networks.create import create_model
 from jaxnets.networks.rows import renamed, to_rows
 from jaxnets.runs.checkpoints import path_of
-from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, MINE_SHA256, RUNS, SEARCH, RunFolder
+from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, SEARCH, RunFolder, rules_sha256
 
 # Smaller images in arrays, as scikit-learn's digits, are enlarged for convolutions: the cnn takes
 # none of them.
@@ -160,9 +160,8 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
         sizes = tuple(map(int, searched)) or None
     except ValueError as error:
         raise UserError("{}: expected hidden sizes: {}", folder.path / SEARCH, error) from error
-    mine = folder.read(CONFIG).get(MINE_SHA256)
-    finished = folder.finished
-    return StoredRun(path, config, finished=finished, latent_dims=sizes, mine_sha256=mine)
+    rules, finished = rules_sha256(folder.read(CONFIG)), folder.finished
+    return StoredRun(path, config, finished=finished, latent_dims=sizes, rules_sha256=rules)
 
 
 def _newest_unfinished(model: str) -> RunFolder:

@@ -15,7 +15,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes, surroundings
 from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.request import read_config
-from jaxnets.runs.run_folder import CONFIG, MINE_SHA256, RunFolder
+from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.step import Checkpoint, TrainState
 
@@ -33,7 +33,6 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
     texts = {
         "data_sha256": (f"the data of {_source(stored)}", f"{_source(config)} with "),
         "init_from_sha256": (config.init_from, ""),
-        MINE_SHA256: ("passes of your own", ""),
     }
     began = folder.read(CONFIG)
     for name, ours in inputs.items():

@@ -2,21 +2,21 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 
-from jaxnets.backprop.rules import OURS, OwnPasses
+from jaxnets.backprop.rule import FindRule
+from jaxnets.backprop.rules import rule_of
 from jaxnets.base.display import columns, fold, printable, short_path, show
-from jaxnets.base.errors import RunFailedError
+from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.base.language import N_, Text, _, said
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
 from jaxnets.config.resolve import OwnNetwork, StoredRun, resolve
-from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import Experiment, find_devices
+from jaxnets.experiment import Experiment, OwnRules, find_devices
 from jaxnets.machine.distributed import ConnectedProcesses, connected
 from jaxnets.machine.platform import Processes, describe, surroundings, versions
 from jaxnets.metrics import Metrics
@@ -28,8 +28,9 @@ from jaxnets.runs.diagnosis import diagnose
 from jaxnets.runs.request import load_data, request, run_to_resume, run_with_weights
 from jaxnets.runs.resume import load_checkpoint, prepare_to_resume
 from jaxnets.runs.run_folder import (
+    COMMAND,
     CONFIG,
-    MINE_SHA256,
+    RULES_SHA256,
     ReplicaRunFolder,
     RunFolder,
     num_params,
@@ -47,8 +48,6 @@ SAVED = N_("saved after step {} (epoch {} of {})")
 
 # (an experiment with latent_dims, the run's folder, its processes) -> one with the size chosen.
 Search = Callable[[Experiment, RunFolder, Processes], Experiment]
-# (files, a config with mine, its data, the digests of a run that goes on) -> its user's own passes
-Judge = Callable[[Sequence[str], Config, Dataset, Any], OwnPasses]
 
 
 class Run(Observer):
@@ -81,7 +80,11 @@ class Run(Observer):
     @classmethod
     @contextlib.contextmanager
     def open(
-        cls, flags: dict[str, Any], search: Search | None = None, judge: Judge | None = None
+        cls,
+        flags: dict[str, Any],
+        find_rule: FindRule = rule_of,
+        command: str = "train",
+        search: Search | None = None,
     ) -> Generator["Run"]:
         """Opens the run that the flags ask for: a new one, or an interrupted one with --resume.
 
@@ -90,9 +93,10 @@ class Run(Observer):
 
         Args:
           flags: Fields of Config.
+          find_rule: Finds the rules of the layers and of the loss, for a gradient by hand.
+            `OwnRules` are judged first; a run that began with them goes on with the same alone.
+          command: The words of `jaxnets` that start such a run, for the line that resumes it.
           search: Chooses one of the hidden sizes in latent_dims, where a config has them.
-          judge: Judges and reads the files of --mine: those of the flags, as a run folder runs no
-            code.
 
         Raises:
           UserError: The request cannot be met.
@@ -105,15 +109,17 @@ class Run(Observer):
                 found = processes.broadcast_json(lambda: run_to_resume(flags).to_json())
                 resumed = StoredRun.from_json(found)
             config, data, notes = request(flags, partial(load_data, as_bytes=True), resumed=resumed)
-            devices, files, own = find_devices(config), flags.get("mine"), OURS
-            if judge is not None and files:
-                own = judge(files, config, data, resumed and (resumed.mine_sha256 or {}))
-            experiment = Experiment.create(config, data, devices, own)
+            devices, own = find_devices(config), OwnRules.of(find_rule)
+            if resumed is not None:
+                check_rules(resumed.rules_sha256, own.sha256)
+            own.judge(config, data)
+            experiment = Experiment.create(config, data, devices, find_rule)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.
-            folder = _open_folder(experiment, processes)
+            folder = _open_folder(experiment, processes, command)
             model = flags.get("model")
             file = model.file if isinstance(model, OwnNetwork) else None
-            with stopping.ends_in_one_line(folder.path, config, file), folder:
+            words = [*command.split(), *own.words]
+            with stopping.ends_in_one_line(folder.path, words, file), folder:
                 checkpoint = Checkpoint(state)
                 if config.resume:
                     checkpoint = load_checkpoint(folder, experiment, state, processes)
@@ -121,7 +127,7 @@ class Run(Observer):
                     folder.drop_records_after(step, step // experiment.loader.steps)
                 if search is not None and config.latent_dims is not None:
                     experiment = search(experiment, folder, processes)
-                    write_config(folder, experiment)
+                    write_config(folder, experiment, command)
                     checkpoint = Checkpoint(experiment.init_state())
                 yield cls(experiment, folder, processes, checkpoint, notes)
 
@@ -151,8 +157,8 @@ class Run(Observer):
             _("gradients {}", config.gradients),
         ]
         line = " | ".join(texts)
-        if own := self.experiment.own.sha256:
-            line += _(" (yours: {})", ", ".join(own))
+        if names := OwnRules.of(self.experiment.find_rule).sha256:
+            line += _(" (yours: {})", ", ".join(names))
         if config.init_from is not None:
             head = head_of(self.experiment.model, params)
             line += f"\n{describe_weights(config.init_from, params, head)}"
@@ -234,7 +240,7 @@ class Run(Observer):
         experiment = self.experiment
         if self.config.is_distributed:  # From here on the other processes do not take part.
             single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
-            experiment = Experiment.create(single, experiment.data, own=experiment.own)
+            experiment = Experiment.create(single, experiment.data, find_rule=experiment.find_rule)
         last = load_checkpoint(self.folder, experiment, experiment.init_state())
         return diagnose(experiment, last, self.folder.records(), error)
 
@@ -253,7 +259,9 @@ class Run(Observer):
         for observer in observers:
             observer.on_finish(test)
         where, names = short_path(str(self.folder.path)), self.experiment.data.class_names
-        show(ending.ending(test, names, self.config, where, self.folder.records()))
+        may_be_wrong = OwnRules.of(self.experiment.find_rule).even_if_wrong
+        records = self.folder.records()
+        show(ending.ending(test, names, self.config, where, records, may_be_wrong))
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(
@@ -293,22 +301,43 @@ class Run(Observer):
 
 
 def inputs_sha256(experiment: Experiment) -> dict[str, Any]:
-    """The digests of the data, the first weights and own passes, by their names in config.json."""
+    """The digests of the data and of the first weights, by their names in config.json."""
     inputs: dict[str, Any] = {"data_sha256": experiment.data.checksum}
     if experiment.config.init_from is not None:
         inputs["init_from_sha256"] = weights_sha256(experiment.config.init_from)
-    if experiment.own.sha256:
-        inputs[MINE_SHA256] = dict(experiment.own.sha256)
     return inputs
 
 
-def write_config(folder: RunFolder, experiment: Experiment) -> None:
+def check_rules(began: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raises UserError unless a run goes on with the rules of the user's own with which it began.
+
+    Args:
+      began: The digests in its folder.
+      now: Those of the present rules.
+    """
+    if began == now:
+        return
+    if not now:
+        raise UserError(
+            "resume: expected your own {} again: jaxnets exercise train FILE... --resume, or "
+            "jaxnets.load(DIR, find_rule=...)",
+            ", ".join(began),
+        )
+    raise UserError(
+        "resume: expected the passes with which the run began, SHA-256 {}, got {}",
+        began or "none",
+        now,
+    )
+
+
+def write_config(folder: RunFolder, experiment: Experiment, command: str = "train") -> None:
     """Writes config.json: every field, versions, device, digests, the shape of the data.
 
     A resumed run keeps the versions and the machine on which it began: every resume elsewhere says
     so, and what config.json does not know stays unknown.
     """
     data, began = experiment.data, folder.read(CONFIG)
+    rules = OwnRules.of(experiment.find_rule).sha256
     where = surroundings(experiment.parallel.devices)
     if began:
         where = {name: began[name] for name in where if name in began}
@@ -320,6 +349,8 @@ def write_config(folder: RunFolder, experiment: Experiment) -> None:
             **{name: name_of(value) for name, value in dataclasses.asdict(settings).items()},
             **where,
             **inputs_sha256(experiment),
+            **({RULES_SHA256: dict(rules)} if rules else {}),
+            COMMAND: command,
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,
             "class_names": data.class_names,
@@ -346,13 +377,13 @@ def _connected(flags: dict[str, Any]) -> Generator[Processes]:
         yield processes
 
 
-def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
+def _open_folder(experiment: Experiment, processes: Processes, command: str) -> RunFolder:
     """Makes the run folder with its config.json or, with --resume, finds it; locks it.
 
     The first of several processes does; the others get a replica that writes nothing.
     """
     config, inputs = experiment.config, inputs_sha256(experiment)
-    processes.assert_equal(inputs)
+    processes.assert_equal({**inputs, **OwnRules.of(experiment.find_rule).sha256})
     if not processes.is_first:
         return ReplicaRunFolder(processes.broadcast_json(dict))  # Only receives.
     if config.resume:
@@ -365,7 +396,7 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
         if config.resume:
             must_write = prepare_to_resume(folder, experiment, inputs)
         if must_write:
-            write_config(folder, experiment)
+            write_config(folder, experiment, command)
     except BaseException:
         folder.close()  # Releases its lock: the request is refused.
         raise

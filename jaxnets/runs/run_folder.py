@@ -1,7 +1,7 @@
 """The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json.
 
 A run that began with a search has search.json too, one with --track the folder tracking/,
-one with --report report.html, one with --even_if_wrong mine.json.
+one with --report report.html. sections.json holds what a wing adds to the run's report.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,20 @@ from jaxnets.runs import checkpoints
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
-MINE = "mine.json"  # What is wrong in passes of the user's own, and the records of the right ones.
-MINE_SHA256 = "mine_sha256"  # In config.json.
+# {name: a section of the report}: its heading, paragraphs (each a text with a {} for each of its
+# values, and these) and series (records of epochs by their name; None are the run's own).
+SECTIONS = "sections.json"
+MINE = "mine.json"  # What SECTIONS was in version 0.1; it is read no more.
+RULES_SHA256 = "rules_sha256"  # In config.json: of rules of the user's own.
+COMMAND = "command"  # In config.json: the words that continue the run, but for files and flags.
 LAYERS = "layers"  # A folder with the files of the user's own layers; nothing runs them from here.
 RUNS = Path("runs")
+
+
+def rules_sha256(config: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of the user's own rules in a config.json, which may be untrusted."""
+    found = config.get(RULES_SHA256, config.get("mine_sha256"))  # The name in version 0.1.
+    return {name: str(one) for name, one in found.items()} if isinstance(found, dict) else {}
 
 
 def num_params(params: Params) -> int:
@@ -158,11 +168,11 @@ class RunFolder:
         self.write(RESULT, result)
 
     def read(self, name: str) -> dict[str, Any]:
-        """Reads config.json, search.json or mine.json; a missing file is empty."""
+        """Reads config.json, search.json or sections.json; a missing file is empty."""
         return files.read_json(self.path / name) if (self.path / name).exists() else {}
 
     def write(self, name: str, values: dict[str, Any]) -> None:
-        """Writes config.json, search.json, mine.json or result.json."""
+        """Writes config.json, search.json, sections.json or result.json."""
         self.check_in_place()
         files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
@@ -175,7 +185,7 @@ class RunFolder:
 
     def snapshot(self) -> dict[str, Any]:
         """The path and the contents as JSON, from which another process makes a replica."""
-        contents = {name: self.read(name) for name in (CONFIG, SEARCH, MINE)}
+        contents = {name: self.read(name) for name in (CONFIG, SEARCH, SECTIONS)}
         return {"path": str(self.path), METRICS: self.records(), **contents}
 
     def records(self) -> list[dict[str, Any]]:
@@ -354,7 +364,7 @@ def _place(workdir: str) -> Path:
 def _replaceable(path: Path, overwrite: bool) -> list[str]:
     """The names in a folder; UserError if it holds a run (without overwrite) or other files."""
     found = sorted(os.listdir(path))
-    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, MINE, LAYERS)
+    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, SECTIONS, MINE, LAYERS)
     others = [name for name in found if name.removesuffix(".partial") not in ours]
     if others:
         raise UserError("workdir: expected an empty folder, {} holds {}", path, others[0])

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
@@ -16,7 +16,6 @@ from typing import Any
 from jaxnets.base.display import RESUME, program, short_path
 from jaxnets.base.errors import RunFailedError, StoppedError, discard
 from jaxnets.base.language import Text
-from jaxnets.config.fields import Config
 from jaxnets.machine.platform import Processes
 from jaxnets.training.loop import Interrupted
 
@@ -28,18 +27,20 @@ SAME_REQUEST = 0.1
 
 
 @contextlib.contextmanager
-def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> Generator[None]:
+def ends_in_one_line(
+    folder: Path, words: Sequence[str] = ("train",), file: str | None = None
+) -> Generator[None]:
     """Turns what ends a run early into one line, with the command that resumes it.
 
     Args:
       folder: The run's.
-      config: The run's.
+      words: The words of `jaxnets` that start such a run.
       file: That of the user's own network, which its layers or its optimizer may need again.
     """
-    words = [*program("train"), "--resume", f"--workdir={short_path(str(folder))}"]
-    words += [f"--model={file}"] if file else []
-    words += [f"--mine={','.join(config.mine)}"] if config.mine else []
-    hint = Text(RESUME, shlex.join(words))
+    name, *others = words
+    command = [*program(name), *others, "--resume", f"--workdir={short_path(str(folder))}"]
+    command += [f"--model={file}"] if file else []
+    hint = Text(RESUME, shlex.join(command))
     try:
         yield
     except Interrupted as stopped:

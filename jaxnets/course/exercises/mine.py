@@ -1,7 +1,7 @@
 """Trains with backward passes of the user's own: judged first, then in place of ours.
 
-`train.py --mine=my_dense.py` names files, `Network("mlp", mine=[dense_backward])` functions. With
---even_if_wrong a wrong one trains too, after the right one: same seed, same data.
+`jaxnets exercise train my_dense.py` names files, `Network("mlp", find_rule=own_passes(...))` takes
+functions. With --even_if_wrong a wrong one trains too, after the right one: same seed, same data.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial, wraps
 from typing import Any, NamedTuple
 
@@ -17,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.rule import LayerRule, Setting
-from jaxnets.backprop.rules import OURS, RULES, OwnPasses, rule_of
-from jaxnets.base.display import paint, show
+from jaxnets.backprop.rules import RULES, rule_of
+from jaxnets.base.display import four_digits, paint, show
 from jaxnets.base.errors import RunFailedError, UserError
-from jaxnets.base.language import Text, _, speaking
+from jaxnets.base.language import N_, Text, _, speaking
 from jaxnets.config.fields import Config
 from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.files import exercises_in, read_source
@@ -29,7 +30,7 @@ from jaxnets.course.exercises.mistakes import mistake
 from jaxnets.course.exercises.passes import Call, ResultError, file_of, named_result, run_file
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import make_loss_and_grad
+from jaxnets.experiment import OwnRules, make_loss_and_grad
 from jaxnets.gradcheck.layer_check import (
     check_by_autodiff,
     judged_rows,
@@ -43,11 +44,19 @@ from jaxnets.networks.create import create_model
 from jaxnets.runs import stopping
 from jaxnets.runs.progress import Progress
 from jaxnets.runs.run import Run
-from jaxnets.runs.run_folder import MINE
-from jaxnets.training.observer import EarlyStopping, Record, Stop
+from jaxnets.runs.run_folder import SECTIONS
+from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint
 
 Backward = Callable[..., Any]
+
+# The section that a training by wrong passes adds to the run's report.
+SECTION, HEADING = "mine", N_("Your derivation beside the right one")
+YOURS, RIGHT = N_("your derivation"), N_("the right derivation")
+WRONG, WHY = N_("{} ({}): {} is wrong"), N_("{} ({}): {}")
+SAME = N_("Both trainings began with the same weights and saw the same images in one order.")
+COMPARED = N_("After epoch {} the accuracy is {} instead of {}, the loss {} instead of {}.")
+ENDED = N_("Your training ended: {}")
 
 
 class Own(NamedTuple):
@@ -64,66 +73,78 @@ class Own(NamedTuple):
         try:
             return self.function or run_file(self.text, self.where)[self.exercise.function]
         except (Exception, SystemExit) as error:
-            raise UserError("mine: {}: {}", self.where, mistake(error, self.where)) from error
+            raise UserError("exercise: {}: {}", self.where, mistake(error, self.where)) from error
 
 
-def own_passes(
-    mine: Sequence[str | Backward],
-    config: Config,
-    data: Dataset,
-    kept: Mapping[str, str] | None = None,
-) -> OwnPasses:
-    """Judges backward passes, prints the verdicts, and puts the passes in place of ours.
+class OwnPasses(OwnRules):
+    """A find_rule with the user's own backward passes in place of ours, once it has judged them.
 
-    A pass is judged as an exercise, then on as many rows as a step takes.
+    Attributes:
+      wrong: What the judge has found, for the run folder.
+    """
+
+    def __init__(self, passes: Sequence[str | Backward], even_if_wrong: bool = False):
+        self._passes, self.even_if_wrong = passes, even_if_wrong
+        self._own = [own for one in passes for own in _own(one)]
+        self.words = [one for one in passes if isinstance(one, str)]
+        self.words += ["--even_if_wrong"] if even_if_wrong else []
+        self.settings = dict(gradients="manual", kernels="plain") if passes else {}
+        digests = {o.exercise.function: hashlib.sha256(o.text.encode()) for o in self._own}
+        self.sha256 = {name: digest.hexdigest() for name, digest in digests.items()}
+        self._rules: list[tuple[LayerRule, LayerRule]] = []  # Each of ours, and what replaces it.
+        self.wrong: list[dict[str, Any]] = []
+
+    def __call__(self, layer: object) -> LayerRule | None:
+        rule = rule_of(layer)
+        return next((own for ours, own in self._rules if ours is rule), rule)
+
+    def judge(self, config: Config, data: Dataset) -> None:
+        """Judges the passes as exercises, then on as many rows as a step takes; prints verdicts.
+
+        Raises:
+          UserError: Two passes are of one layer, the network has no such layer, its gradients are
+            not by hand, or JAX cannot compile a step with a pass.
+          RunFailedError: A gradient is wrong, without even_if_wrong: status 1, as of `gradcheck`.
+        """
+        for name, wanted in (("gradients", ("manual", "both")), ("kernels", ("plain",))):
+            if self._own and getattr(config, name) not in wanted:
+                expected, got = " or ".join(wanted), getattr(config, name)
+                raise UserError("{}: expected {} with passes of yours, got {}", name, expected, got)
+        _check_layers([own.exercise for own in self._own], config)
+        with speaking(None):  # As gradcheck --mine.
+            judged = list[Verdict]()
+            for one in self._passes:
+                judged += judge_file(one) if isinstance(one, str) else [judge(one)]
+            verdicts = [
+                _at_the_batch(own, config, data) if verdict else verdict
+                for own, verdict in zip(self._own, judged, strict=True)
+            ]
+            for verdict in verdicts:
+                show(paint(verdict.line, "green" if verdict else "red"))
+        wrong = [verdict for verdict in verdicts if not verdict]
+        if wrong and not self.even_if_wrong:
+            names = ", ".join(verdict.exercise for verdict in wrong)
+            raise RunFailedError(
+                "exercise: expected right gradients, got wrong ones of {}; even_if_wrong trains "
+                "with them all the same",
+                names,
+            )
+        self._rules = [(RULES[own.exercise.layer], _rule_of(own)) for own in self._own]
+        self.wrong = list(map(_finding, wrong))
+        _trace(self, config, data)
+
+
+def own_passes(*passes: str | Backward, even_if_wrong: bool = False) -> OwnPasses:
+    """Backward passes of your own, for Network(find_rule=...).
 
     Args:
-      mine: Files as `jaxnets exercise new` writes them, or functions named after an exercise.
-      config: The network, its loss, and even_if_wrong.
-      data: Its data set.
-      kept: The digests with which a run began that goes on; None for a new run.
+      *passes: Functions named after an exercise, as dense_backward, or files with some.
+      even_if_wrong: Whether wrong ones train all the same, those of layers of your own too.
 
     Raises:
-      UserError: A file holds no exercise, two passes are of one layer, the network has no such
-        layer, the digests differ, or JAX cannot compile a step with them.
-      RunFailedError: A gradient is wrong, without even_if_wrong: status 1, as of `gradcheck`.
+      UserError: A file holds no exercise, or no backward pass of a layer.
     """
-    found = [own for one in mine for own in _own(one)]
-    _check_layers([own.exercise for own in found], config)
-    digests = {o.exercise.function: hashlib.sha256(o.text.encode()).hexdigest() for o in found}
-    if kept is not None and kept != digests:
-        raise UserError(
-            "mine: expected the passes with which the run began, SHA-256 {}, got {}",
-            kept or "none",
-            digests,
-        )
-    with speaking(None):  # As gradcheck --mine.
-        judged = list[Verdict]()
-        for one in mine:
-            judged += judge_file(one) if isinstance(one, str) else [judge(one)]
-        verdicts = [
-            _at_the_batch(own, config, data) if verdict else verdict
-            for own, verdict in zip(found, judged, strict=True)
-        ]
-        for verdict in verdicts:
-            show(paint(verdict.line, "green" if verdict else "red"))
-    wrong = [verdict for verdict in verdicts if not verdict]
-    if wrong and not config.even_if_wrong:
-        names = ", ".join(verdict.exercise for verdict in wrong)
-        raise RunFailedError(
-            "mine: expected right gradients, got wrong ones of {}; even_if_wrong trains with "
-            "them all the same",
-            names,
-        )
-    rules = [(RULES[own.exercise.layer], _rule_of(own)) for own in found]
-
-    def find_rule(layer: object) -> LayerRule | None:
-        rule = rule_of(layer)
-        return next((own for ours, own in rules if ours is rule), rule)
-
-    own = OwnPasses(find_rule, digests, list(map(_finding, wrong)))
-    _trace(own, config, data)
-    return own
+    return OwnPasses(passes, even_if_wrong)
 
 
 def _at_the_batch(own: Own, config: Config, data: Dataset) -> Verdict:
@@ -164,7 +185,7 @@ def _pass_called(name: str) -> Blank | Bug:
     """
     exercise = exercise_of_function(name)
     if isinstance(exercise, Task):
-        raise UserError("mine: expected a backward pass of a layer, got {}", name)
+        raise UserError("exercise: expected a backward pass of a layer, got {}", name)
     return exercise
 
 
@@ -184,31 +205,33 @@ def _check_layers(exercises: Sequence[Blank | Bug], config: Config) -> None:
         layer, function = exercise.layer, exercise.function
         if layer not in known:
             raise UserError(
-                "mine: {} is a backward pass of {}, and {} has none (it has {})",
+                "exercise: {} is a backward pass of {}, and {} has none (it has {})",
                 function,
                 layer,
                 config.model,
                 ", ".join(known),
             )
         if other := found.get(layer):
-            raise UserError("mine: expected one pass of {}, got {} and {}", layer, other, function)
+            raise UserError(
+                "exercise: expected one pass of {}, got {} and {}", layer, other, function
+            )
         found[layer] = function
 
 
-def _trace(own: OwnPasses, config: Config, data: Dataset) -> None:
+def _trace(find_rule: OwnPasses, config: Config, data: Dataset) -> None:
     """Takes a step of the network without numbers: what fails in it is said before a run begins."""
     model, rows = create_model(config, data.num_classes), config.batch_size or len(data.train)
     images: Any = jax.ShapeDtypeStruct((rows, *data.image_shape), jnp.float32)
     key = jax.random.key(0)
     batch = Batch(images, np.zeros(rows, np.int32), np.ones(rows, np.float32))
     params = jax.eval_shape(model.init, key, images)["params"]
-    jax.eval_shape(make_loss_and_grad(config, model, own.find_rule), params, batch, key)
+    jax.eval_shape(make_loss_and_grad(config, model, find_rule), params, batch, key)
 
 
 def _rule_of(own: Own) -> LayerRule:
     """The layer with the user's backward pass; what fails in it while JAX traces it is one line."""
     exercise, backward = own.exercise, own.backward
-    rule, where = layer_of(exercise), f"mine: {own.where}"
+    rule, where = layer_of(exercise), f"exercise: {own.where}"
     # Its gradients have the right shapes, if not the right numbers.
     like = broken(exercise) if isinstance(exercise, Bug) and exercise.forward else rule
 
@@ -236,17 +259,52 @@ def _rule_of(own: Own) -> LayerRule:
     return with_backward(rule, checked)
 
 
-def right_first(run: Run) -> None:
-    """Trains by the right passes, where wrong ones are to train; the records are for a report.
+def train(
+    passes: OwnPasses,
+    flags: Mapping[str, Any],
+    observers_of: Callable[[Run], AbstractContextManager[list[Observer]]],
+) -> None:
+    """Trains by passes of the user's own; where one is wrong, by the right ones first.
+
+    Args:
+      passes: Those.
+      flags: Fields of Config.
+      observers_of: Makes the observers of a run.
+
+    Raises:
+      RunFailedError: Wrong passes have ended their training, which is a result: it is kept first.
+    """
+    given = dict(flags) if flags.get("resume") else {**passes.settings, **flags}
+    failed = None
+    with Run.open(given, passes, "exercise train") as run, observers_of(run) as observers:
+        print(run.headline, flush=True)
+        section = _right_first(run, passes.wrong)
+        try:
+            run.train(observers)
+            run.finish(observers)
+        except RunFailedError as error:
+            failed = error
+        if section is not None:
+            _compare(run, section, failed)
+        elif failed is not None:  # Right passes end as ours would.
+            raise failed
+    if failed is not None:
+        raise failed
+
+
+def _right_first(run: Run, wrong: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Trains by the right passes, where wrong ones are to train; a section for the report.
 
     First, since a wrong gradient may end its own training. A resumed run does not repeat it.
     """
-    experiment, wrong = run.experiment, run.experiment.own.wrong
-    if not wrong or run.folder.read(MINE):
-        return
+    if not wrong:
+        return None
+    if kept := run.folder.read(SECTIONS).get(SECTION):
+        return kept
+    experiment = run.experiment
     config, records = experiment.config, list[Record]()
     ours = make_loss_and_grad(config, experiment.step_model)
-    right = dataclasses.replace(experiment, own=OURS, loss_and_grad=ours)
+    right = dataclasses.replace(experiment, find_rule=rule_of, loss_and_grad=ours)
     show(_("first by the right derivation, with the same seed and data:"))
     with stopping.stop_on_interrupt(run.processes) as signal_came:
         stop = Stop(signal_came)
@@ -254,14 +312,34 @@ def right_first(run: Run) -> None:
         watching = [EarlyStopping(config, []), stop, shown]
         for _state, record in right.epochs(Checkpoint(right.init_state()), watching):
             records.append(record)
-    run.folder.write(MINE, {"wrong": wrong, "right": records})
+    section = {
+        "heading": HEADING,
+        "paragraphs": [_paragraph(one) for one in wrong] + [[SAME]],
+        "series": {YOURS: None, RIGHT: records},
+    }
+    run.folder.write(SECTIONS, {SECTION: section})
     show(_("now by yours:"))
+    return section
 
 
-def keep_end(run: Run, error: RunFailedError) -> RunFailedError:
-    """Keeps for the report how wrong passes have ended a training; raises any other error."""
-    if not (kept := run.folder.read(MINE)):
-        raise error
-    what = str(error).partition(";")[0]  # Without the advice, which is for right gradients.
-    run.folder.write(MINE, {**kept, "ended": what})
-    return error
+def _paragraph(found: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a pass, for the report: a text and its values."""
+    where = found["function"], found["layer"]
+    if found["gradients"]:
+        return [WRONG, *where, ", ".join(found["gradients"])]
+    return [WHY, *where, found["reason"]]
+
+
+def _compare(run: Run, section: dict[str, Any], failed: RunFailedError | None) -> None:
+    """Adds to the report how wrong passes have trained, or ended their training."""
+    yours, right = run.folder.records(), section["series"][RIGHT]
+    paragraphs = list(section["paragraphs"])
+    if yours and len(yours) <= len(right):
+        ends = yours[-1], right[len(yours) - 1]
+        part = "train" if ends[1]["validation_accuracy"] is None else "validation"
+        accuracies = [f"{100 * one[f'{part}_accuracy']:.2f} %" for one in ends]
+        losses = [four_digits(one[f"{part}_loss"]) for one in ends]
+        paragraphs.append([COMPARED, str(len(yours)), *accuracies, *losses])
+    if failed is not None:  # Without the advice, which is for right gradients.
+        paragraphs.append([ENDED, str(failed).partition(";")[0]])
+    run.folder.write(SECTIONS, {SECTION: {**section, "paragraphs": paragraphs}})

@@ -35,7 +35,7 @@ PATH: dict[str, dict[str, str]] = {
         "jaxnets/backprop/windows.py": "the windows of convolution and pooling",
         "jaxnets/backprop/convolution.py": "two convolutions backward",
         "jaxnets/backprop/pooling.py": "the gradient goes where the maximum was",
-        "jaxnets/backprop/rules.py": "which pair belongs to which layer",
+        "jaxnets/backprop/rules.py": "the table of layers: which pair belongs to which",
         "jaxnets/backprop/network.py": "`manual_loss_and_grad`: the pairs, there and back",
     },
     "Epochs": {

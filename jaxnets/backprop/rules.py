@@ -1,4 +1,4 @@
-"""Every layer's rule: which pair belongs to which layer or loss."""
+"""The table of layers: which pair belongs to which layer or loss, and what it is called."""
 
 from collections.abc import Sequence
 
@@ -102,5 +102,5 @@ def rule_of(layer: object) -> LayerRule | None:
 
 
 def rule_named(name: str) -> LayerRule | None:
-    """The rule of the layer that has a name in its rows; None if there is none."""
-    return next((rule for rule in KINDS.values() if rule.name == name), None)
+    """The rule of the layer that has a name in its rows, the last of several; None if none has."""
+    return next((rule for rule in reversed(KINDS.values()) if rule.name == name), None)

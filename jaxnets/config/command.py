@@ -91,10 +91,6 @@ class Command:
 
     function: Callable[..., Answer | int]
 
-    @property
-    def name(self) -> str:
-        return self.function.__name__
-
     @cached_property
     def about(self) -> str:
         """The line that says what it does: the docstring's first."""
@@ -110,9 +106,8 @@ class Command:
         if not prints_itself and "json" not in [one.name for one in self._parameters]:
             own.append(("json", bool, option(False, PRINT_JSON)))
         kind = dataclasses.make_dataclass(
-            self.name, own, bases=(Options,), frozen=True, kw_only=True, repr=False
+            self.function.__name__, own, bases=(Options,), frozen=True, kw_only=True, repr=False
         )
-        kind.__doc__ = self.about
         return (kind, Config, ConfigFile) if takes_training else (kind,)
 
     def run(self, own: Options, flags: dict[str, Any]) -> int:

@@ -63,7 +63,10 @@ def gradcheck(
     if mine and (draws is not None or seed):
         raise UserError("draws and seed: expected them without --mine=FILE, got both")
     if mine:
-        return _check(mine, False, hint, language, json)
+        from jaxnets.course.exercises.command import check_mine
+
+        with speaking("en" if json else language):
+            return check_mine(mine, hint)
 
     from jaxnets.course.exercises import judge
     from jaxnets.gradcheck.command import run
@@ -127,20 +130,16 @@ def check(
       file: file that exercise new wrote, with your answers
       hint: say more about what is wrong
     """
-    return _check(file, not file.endswith(".py"), hint, language, json)
-
-
-def _check(file: str, of_numbers: bool, hint: bool, language: str | None, json: bool) -> Answer:
-    """Judges a student's numbers or functions."""
     from jaxnets.course.exercises.command import check_mine, check_numbers
 
+    judge = check_mine if file.endswith(".py") else check_numbers
     with speaking("en" if json else language):
-        return check_numbers(file, hint) if of_numbers else check_mine(file, hint)
+        return judge(file, hint)
 
 
 @command
 def answers(
-    name: Annotated[tuple[str, ...], Flag(metavar="NAME")] = (),
+    name: Annotated[str | None, Flag(metavar="NAME")] = None,
     *,
     output: Annotated[
         str | None, Flag(help="file to write; also -o FILE", unset="none", metavar="FILE")
@@ -154,13 +153,10 @@ def answers(
       name: exercise; without it all
       student: student whose own numbers are put into an exercise to compute
     """
-    if len(name) > 1:
-        raise UserError("expected one exercise, got {}", " ".join(name))
-
     from jaxnets.course.exercises import command
 
     with speaking(language):
-        return command.answers(name[0] if name else None, student, output)
+        return command.answers(name, student, output)
 
 
 @command

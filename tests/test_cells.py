@@ -1,36 +1,15 @@
 """Cells and who trains them: the same results from all backends, and nothing lost by a kill."""
 
 import os
-import signal
-from typing import Any
 
 import pytest
+from cell_work import work
 from conftest import read_json, slow
 
-from jaxnets.base.errors import UserError
 from jaxnets.tune import cells, search
 from jaxnets.tune.backends import Failed, LocalProcesses, ThisProcess
 
 PROGRAMS = ["--model=softmax", "--over=batch_size=16,32", "--over=learning_rate=0.1,0.2"]
-
-
-def work(task: Any) -> Any:
-    """Squares a number; other tasks end badly. It needs no JAX, so a process starts at once."""
-    if task == "refused":
-        raise UserError("expected a number")
-    if isinstance(task, int):
-        return task * task
-    if task == "memory":
-        raise MemoryError
-    if task == "bug":
-        raise ZeroDivisionError("ours")
-    if task == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    try:  # A file: the first try ends here.
-        os.close(os.open(task, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return "again"
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def outcomes(backend, tasks):

@@ -26,10 +26,9 @@ def main(arguments: list[str]) -> int:
 
     # Imported when the flags are known to be right: JAX takes a second.
     from jaxnets.cli.observers import observers_of
-    from jaxnets.course.replay import search_first
     from jaxnets.runs.run import Run
 
-    with Run.open(flags, search=search_first) as run, observers_of(run) as observers:
+    with Run.open(flags) as run, observers_of(run) as observers:
         print(run.headline, flush=True)  # The network, the data, the devices.
         run.train(observers)  # Trains, validates, logs, saves.
         run.finish(observers)  # Tests, writes result.json.

@@ -31,7 +31,7 @@ def ratios(name: str, rounds: int) -> dict[str, list[float]]:
     data = jaxnets.load_dataset("mnist", validation_size=0)
     epochs = {}
     for way in WAYS:
-        settings: dict = dict(gradients=way, epochs=rounds + 1, validation_size=0, latent_dims=None)
+        settings: dict = dict(gradients=way, epochs=rounds + 1, validation_size=0)
         settings["learning_rate"] = 1e-4  # In so few steps alexnet_small can diverge at its own.
         config = jaxnets.preset(name, **settings)
         if has_layer(create_model(config, data.num_classes), nn.Conv):

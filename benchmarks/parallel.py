@@ -117,7 +117,6 @@ def compare(name: str, precision: str, counts: list[int]) -> list[int]:
     recipe = PRESETS[name]
     batch_size = 16 if large else BATCH
     size = {"batch_size": batch_size, "cpu_devices": 8, "precision": precision}
-    size |= {"latent_dims": None} if "latent_dims" in recipe else {}
     size |= {"learning_rate": recipe["learning_rate"] / 10} if "input_size" in recipe else {}
     size |= {"augment": "none", "validation_size": 0}
     dropouts = (0.0, recipe["dropout"]) if "dropout" in recipe else (None,)  # None: it has none.

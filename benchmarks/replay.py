@@ -3,7 +3,7 @@
     python benchmarks/replay.py [--seeds=1]
     python benchmarks/replay.py --draws=20      does NumPy's generator find other accuracies?
 
-Whole processes, in turn: `train.py --model=mlp_handwritten` with an empty compilation cache, and
+Whole processes, in turn: `jaxnets replay` with an empty compilation cache, and
 this file's replica of the slides' classes (search over 100, 200, 300 hidden units, then 50 steps
 with the best), which computes all that they compute, the pixels' gradient too.
 
@@ -40,10 +40,10 @@ import numpy as np
 from scipy.stats import ttest_ind
 
 import jaxnets
+from jaxnets.cli import commands
 from jaxnets.training.step import Checkpoint
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
-import train
 
 SIZES, SEARCH_STEPS, STEPS, LEARNING_RATE = (100, 200, 300), 20, 50, 1e-5
 
@@ -109,7 +109,7 @@ def numpy_replay(seed: int) -> dict[str, float]:
 
 
 def ours(seed: int) -> dict[str, float]:
-    """train.py in this process; returns accuracies, the best size and the steps' seconds."""
+    """`jaxnets replay` in this process: accuracies, the best size and the steps' seconds."""
     from jaxnets.experiment import Experiment
 
     runs: list[list[float]] = []
@@ -123,9 +123,9 @@ def ours(seed: int) -> dict[str, float]:
     epochs = Experiment.epochs
     Experiment.epochs = timed_epochs  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        flags = ["--model=mlp_handwritten", f"--seed={seed}", f"--workdir={folder}/run"]
+        flags = ["replay", f"--seed={seed}", f"--workdir={folder}/run"]
         with contextlib.redirect_stdout(io.StringIO()):
-            train.main(flags)
+            commands.main(flags)
         found = json.loads((Path(folder) / "run" / "search.json").read_text())
         result = json.loads((Path(folder) / "run" / "result.json").read_text())
     return {

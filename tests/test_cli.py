@@ -137,7 +137,7 @@ def test_help_shows_the_defaults_of_the_model_that_is_named(run_main, capsys):
     assert "as 64,64 [not for softmax]" in shown_help(run_main, capsys, "-h", "--model=softmax")
 
 
-TALKS = ("completion", "exercise train")  # It prints a program, or a run's lines.
+TALKS = ("completion", "exercise train", "replay")  # It prints a program, or a run's lines.
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -146,7 +146,7 @@ def test_every_command_shows_its_flags_and_those_of_train(run_command, capsys, c
     assert ("--json print JSON" in text) == (command not in TALKS)
     assert all(field.metadata["help"] for field in options_of(COMMANDS[command].kinds[0]))
     text = shown_help(run_command, capsys, *command.split(), "--help-all")
-    trains = ("exercise train", "summary", "search", "lr_find", "trace")
+    trains = ("exercise train", "replay", "summary", "search", "lr_find", "trace")
     assert ("--momentum" in text) == (command in trains)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import io
+import json
 import re
 from typing import Any, cast
 
@@ -12,14 +13,22 @@ from conftest import params_sha256, read_json, slow, watching
 
 from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
-from jaxnets.course.replay import KerasLog, Replay, SlideBar, choose, replay_many, table
+from jaxnets.course.replay import (
+    KerasLog,
+    Procedure,
+    Replay,
+    SlideBar,
+    choose,
+    replay_many,
+    table,
+)
 from jaxnets.experiment import Experiment
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import TrainLoader
 from jaxnets.training.step import Checkpoint
 from jaxnets.tune.many import TrainingSummary, can_vmap, held_out, train_many
 
-HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--epochs=6", "--learning_rate=1e-3"]
+HAND = ["replay", "--sizes=5,9,7", "--epochs=6", "--learning_rate=1e-3"]
 
 
 # Many runs side by side
@@ -102,10 +111,10 @@ def test_a_twelfth_of_eleven_images_is_refused(tiny):
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.slow
 def test_a_replay_s_networks_end_as_runs_by_themselves(tiny, tiny_preset):
-    settings = dict(search_epochs=4, epochs=3, batch_size=None, learning_rate=1e-3)
-    config = tiny_preset("mlp_handwritten", latent_dims=(5, 9), **settings)
-    (replay,) = replay_many(config, tiny, [3])
-    single = functools.partial(dataclasses.replace, config, latent_dims=None, seed=3)
+    settings = dict(epochs=3, batch_size=None, learning_rate=1e-3)
+    config = tiny_preset("mlp_handwritten", **settings)
+    (replay,) = replay_many(config, tiny, Procedure((5, 9), 4), [3])
+    single = functools.partial(dataclasses.replace, config, seed=3)
     parts = held_out(tiny)
     for size, ours in replay.search.items():
         trial = single(hidden=(size,), epochs=4)
@@ -116,10 +125,10 @@ def test_a_replay_s_networks_end_as_runs_by_themselves(tiny, tiny_preset):
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.slow
-def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder, tmp_path):
+def test_the_program_prints_the_slides_lines_and_the_table(run_command, tiny_folder, tmp_path):
     folder = tmp_path / "run"
     flags = [*HAND, "--search_epochs=4", f"--data_dir={tiny_folder}", f"--workdir={folder}"]
-    shown = run_main(*flags, "--replay_seeds=3")
+    shown = run_command(*flags, "--seeds=3")
     assert shown.status == 0, shown
     number = r"\d\.\d+"
     for line in [
@@ -136,35 +145,64 @@ def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder
         assert re.search(line, shown.out, re.MULTILINE), (line, shown.out)
     found, config = (read_json(folder / name) for name in ("search.json", "config.json"))
     best = max(found, key=lambda size: found[size]["accuracy"])
-    assert config["hidden"] == [int(best)] and config["latent_dims"] is None
+    assert config["hidden"] == [int(best)]
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 6
 
 
-@pytest.mark.parametrize(
-    ("search_epochs", "asked"),
-    [pytest.param(4, 2, marks=pytest.mark.slow), (1, 4)],
-    ids=["search", "training"],
-)
 @pytest.mark.slow
 def test_a_resumed_replay_comes_to_the_same_end(
-    run_main, interrupt_after, tiny_folder, tmp_path, search_epochs, asked
+    run_command, run_main, interrupt_after, tiny_folder, tmp_path
 ):
-    flags = [*HAND, f"--search_epochs={search_epochs}", f"--data_dir={tiny_folder}"]
-    run_main(*flags, f"--workdir={tmp_path / 'whole'}")
+    flags = [*HAND, "--search_epochs=1", "--seeds=2", f"--data_dir={tiny_folder}"]
+    run_command(*flags, f"--workdir={tmp_path / 'whole'}")
     cut = f"--workdir={tmp_path / 'cut'}"
-    interrupt_after(asked)
-    assert run_main(*flags, cut).status == 130
-    assert (tmp_path / "cut" / "search.json").exists() == (search_epochs == 1)
+    interrupt_after(3)
+    stopped = run_command(*flags, cut)
+    assert stopped.status == 130
+    assert "replay --search_epochs=1 --seeds=2 --resume --workdir=" in stopped.err
     interrupt_after(10**9)
-    assert run_main("--resume", cut).status == 0
+    resumed = run_command("replay", "--search_epochs=1", "--seeds=2", "--resume", cut)
+    assert resumed.status == 0 and "searching" not in resumed.out and "2 seeds" in resumed.out
     assert params_sha256(tmp_path / "whole") == params_sha256(tmp_path / "cut")
 
 
+def test_a_search_that_is_interrupted_keeps_nothing(run_command, monkeypatch, tiny_flags, tmp_path):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(SlideBar, "on_epoch_end", stop)
+    outcome = run_command("replay", *tiny_flags)
+    assert outcome.status == 130 and "the search keeps nothing" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_program_of_the_slides_is_refused(run_command):
+    run_command("replay", "--model=cnn").assert_refused("replay: expected a network of the slides")
+    run_command("replay", "--hidden=6").assert_refused("hidden: replay compares --sizes")
+
+
 @pytest.mark.usefixtures("quick_steps")
+def test_the_flags_of_a_replay_name_the_command(run_main):
+    for flag in ("latent_dims=1", "search_epochs=1", "replay_seeds=2", "log_format=lecture"):
+        run_main(f"--{flag}").assert_refused("; now: jaxnets replay")
+
+
 @pytest.mark.slow
-def test_a_hidden_size_of_ones_own_is_not_searched(run_main, tiny_flags):
-    shown = run_main("--model=mlp_handwritten", "--hidden=6", *tiny_flags)
-    assert shown.status == 0 and "searching" not in shown.out and "slide" not in shown.out
+def test_a_folder_of_version_0_1_goes_on(
+    run_command, run_main, interrupt_after, tiny_flags, tmp_path
+):
+    """Its config.json has fields that have left; stopped in its search it had no search.json."""
+    interrupt_after(1)
+    flags = ["--model=mlp_handwritten", *tiny_flags, "--epochs=4"]
+    assert run_main(*flags).status == 130
+    path = tmp_path / "run" / "config.json"
+    config = read_json(path)
+    del config["command"]
+    left = dict(latent_dims=[5, 9], search_epochs=4, replay_seeds=1, log_format="lecture")
+    path.write_text(json.dumps(config | left))
+    interrupt_after(10**9)
+    assert run_command("report", tmp_path / "run", f"--output={tmp_path}/r.html").status == 0
+    assert run_command("replay", "--resume", f"--workdir={tmp_path}/run").status == 0
 
 
 def test_the_first_of_equals_wins_and_the_table_shows_spread():
@@ -203,7 +241,7 @@ def test_keras_lines_are_the_slides_to_the_last_digit(capsys, tiny):
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_any_network_can_print_the_lectures_lines(run_main, tiny_flags):
-    shown = run_main("--model=mlp", "--log_format=lecture", *tiny_flags)
+def test_the_listings_in_keras_print_the_lectures_lines(run_command, tiny_flags):
+    shown = run_command("replay", "--model=mlp", *tiny_flags)
     assert re.search(r"^Train Epoch: 02 Loss= 0\.\d{9} Accuracy= 0\.\d+$", shown.out, re.MULTILINE)
     assert re.search(r"^acc: 0\.\d+$", shown.out, re.MULTILINE)

@@ -129,7 +129,7 @@ def test_what_it_names_exists_and_its_links_lead_somewhere(name, language):
         pytest.importorskip("sklearn", reason="the notebook's estimators")
     path, text = notebooks.path_of(name, language), texts(name, language)
     assert not missing_references(text)
-    assert not missing_flags(text.replace("--replay_seeds", ""))
+    assert not missing_flags(text.replace("--seeds", ""))
     for kind, code, _ in kept(name, language):
         if kind == "code" and language == "en":  # The Chinese one has the same code.
             look_up_names(code)

@@ -344,9 +344,9 @@ def test_an_untrained_network_is_trained_by_train_py(make, run_main, trained, tm
     assert params_sha256(folder) == sha256(trained[0])
 
 
-def test_the_handwritten_network_is_trained_without_a_search(tiny):
+def test_the_handwritten_network_has_the_size_that_the_slide_chose(tiny):
     network = Network("mlp_handwritten", tiny, epochs=1, devices=1)
-    assert (network.config.latent_dims, network.config.hidden) == (None, (200,))
+    assert network.config.hidden == (200,)
     assert jax.tree.leaves(network.state.params)
 
 

@@ -124,7 +124,6 @@ def test_an_epochs_loop_adds_up_once_a_step(tiny, tiny_preset):
 def test_shard_map_in_float64_is_one_device_to_1e_12(tiny, tiny_preset, name, gradients):
     changes: dict[str, Any] = dict(batch_size=48, precision="float64", gradients=gradients)
     changes |= {"dropout": 0.0} if "dropout" in PRESETS[name] else {}
-    changes |= {"latent_dims": None} if "latent_dims" in PRESETS[name] else {}
     large = name == "alexnet_small"
     changes |= {"input_size": 16, "learning_rate": 0.003} if large else {}
     steps = 4 if large else 20  # An epoch, the ragged batch among its four.

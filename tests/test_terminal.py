@@ -105,7 +105,7 @@ def commands(tiny_folder, here):
     Image.new("L", (12, 12)).save(here / "a.png")
     os.symlink(tiny_folder, here / "data")
     data = ["--data_dir=data", "--validation_size=40", "--batch_size=32", "--epochs=2"]
-    lecture = ["--latent_dims=100,200", "--replay_seeds=3", "--search_epochs=2", "--epochs=2"]
+    lecture = ["--sizes=100,200", "--seeds=3", "--search_epochs=2", "--epochs=2"]
     return {
         "train": [*["train", "--model=softmax", "--gradients=both"], *data]
         + ["--workdir=runs/softmax-20260101-000000"],
@@ -123,7 +123,7 @@ def commands(tiny_folder, here):
         "exercise": ["exercise"],
         "search": ["search", "--model=softmax", *data, "--seeds=2"]
         + ["--over=learning_rate=0.1,0.2,0.3,0.4"],
-        "lecture": ["train", "--model=mlp_handwritten", "--data_dir=data", *lecture],
+        "lecture": ["replay", "--data_dir=data", *lecture],
     }
 
 

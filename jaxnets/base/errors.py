@@ -22,6 +22,8 @@ NO_MODULE, START_WITH = N_("no module named {}: {}"), N_("start it with {}")
 INSTALL = N_("install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e .")
 # Flags that have left, and the command that does their work.
 MOVED = dict.fromkeys(("mine", "even_if_wrong"), "jaxnets exercise train FILE...")
+MOVED |= dict(latent_dims="jaxnets replay --sizes=N,...", search_epochs="jaxnets replay")
+MOVED |= dict(replay_seeds="jaxnets replay --seeds=N", log_format="jaxnets replay --model=NAME")
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 
 

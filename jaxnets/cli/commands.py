@@ -16,7 +16,7 @@ from jaxnets.base.language import N_, Text, _, asked_for, speaking
 from jaxnets.cli.flags import known_language, parse_command, print_version
 from jaxnets.cli.help import command_lines
 from jaxnets.config.command import AnswerLanguage, Command, Flag, command
-from jaxnets.config.fields import Config
+from jaxnets.config.fields import COUNT, UNITS, Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.course.commands import answers, check, exercise, gradcheck, grade, new
 from jaxnets.export.commands import export
@@ -66,6 +66,28 @@ def train(
 
 
 @command
+def replay(
+    *,
+    sizes: Annotated[tuple[int, ...], Flag(UNITS)] = (100, 200, 300),
+    search_epochs: Annotated[int, Flag(COUNT)] = 20,
+    seeds: Annotated[int, Flag((1, 1000))] = 1,
+    **flags: Any,
+) -> int:
+    """Train as the slides' programs did, in their lines.
+
+    Args:
+      sizes: hidden sizes that mlp_handwritten compares first
+      search_epochs: full-batch steps for each size
+      seeds: seeds for which search and training are repeated
+    """
+    from jaxnets.cli.observers import observers_of
+    from jaxnets.course.replay import Procedure, replay
+
+    replay(flags, Procedure(sizes, search_epochs, seeds), observers_of)
+    return DONE
+
+
+@command
 def completion(shell: Annotated[tuple[str, ...], Flag(metavar="SHELL")]) -> int:
     """Print what lets Tab complete in bash, zsh or fish.
 
@@ -100,6 +122,7 @@ COMMANDS: dict[str, Command] = {
     "exercise answers": answers,
     "exercise grade": grade,
     "gradcheck": gradcheck,
+    "replay": replay,
     "completion": completion,
 }
 

@@ -17,7 +17,7 @@ from jaxnets.config.resolve import preset
 BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}
 BEGINNERS |= {"learning_rate", "gradients", "seed", "devices", "workdir", "resume"}
 HEADINGS = dict(model=N_("network:"), dataset=N_("data:"), epochs=N_("training:"))
-HEADINGS |= dict(platform=N_("machine:"), log_format=N_("run:"))
+HEADINGS |= dict(platform=N_("machine:"), track=N_("run:"))
 WIDTH, NAMES = 80, 24  # Width of the help, and of its first column.
 NOTHING = N_("none")  # What `show` says of None.
 TRAIN_HINT = N_("The flags of train.py are accepted, too; --help_all shows them.")

@@ -3,17 +3,22 @@
 import contextlib
 from collections.abc import Iterator
 
-from jaxnets.course import replay
+from jaxnets.runs.progress import Progress
 from jaxnets.runs.run import Run
 from jaxnets.tracking.trackers import trackers_of
 from jaxnets.training.observer import Observer
 
 
 @contextlib.contextmanager
-def observers_of(run: Run) -> Iterator[list[Observer]]:
-    """The observers that a run's config asks for; when the run has ended, its report is written."""
+def observers_of(run: Run, lines: type[Progress] = Progress) -> Iterator[list[Observer]]:
+    """The observers that a run's config asks for; when the run has ended, its report is written.
+
+    Args:
+      run: The run, not trained yet.
+      lines: Prints a line an epoch and the test's; its bar shows what goes on in between.
+    """
     with trackers_of(run) as trackers:
-        yield [*replay.observers_of(run), *trackers]
+        yield [lines(run.config.epochs, run.experiment.loader), *trackers]
     if run.config.report and run.processes.is_first:
         from jaxnets.report.build import write_into  # It would cost each start half a second.
 

@@ -63,9 +63,8 @@ def for_small_set(config: Config, given: Collection[str], data: OwnData) -> tupl
         if config.batch_size is not None and "batch_size" not in given:
             config = dataclasses.replace(config, batch_size=size)
         return config, ""
-    is_repeated = config.recipe or config.latent_dims
     is_long = config.epochs * math.ceil(count / size) >= STEPS
-    if is_repeated or (is_long and not data.is_table):
+    if config.recipe or (is_long and not data.is_table):
         return config, ""
     changes: Recipe = dict(batch_size=min(BATCH_SIZE, count))
     if "epochs" in given:

@@ -82,9 +82,6 @@ class Config(Options):
         ("none", "imagenet", "paper"),
         unset=BY_MODEL,
     )
-    latent_dims: tuple[int, ...] | None = option(None, "hidden sizes to compare first", UNITS)
-    search_epochs: int = option(20, "full-batch steps for each size in latent_dims", COUNT)
-    replay_seeds: int = option(1, "seeds for which search and training are repeated", (1, 1000))
 
     # The data.
     dataset: str = option(
@@ -203,9 +200,6 @@ class Config(Options):
     )
 
     # The run.
-    log_format: str = option(
-        "plain", "format of progress lines; lecture: as on the slides", ("plain", "lecture")
-    )
     track: str = option(
         "none",
         "where to show the run: tensorboard, wandb, mlflow (docs/tracking.md)",
@@ -258,8 +252,6 @@ class Config(Options):
         if model in LARGE_ALEXNETS and (self.input_size or 0) < 63:
             numbers = Text("a whole number from 63 to 1024 for {}", model)
             yield Text("input_size: expected {}, got {}", numbers, self.input_size)
-        if self.replay_seeds > 1 and recipe.get("latent_dims") is None:
-            yield Text("replay_seeds: {} has no search to repeat", model)
 
         for field, known in (("augment", AUGMENTATIONS), ("track", TRACKERS)):
             if is_custom(text := getattr(self, field)):
@@ -273,7 +265,7 @@ class Config(Options):
         if self.ten_crop and self.input_size is None:
             yield Text("ten_crop: {} has no input_size to crop to", model)
 
-        if (watcher := self.watcher) and (self.validation_size == 0 or self.latent_dims):
+        if (watcher := self.watcher) and self.validation_size == 0:
             yield Text(NO_VALIDATION, Text(watcher))
         if self.label_smoothing and self.loss == "squared_error":
             yield Text("label_smoothing: squared_error has no labels")
@@ -308,8 +300,6 @@ class Config(Options):
         """Yields an error for each field that does not fit the coordinator."""
         if not is_address(coordinator):
             yield Text("coordinator: expected HOST:PORT, got {}", repr(coordinator))
-        if self.replay_seeds > 1:
-            yield Text("replay_seeds: expected 1 with coordinator, got {}", self.replay_seeds)
         last, index = (self.num_processes or 0) - 1, self.process_id or 0
         if index > last:
             numbers = Text("a whole number from 0 to {} for num_processes {}", last, last + 1)

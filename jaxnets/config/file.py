@@ -119,7 +119,4 @@ def _of_run(values: dict[str, Any]) -> dict[str, Any]:
     Config(**given)  # It raises if a value is out of range.
     if given.get("schedule") != "plateau":
         given.pop("patience", None)
-    # A network is searched for over latent_dims, or it has the size in hidden.
-    for name in ("hidden",) if given.get("latent_dims") else ("latent_dims", "replay_seeds"):
-        given.pop(name, None)
     return given

@@ -26,7 +26,7 @@ LATER = (*FOLLOWS, "layers", "scaling")
 RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS,
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
-    *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
+    *("parallel", "target_accuracy", "checkpoint_every", "keep"),
     *("early_stopping", "stop_at_target"),
     *FOLLOWS,
     *SINGLE_PROCESS,
@@ -54,7 +54,6 @@ class StoredRun(NamedTuple):
     config: Config
     # Of a run to resume.
     finished: bool = False
-    latent_dims: tuple[int, ...] | None = None  # The hidden sizes that it compared first.
     rules_sha256: Mapping[str, str] = {}  # The digests of its user's own rules.
     # Of a run that gives its weights.
     weights: str | None = None  # The file of its last checkpoint.
@@ -65,9 +64,7 @@ class StoredRun(NamedTuple):
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "StoredRun":
-        sizes = values["latent_dims"]
-        config = config_from_json(values["config"])
-        return cls(**{**values, "config": config, "latent_dims": sizes and tuple(sizes)})
+        return cls(**{**values, "config": config_from_json(values["config"])})
 
 
 class Resolved(NamedTuple):
@@ -154,7 +151,6 @@ def preset(model: str | OwnNetwork = DEFAULT_MODEL, **changes: object) -> Config
 
     - recipe="paper" is the paper's recipe, "fast" one of seconds, instead of the network's own.
     - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
-    - hidden: no search over latent_dims.
     - limit: batches of at most so many images.
     - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
 
@@ -209,11 +205,6 @@ def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
     size, limit = recipe["batch_size"], given.get("limit")
     if size and isinstance(limit, int):
         brought["batch_size"] = max(1, min(size, limit))
-    if "hidden" in given:
-        for name in ("latent_dims", "replay_seeds"):
-            if given.get(name) is not None:
-                raise UserError("hidden and {} exclude each other, got both", name)
-        brought["latent_dims"] = None
     return brought
 
 
@@ -235,8 +226,6 @@ def _continued(given: Mapping[str, Any], run: StoredRun, own_recipe: Recipe) -> 
     Functions of the user's own, which no file holds, come from the recipe of his network.
     """
     began = dataclasses.asdict(run.config)
-    if run.latent_dims is not None:
-        began["latent_dims"] = run.latent_dims
     if "layers" in given and given["layers"] != began["layers"]:
         raise UserError("resume: the layers of {} are not those of {}", given["model"], run.path)
     changed = [

@@ -1,6 +1,7 @@
-"""The slides' own procedure for the network coded by hand: search, choose, train anew, compare.
+"""`jaxnets replay`: the slides' own programs, in their lines.
 
-A run with --log_format=lecture prints the slides' lines in place of those of runs/progress.py.
+For the network coded by hand: search, choose, train anew, compare. For the listings in Keras: the
+training.
 
 Source: slide "全连接神经网络的自定义编码实现", its program's output. Each hidden size is
 trained for 20 full-batch steps on all but a twelfth of the training images (5,000 of 60,000); the
@@ -10,26 +11,28 @@ best on those is trained anew, for 50 steps, on all of them.
 import collections
 import dataclasses
 import statistics
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from jaxnets.base.display import show
 from jaxnets.base.display import table as aligned
-from jaxnets.base.errors import UserError
+from jaxnets.base.errors import UserError, on_interrupt
+from jaxnets.base.language import Text
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import Experiment
-from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
-from jaxnets.runs import stopping
 from jaxnets.runs.progress import Progress
+from jaxnets.runs.request import load_data, request
 from jaxnets.runs.run import Run
-from jaxnets.runs.run_folder import SEARCH, RunFolder
+from jaxnets.runs.run_folder import SEARCH
 from jaxnets.training.loop import TrainLoader
-from jaxnets.training.observer import Observer, Record, Stop
+from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
 from jaxnets.tune.many import TrainingSummary, held_out, summary_from_json, train_many, train_one
 
@@ -42,6 +45,27 @@ SLIDE = {
 SLIDE_BEST, SLIDE_FINAL = 200, TrainingSummary(0.31931881, 0.91, 0.30098108, 0.916)
 
 
+HANDWRITTEN, KERAS = "mlp_handwritten", ("mlp", "mlp_sequential", "mlp_functional")
+# Given, so that the recipe for few pictures changes nothing.
+AS_ON_THE_SLIDE = dict(epochs=50, batch_size=None, schedule="constant")
+
+
+class Procedure(NamedTuple):
+    """What the program of the slides does beside its last training."""
+
+    sizes: tuple[int, ...] = (100, 200, 300)
+    search_epochs: int = 20
+    seeds: int = 1
+
+    @property
+    def command(self) -> str:
+        """The words that go on with it; the sizes are in the run folder."""
+        changed = {name: getattr(self, name) for name in ("search_epochs", "seeds")}
+        usual = Procedure()._asdict()
+        flags = [f"--{name}={x}" for name, x in changed.items() if x != usual[name]]
+        return " ".join(["replay", *flags])
+
+
 class Replay(NamedTuple):
     """One seed's whole procedure."""
 
@@ -49,78 +73,105 @@ class Replay(NamedTuple):
     final: TrainingSummary  # The result of the best one, on the test images.
 
 
-def observers_of(run: Run) -> list[Observer]:
-    """The observers that print a run's lines: as on the slides, where its config asks for that."""
-    kind = Progress
-    if run.config.log_format == "lecture":
-        kind = HandwrittenLog if run.config.model == "mlp_handwritten" else KerasLog
-    progress = kind(run.config.epochs, run.experiment.loader)
-    return [progress, ClosingTable(run)] if run.folder.read(SEARCH) else [progress]
-
-
 def choose(search: dict[int, TrainingSummary]) -> int:
     """The size of the largest validation accuracy; the first wins ties."""
     return max(search, key=lambda size: search[size].accuracy)
 
 
-def search_first(experiment: Experiment, folder: RunFolder, processes: Processes) -> Experiment:
-    """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
+def replay(
+    flags: Mapping[str, Any],
+    procedure: Procedure,
+    observers_of: Callable[[Run, type[Progress]], AbstractContextManager[list[Observer]]],
+) -> None:
+    """Trains as a program of the slides did.
 
-    What was found is kept in the run folder. It returns the experiment of the best size.
+    A run of the network coded by hand keeps what the search found, and goes on without it.
+
+    Args:
+      flags: Fields of Config.
+      procedure: The search, and how often all is repeated.
+      observers_of: Makes the observers of a run, with its lines.
+
+    Raises:
+      UserError: The slides have no program for the network.
     """
-    config, parts = experiment.config, held_out(experiment.data)
-    found: dict[int, TrainingSummary] = {}
+    given, found = dict(flags), dict[int, TrainingSummary]()
+    resumes = given.get("resume", False)
+    if not (resumes and "workdir" in given):
+        given.setdefault("model", HANDWRITTEN)
+    if (model := given.get("model", HANDWRITTEN)) not in (HANDWRITTEN, *KERAS):
+        known = ", ".join([HANDWRITTEN, *KERAS])
+        raise UserError("replay: expected a network of the slides, {}, got {}", known, model)
+    if model == HANDWRITTEN and not resumes:
+        if "hidden" in given:
+            raise UserError("hidden: replay compares --sizes, train.py trains one size")
+        given = {**AS_ON_THE_SLIDE, **given}
+        with on_interrupt(Text("the search keeps nothing: start it again")):
+            found = search(given, procedure)
+        given["hidden"] = (choose(found),)
+    with Run.open(given, command=procedure.command) as run:
+        if found:
+            run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
+        lines = HandwrittenLog if run.config.model == HANDWRITTEN else KerasLog
+        with observers_of(run, lines) as observers:
+            if run.folder.read(SEARCH):
+                observers.append(ClosingTable(run, procedure))
+            print(run.headline, flush=True)
+            run.train(observers)
+            run.finish(observers)
+
+
+def search(given: Mapping[str, Any], procedure: Procedure) -> dict[int, TrainingSummary]:
+    """Trains a network of every size, in the slide's lines; returns how each ended."""
+    first = {**given, "hidden": procedure.sizes[:1]}
+    config, data, _notes = request(first, partial(load_data, as_bytes=True))
+    parts, found = held_out(data), dict[int, TrainingSummary]()
     print("Start searching the best parameter...", flush=True)
-    with stopping.stop_on_interrupt(processes) as signal_came:
-        stop = Stop(signal_came)
-        for size in config.latent_dims or ():
-            trial = _single(config, size, config.seed, epochs=config.search_epochs)
-            name = f"Parameter latent_dims={size}"
-            watching = [stop, SlideBar(name, config.search_epochs)]
-            same = experiment.parallel.devices, experiment.find_rule
-            trained = Experiment.create(trial, parts, *same)
-            found[size] = train_one(trained, parts.validation, watching)
-            loss, accuracy = found[size].loss, found[size].accuracy
-            show(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n")
-    best = choose(found)
-    print(f"The best parameter is {best}.\n", flush=True)
-    folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
-    single = _single(config, best, config.seed)
-    same = experiment.data, experiment.parallel.devices, experiment.find_rule
-    return Experiment.create(single, *same)
+    for size in procedure.sizes:
+        trial = _single(config, size, config.seed, epochs=procedure.search_epochs)
+        name = f"Parameter latent_dims={size}"
+        trained = Experiment.create(trial, parts)
+        found[size] = train_one(trained, parts.validation, [SlideBar(name, trial.epochs)])
+        loss, accuracy = found[size].loss, found[size].accuracy
+        show(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n")
+    print(f"The best parameter is {choose(found)}.\n", flush=True)
+    return found
 
 
 class ClosingTable(Observer):
     """Prints `table` at the end of a run that began with a search."""
 
-    def __init__(self, run: Run):
-        self._run = run
+    def __init__(self, run: Run, procedure: Procedure):
+        self._run, self._procedure = run, procedure
 
     def on_finish(self, test: Metrics) -> None:
         folder, config = self._run.folder, self._run.config
         try:
             kept = folder.read(SEARCH)
             found = {int(size): summary_from_json(values) for size, values in kept.items()}
-            config = dataclasses.replace(config, latent_dims=tuple(found))
         except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise UserError("{}: damaged: {}", folder.path / SEARCH, error) from error
         last = folder.records()[-1]
         summary = last["train_loss"], last["train_accuracy"], test.loss, test.accuracy
-        seeds = range(config.seed + 1, config.seed + config.replay_seeds)
-        others = replay_many(config, self._run.experiment.data, seeds) if seeds else []
+        procedure = self._procedure._replace(sizes=tuple(found))
+        seeds = range(config.seed + 1, config.seed + procedure.seeds)
+        data = self._run.experiment.data
+        others = replay_many(config, data, procedure, seeds) if seeds else []
         print(f"\n{table([Replay(found, TrainingSummary(*summary)), *others])}\n")
 
 
 def _single(config: Config, size: int, seed: int, **changes: int) -> Config:
-    """The config of one network: of one size, so that there is nothing to search."""
-    return dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=seed, **changes)
+    """The config of a network of one size."""
+    return dataclasses.replace(config, hidden=(size,), seed=seed, **changes)
 
 
-def replay_many(config: Config, data: Dataset, seeds: Sequence[int]) -> list[Replay]:
+def replay_many(
+    config: Config, data: Dataset, procedure: Procedure, seeds: Sequence[int]
+) -> list[Replay]:
     """The whole procedure for several seeds at once, as train_many does it."""
     parts, searches = held_out(data), [{} for _ in seeds]
-    for size in config.latent_dims or ():
-        trials = [_single(config, size, seed, epochs=config.search_epochs) for seed in seeds]
+    for size in procedure.sizes:
+        trials = [_single(config, size, seed, epochs=procedure.search_epochs) for seed in seeds]
         summaries = train_many(trials, parts, parts.validation)
         for found, summary in zip(searches, summaries, strict=True):
             found[size] = summary

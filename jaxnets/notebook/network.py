@@ -75,7 +75,6 @@ INSTEAD = {
     "workdir": "net.save(DIR) writes the run folder",
     "overwrite": "net.save(DIR, overwrite=True) replaces a run",
     "resume": "jaxnets.load(DIR) continues a run",
-    "latent_dims": "only train.py searches first; hidden=200 trains one size",
     "layers": "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units",
 }
 
@@ -140,7 +139,7 @@ class Network(Described):
         self._given = {"model": model, "data": data, **rules, **settings}
         self._find_rule, self._is_judged = find_rule, False
         base = model if isinstance(model, Config) else None
-        given: dict[str, Any] = {"latent_dims": None}  # Only train.py searches first.
+        given: dict[str, Any] = {}
         if not isinstance(model, Config):
             given["model"] = _model_of(model)
             given |= OwnRules.of(find_rule).settings
@@ -210,8 +209,7 @@ class Network(Described):
     def _read(
         self, folder: RunFolder, config: Config, data: Data, find_rule: FindRule = rule_of
     ) -> None:
-        config, dataset = dataclasses.replace(config, latent_dims=None), None
-        data = collected(data)
+        data, dataset = collected(data), None
         if data is not None:
             config = dataclasses.replace(config, dataset=_name_of(data), data_dir=None)
             dataset = None if _is_name(data) else _dataset_of(data, config)

@@ -31,7 +31,7 @@ from jaxnets.models.chain import Chain, has_layer
 from jaxnets.networks.create import create_model
 from jaxnets.networks.rows import renamed, to_rows
 from jaxnets.runs.checkpoints import path_of
-from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, SEARCH, RunFolder, rules_sha256
+from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, RunFolder, rules_sha256
 
 # Smaller images in arrays, as scikit-learn's digits, are enlarged for convolutions: the cnn takes
 # none of them.
@@ -155,13 +155,8 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
     else:
         model = given.get("model", asked.model)
         folder = _newest_unfinished(model.name if isinstance(model, OwnNetwork) else model)
-    path, config, searched = str(folder.path), read_config(folder), folder.read(SEARCH)
-    try:
-        sizes = tuple(map(int, searched)) or None
-    except ValueError as error:
-        raise UserError("{}: expected hidden sizes: {}", folder.path / SEARCH, error) from error
-    rules, finished = rules_sha256(folder.read(CONFIG)), folder.finished
-    return StoredRun(path, config, finished=finished, latent_dims=sizes, rules_sha256=rules)
+    path, config, rules = str(folder.path), read_config(folder), rules_sha256(folder.read(CONFIG))
+    return StoredRun(path, config, finished=folder.finished, rules_sha256=rules)
 
 
 def _newest_unfinished(model: str) -> RunFolder:

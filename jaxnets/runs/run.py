@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,9 +46,6 @@ LARGE_FOLDER = 500_000_000  # Bytes.
 OWN_FLAGS = ("process_id", "workdir", "data_dir")
 SAVED = N_("saved after step {} (epoch {} of {})")
 
-# (an experiment with latent_dims, the run's folder, its processes) -> one with the size chosen.
-Search = Callable[[Experiment, RunFolder, Processes], Experiment]
-
 
 class Run(Observer):
     """One run of train.py. Open it with `Run.open`, then `train`, then `finish`.
@@ -84,7 +81,6 @@ class Run(Observer):
         flags: dict[str, Any],
         find_rule: FindRule = rule_of,
         command: str = "train",
-        search: Search | None = None,
     ) -> Generator["Run"]:
         """Opens the run that the flags ask for: a new one, or an interrupted one with --resume.
 
@@ -96,7 +92,6 @@ class Run(Observer):
           find_rule: Finds the rules of the layers and of the loss, for a gradient by hand.
             `OwnRules` are judged first; a run that began with them goes on with the same alone.
           command: The words of `jaxnets` that start such a run, for the line that resumes it.
-          search: Chooses one of the hidden sizes in latent_dims, where a config has them.
 
         Raises:
           UserError: The request cannot be met.
@@ -125,10 +120,6 @@ class Run(Observer):
                     checkpoint = load_checkpoint(folder, experiment, state, processes)
                     step = int(checkpoint.state.step)
                     folder.drop_records_after(step, step // experiment.loader.steps)
-                if search is not None and config.latent_dims is not None:
-                    experiment = search(experiment, folder, processes)
-                    write_config(folder, experiment, command)
-                    checkpoint = Checkpoint(experiment.init_state())
                 yield cls(experiment, folder, processes, checkpoint, notes)
 
     @property

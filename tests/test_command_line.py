@@ -85,6 +85,7 @@ def test_the_list_of_commands_is_short_and_sorted_by_what_one_wants(run_command)
     assert len(names) <= 17
     headings = [line for line in lines if line.endswith(":")]
     assert lines[2] == headings[0] and len(headings) == 5
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_typed_function_is_a_command(capsys):

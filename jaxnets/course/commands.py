@@ -86,7 +86,7 @@ def gradcheck(
 
 @command
 def exercise(*, language: AnswerLanguage = None) -> Answer:
-    """List exercises, write one into a file, check your answers, train by them."""
+    """List exercises, write one into a file, check it, train by it."""
     from jaxnets.course.exercises.command import listing
 
     with speaking(language):

@@ -34,7 +34,7 @@ def main() -> None:
     train_step = experiment.parallel.compile(experiment.train_step())
     loader, state = experiment.loader, experiment.init_state()
     batches = train_batches(
-        loader.split, loader.batch_size, seed=config.seed, epoch=0, augment=loader.augment
+        loader.split, loader.batch_size, seed=config.seed, epoch=0, shifts=loader.shifts
     )
     for done, batch in enumerate(batches):
         if done in steps:

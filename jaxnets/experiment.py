@@ -139,43 +139,34 @@ class Experiment(Described):
         """
         _check_data(config, data)
         devices = devices or find_devices(config)
-        model, size = create_model(config, data.num_classes), config.batch_size or len(data.train)
+        model = create_model(config, data.num_classes)
         if len(data.image_shape) == 1:
             _check_takes_rows(config, model, data.image_shape[0])
-        if config.layers is not None and config.gradients != "auto":
-            check_forwards(model, data.image_shape)
-            wrong = OwnRules.of(find_rule).even_if_wrong
-            check_own_rules(model, data.image_shape, size, even_if_wrong=wrong)
         parallel = Parallel(devices, config.parallel, convolutions=has_layer(model, nn.Conv))
+        loader = loader_of(config, data)
+        parallel.check_batch_size(loader.batch_size)
+        if config.layers is not None and config.gradients != "auto":
+            _check_own_layers(model, data, loader, find_rule)
         if has_layer(model, nn.BatchNorm):
             model = over_devices(model, parallel.axis_name)
-        augmented = config.epochs - config.clean_epochs if config.clean_epochs else np.inf
-        choices = config.seed, ",".join(config.augmentations), config.steps_per_epoch, augmented
-        loader = TrainLoader(data.train, size, *choices)
-        parallel.check_batch_size(size)
-        steps = config.epochs * loader.steps
-        schedule = create_schedule(config.schedule, config.learning_rate, steps)
-        augment = step.no_augmentation
-        names, size, smoothing = config.augmentations, config.input_size, config.label_smoothing
-        if size is not None or smoothing or set(names) - {"shift"}:
-            augment = augmentation(
-                names,
-                data,
-                size,
-                smoothing,
-                until=augmented * loader.steps,
-                custom=config.augment if callable(config.augment) else None,
-                dtype=param_dtype_of(config.precision),
-                platform=parallel.platform,
-            )
-        augment = step.with_images_in(param_dtype_of(config.precision), augment)
-        optimizer = optimizer_of(config, schedule, model)
         step_model = model
         if config.kernels == "fast":
             step_model = accelerate(model, parallel.platform, sharded=parallel.sharded)
-        loss_and_grad = make_loss_and_grad(config, step_model, find_rule)
-        parts = loader, schedule, optimizer, augment, loss_and_grad, find_rule
-        return cls(config, data, model, step_model, parallel, *parts)
+        steps = config.epochs * loader.steps
+        schedule = create_schedule(config.schedule, config.learning_rate, steps)
+        return cls(
+            config=config,
+            data=data,
+            model=model,
+            step_model=step_model,
+            parallel=parallel,
+            loader=loader,
+            schedule=schedule,
+            optimizer=optimizer_of(config, schedule, model),
+            augment=augment_of(config, data, loader, parallel.platform),
+            loss_and_grad=make_loss_and_grad(config, step_model, find_rule),
+            find_rule=find_rule,
+        )
 
     def _facts(self) -> dict[str, Any]:
         names = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "loss", "gradients")
@@ -441,6 +432,40 @@ def find_devices(config: Config) -> Devices:
     )
 
 
+# Of the changes of a batch, the one that the loader makes: it draws on the host.
+SHIFT = "shift"
+
+
+def loader_of(config: Config, data: Dataset) -> TrainLoader:
+    """The training data in the config's batches, shifted where it asks for that."""
+    return TrainLoader(
+        data.train,
+        config.batch_size or len(data.train),
+        config.seed,
+        shifts=SHIFT in config.augmentations,
+        steps_per_epoch=config.steps_per_epoch,
+        augmented_epochs=config.epochs - config.clean_epochs if config.clean_epochs else np.inf,
+    )
+
+
+def augment_of(config: Config, data: Dataset, loader: TrainLoader, platform: str) -> Augment:
+    """The change of each batch before its step: all that the config asks for but shifts."""
+    names, size, smoothing = config.augmentations, config.input_size, config.label_smoothing
+    dtype, augment = param_dtype_of(config.precision), step.no_augmentation
+    if size is not None or smoothing or set(names) - {SHIFT}:
+        augment = augmentation(
+            names,
+            data,
+            size,
+            smoothing,
+            until=loader.augmented_epochs * loader.steps,
+            custom=config.augment if callable(config.augment) else None,
+            dtype=dtype,
+            platform=platform,
+        )
+    return step.with_images_in(dtype, augment)
+
+
 def optimizer_of(
     config: Config, schedule: optax.Schedule, model: Chain
 ) -> optax.GradientTransformation:
@@ -498,6 +523,15 @@ def _check_data(config: Config, data: Dataset) -> None:
             height,
             width,
         )
+
+
+def _check_own_layers(
+    model: Chain, data: Dataset, loader: TrainLoader, find_rule: FindRule
+) -> None:
+    """Checks the rules of the user's own layers before a training by hand; raises what is wrong."""
+    check_forwards(model, data.image_shape)
+    wrong = OwnRules.of(find_rule).even_if_wrong
+    check_own_rules(model, data.image_shape, loader.batch_size, even_if_wrong=wrong)
 
 
 def _check_takes_rows(config: Config, model: Chain, size: int) -> None:

@@ -271,10 +271,10 @@ def test_every_shift_of_25_is_drawn_equally_often():
 
 
 def test_an_augmented_epoch_keeps_labels_and_may_begin_anywhere(tiny):
-    def epoch(number, augment="shift", **more):
-        return list(train_batches(tiny.train, 30, seed=3, epoch=number, augment=augment, **more))
+    def epoch(number, shifts=True, **more):
+        return list(train_batches(tiny.train, 30, seed=3, epoch=number, shifts=shifts, **more))
 
-    ours, (plain, *_), (other, *_) = epoch(0), epoch(0, "none"), epoch(1)
+    ours, (plain, *_), (other, *_) = epoch(0), epoch(0, shifts=False), epoch(1)
     np.testing.assert_array_equal(ours[0].labels, plain.labels)
     for image, original in zip(ours[0].images, plain.images, strict=True):
         assert any(np.array_equal(image, moved) for moved in _shifts(original))
@@ -289,7 +289,7 @@ def test_reading_and_batching_need_no_jax(run_python):
         "import sys, jaxnets, jaxnets.config.fields, jaxnets.cli.flags\n"
         "import jaxnets.data.batches as b\n"
         "data = jaxnets.load_dataset('mnist'); "
-        "next(b.train_batches(data.train, 9, seed=0, epoch=0, augment='shift')); "
+        "next(b.train_batches(data.train, 9, seed=0, epoch=0, shifts=True)); "
         "print([name for name in ('jax', 'flax', 'optax', 'tensorflow') if name in sys.modules])"
     )
     outcome = run_python("-c", code)

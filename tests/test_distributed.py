@@ -196,7 +196,7 @@ def test_the_shares_of_processes_are_the_batch(tiny, way):
     def batches(split, rows=slice(None)):
         if way == "eval":
             return eval_batches(split, 24, rows)
-        return train_batches(split, 24, seed=3, epoch=1, augment="shift", rows=rows)
+        return train_batches(split, 24, seed=3, epoch=1, shifts=True, rows=rows)
 
     whole = list(batches(tiny.train))
     shares, read = [], []

@@ -79,10 +79,10 @@ def test_a_tuned_run_is_resumed_from_the_same_weights_only(
 
 def test_flags_win_over_what_the_run_brings(first):
     weights = run_with_weights(str(first))
-    config, _ = resolve({"hidden": (5,), "decode_size": 9}, weights=weights)
+    config = resolve({"hidden": (5,), "decode_size": 9}, weights=weights).config
     assert (config.model, config.hidden, config.decode_size) == ("mlp_functional", (5,), 9)
     assert str(config.init_from).endswith(".safetensors")
-    other, _ = resolve({"model": "cnn"}, weights=weights)
+    other = resolve({"model": "cnn"}, weights=weights).config
     assert other.hidden == preset("cnn").hidden and other.decode_size == 12
     assert run_with_weights("w.safetensors") is None is run_with_weights(None)
 

@@ -169,11 +169,9 @@ def test_a_target_may_be_set_on_resume(
 def test_short_epochs_are_whole_passes_cut_into_pieces():
     numbers = np.arange(50, dtype=np.int32)
     images = np.broadcast_to(numbers[:, None, None, None], (50, 8, 8, 1)).astype(np.float32)
-    loader = loop.TrainLoader(Split(images, numbers), 8, 3, "shift", steps_per_epoch=4)
+    loader = loop.TrainLoader(Split(images, numbers), 8, 3, shifts=True, steps_per_epoch=4)
     assert (loader.steps, loader.steps_per_pass, loader.images_in(8)) == (4, 7, 58)
-    passes = [
-        list(train_batches(loader.split, 8, seed=3, epoch=n, augment="shift")) for n in range(3)
-    ]
+    passes = [list(train_batches(loader.split, 8, seed=3, epoch=n, shifts=True)) for n in range(3)]
     whole = list(itertools.chain(*passes))
     for start, stop in ((0, 4), (4, 8), (6, 8), (0, 21), (7, 14)):
         ours = list(loader.batches(start, stop, slice(None)))

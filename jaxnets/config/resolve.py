@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxnets.base.errors import UserError, unknown
-from jaxnets.config.adapt import OwnData, for_small_set, learning_rate_note
+from jaxnets.config.adapt import learning_rate_note
 from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config, unknown_field
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, OWN, PRESETS, Recipe
@@ -72,6 +72,13 @@ class Resolved(NamedTuple):
 
     config: Config
     notes: tuple[str, ...] = ()
+    given: frozenset[str] = frozenset()  # The fields that count as set.
+
+
+def of_process(given: Mapping[str, Any]) -> Config:
+    """A Config of what places a process and its run: it is checked before the run is known."""
+    early = (*OF_THE_PROCESS, *SINGLE_PROCESS, "devices", "cpu_devices", "platform")
+    return Config(model="softmax", **{name: given[name] for name in early if name in given})
 
 
 def resolve(
@@ -80,9 +87,8 @@ def resolve(
     base: Config | None = None,
     resumed: StoredRun | None = None,
     weights: StoredRun | None = None,
-    own_data: OwnData | None = None,
 ) -> Resolved:
-    """Makes a Config of the fields that a user set.
+    """Makes a Config of the fields that a user set: once a run, and once where one goes on.
 
     A resumed run keeps its own, but for what may change, and so does a whole Config that is given.
     Any other has, each over the one before:
@@ -90,22 +96,23 @@ def resolve(
     1. the network's recipe, or its named one (config/recipes.py), whole;
     2. what some of the fields set bring with them (see `preset`);
     3. the settings of the run that gives its weights;
-    4. the fields set;
-    5. where the user's own data are known, a recipe for few pictures or a table (config/adapt.py).
+    4. the fields set.
+
+    The data are not known yet: runs/request.py then fits the network and the recipe to them.
 
     Args:
       given: Fields of Config.
       base: A whole Config of the user's, whose fields count as set.
       resumed: The run that goes on.
       weights: The run that `init_from` names, if it names one.
-      own_data: A training set of the user's own; None before it is read, and for any other set.
 
     Raises:
       UserError: An unknown model or field, a value out of range, or one that may not change.
     """
     own, own_recipe = given.get("model"), Recipe()
     if isinstance(own, OwnNetwork):
-        given, own_recipe = {**given, "model": own.name, "layers": own.layers}, own.recipe
+        layers = {} if resumed is not None else {"layers": own.layers}
+        given, own_recipe = {**given, "model": own.name, **layers}, own.recipe
     for name in given:
         if name not in Config.__dataclass_fields__:
             raise unknown_field(name, Config.__dataclass_fields__)
@@ -130,11 +137,8 @@ def resolve(
                 config.schedule,
                 config.patience,
             )
-    notes = [learning_rate_note(config, recipe)]
-    if own_data is not None:
-        config, note = for_small_set(config, given, own_data)
-        notes.append(note)
-    return Resolved(config, tuple(filter(None, notes)))
+    note = learning_rate_note(config, recipe)
+    return Resolved(config, (note,) if note else (), frozenset(given))
 
 
 def as_plain(given: Mapping[str, Any]) -> dict[str, Any]:

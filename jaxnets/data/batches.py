@@ -62,7 +62,7 @@ def train_batches(
     *,
     seed: int,
     epoch: int,
-    augment: str = "none",
+    shifts: bool = False,
     start: int = 0,
     rows: slice = ALL,
 ) -> Iterator[Batch]:
@@ -73,7 +73,7 @@ def train_batches(
     order, mask = epoch_order(len(split), batch_size, seed, epoch)
     for step in range(start, len(order)):
         batch = _batch(split, order[step, rows], mask[step, rows])
-        if "shift" in augment.split(","):
+        if shifts:
             corners = shift_corners(batch_size, seed, epoch, step)[rows]
             batch = batch._replace(images=shift(batch.images, corners))
         yield batch

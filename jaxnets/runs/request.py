@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxnets.base.display import one_line, short_path
 from jaxnets.base.errors import UserError
-from jaxnets.config.adapt import OwnData
+from jaxnets.config.adapt import OwnData, for_small_set
 from jaxnets.config.fields import Config
+from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import (
-    OF_THE_PROCESS,
     OwnNetwork,
     StoredRun,
     config_from_json,
@@ -67,7 +67,7 @@ def request(
     base: Config | None = None,
     resumed: StoredRun | None = None,
 ) -> Request:
-    """Resolves the fields that a user set, once more when the pictures are known.
+    """Resolves the fields that a user set, loads the data, and fits the network to these.
 
     Args:
       given: Fields of Config.
@@ -79,33 +79,46 @@ def request(
       UserError: The request cannot be met.
     """
     weights = run_with_weights(given.get("init_from", base and base.init_from))
-    known: dict[str, Any] = dict(base=base, resumed=resumed, weights=weights)
-    own, first = given.get("model"), given
-    if isinstance(own, OwnNetwork) and resumed is not None:  # Its layers, until the data are known.
-        first = {**given, "model": own.name}
-    data = load(resolve(first, **known).config)
+    resolved = resolve(given, base=base, resumed=resumed, weights=weights)
+    config, data = resolved.config, load(resolved.config)
+    if isinstance(own := given.get("model"), OwnNetwork):
+        layers = own.for_data(data.image_shape, data.num_classes).layers
+        if resumed is not None and layers != config.layers:
+            raise UserError("resume: the layers of {} are not those of {}", own.name, resumed.path)
+        config = dataclasses.replace(config, layers=layers)
+    if resumed is not None:
+        return Request(config, data, resolved.notes)
+    config, note = _for_own_data(_scaled(config, data), resolved.given, data)
+    return Request(config, data, (*resolved.notes, *([note] if note else [])))
+
+
+def _scaled(config: Config, data: Dataset) -> Config:
+    """The config with a layer before the network that its data need; else as it is."""
     if data.is_table:
         mean, std = scaling_of(data.train.images)
-        given = {**given, "scaling": to_rows(Chain([Normalize(mean, std)]))}
-    if isinstance(own, OwnNetwork):
-        given = {**given, "model": own.for_data(data.image_shape, data.num_classes)}
-    config, notes = resolve(given, **known)
-    is_own = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
-    if is_own and resumed is None:
-        model = create_model(config, data.num_classes, draws=False)
-        is_convolved = has_layer(model, nn.Conv)
-        if is_convolved and data.name == ARRAYS and max(data.image_shape) < LEAST_SIDE:
-            given = {**given, "scaling": to_rows(Chain([Enlarge(ENLARGED_SIDE)]))}
-        own_data = OwnData(
-            number=len(data.train),
-            class_names=data.class_names,
-            is_table=data.is_table,
-            is_convolved=is_convolved,
-            inputs=math.prod(data.image_shape),
-            is_folder=data.name != ARRAYS,
-        )
-        config, notes = resolve(given, **known, own_data=own_data)
-    return Request(config, data, notes)
+        return dataclasses.replace(config, scaling=to_rows(Chain([Normalize(mean, std)])))
+    if data.name == ARRAYS and max(data.image_shape) < LEAST_SIDE and _is_convolved(config, data):
+        return dataclasses.replace(config, scaling=to_rows(Chain([Enlarge(ENLARGED_SIDE)])))
+    return config
+
+
+def _for_own_data(config: Config, given: Collection[str], data: Dataset) -> tuple[Config, str]:
+    """The config for data of the user's own, with a note; for any other set as it is, with ""."""
+    if data.name != ARRAYS and isinstance(data.train.images, np.ndarray):
+        return config, ""
+    own_data = OwnData(
+        number=len(data.train),
+        class_names=data.class_names,
+        is_table=data.is_table,
+        is_convolved=_is_convolved(config, data),
+        inputs=math.prod(data.image_shape),
+        is_folder=data.name != ARRAYS,
+    )
+    return for_small_set(config, given, own_data)
+
+
+def _is_convolved(config: Config, data: Dataset) -> bool:
+    return has_layer(create_model(config, data.num_classes, draws=False), nn.Conv)
 
 
 def read_config(folder: RunFolder) -> Config:
@@ -148,12 +161,10 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
     Raises:
       UserError: There is none, or it is damaged.
     """
-    # The fields of the process are checked first: the others need the run's model.
-    asked = resolve({name: given[name] for name in OF_THE_PROCESS if name in given}).config
     if "workdir" in given:
         folder = RunFolder.open(given["workdir"])
     else:
-        model = given.get("model", asked.model)
+        model = given.get("model", DEFAULT_MODEL)
         folder = _newest_unfinished(model.name if isinstance(model, OwnNetwork) else model)
     path, config, rules = str(folder.path), read_config(folder), rules_sha256(folder.read(CONFIG))
     return StoredRun(path, config, finished=folder.finished, rules_sha256=rules)

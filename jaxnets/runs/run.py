@@ -15,7 +15,7 @@ from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.base.language import N_, Text, _, said
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
-from jaxnets.config.resolve import OwnNetwork, StoredRun, resolve
+from jaxnets.config.resolve import OwnNetwork, StoredRun, of_process
 from jaxnets.experiment import Experiment, OwnRules, find_devices
 from jaxnets.machine.distributed import ConnectedProcesses, connected
 from jaxnets.machine.platform import Processes, describe, surroundings, versions
@@ -25,7 +25,7 @@ from jaxnets.networks.rows import own_files
 from jaxnets.runs import ending, stopping
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
 from jaxnets.runs.diagnosis import diagnose
-from jaxnets.runs.request import load_data, request, run_to_resume, run_with_weights
+from jaxnets.runs.request import load_data, request, run_to_resume
 from jaxnets.runs.resume import load_checkpoint, prepare_to_resume
 from jaxnets.runs.run_folder import (
     COMMAND,
@@ -352,11 +352,7 @@ def write_config(folder: RunFolder, experiment: Experiment, command: str = "trai
 @contextlib.contextmanager
 def _connected(flags: dict[str, Any]) -> Generator[Processes]:
     """Connects with the run's other processes if the flags say so."""
-    early = (*SINGLE_PROCESS, "devices", "cpu_devices", "platform")
-    connection = {name: flags[name] for name in early if name in flags}
-    # With --resume the other flags are checked later, when the run's model is known.
-    weights = None if flags.get("resume") else run_with_weights(flags.get("init_from"))
-    config = resolve(connection if flags.get("resume") else flags, weights=weights).config
+    config = of_process(flags)
     if not config.is_distributed:
         yield Processes()
         return

@@ -46,7 +46,7 @@ class TrainLoader:
     split: Split
     batch_size: int  # Examples a step; at most all of them.
     seed: int  # Draws the order and the shifts.
-    augment: str = "none"  # Config.augment, of which only "shift" happens here, drawn on the host.
+    shifts: bool = False  # Whether images are shifted, by what the host draws.
     steps_per_epoch: int | None = None  # None: an epoch is a pass over all examples.
     augmented_epochs: float = np.inf  # Later epochs take the images as they are.
 
@@ -77,6 +77,10 @@ class TrainLoader:
         """Steps an epoch."""
         return self.steps_per_epoch or self.steps_per_pass
 
+    def shifts_in(self, epoch: int) -> bool:
+        """Whether the images of an epoch are shifted."""
+        return self.shifts and epoch < self.augmented_epochs
+
     def images_in(self, steps: int) -> int:
         """The number of examples in a run's first steps."""
         passes, rest = divmod(steps, self.steps_per_pass)
@@ -84,12 +88,12 @@ class TrainLoader:
 
     def batches(self, start: int, stop: int, rows: slice) -> Iterator[Batch]:
         """The batches of a run's steps `start` to `stop`, each pass in an order of its own."""
-        augment = self.augment if start < self.augmented_epochs * self.steps else "none"
+        shifts = self.shifts_in(start // self.steps)
         while start < stop:
             number, first = divmod(start, self.steps_per_pass)
             count = min(stop - start, self.steps_per_pass - first)
             batches = train_batches(
-                self.split, self.batch_size, seed=self.seed, epoch=number, augment=augment,
+                self.split, self.batch_size, seed=self.seed, epoch=number, shifts=shifts,
                 start=first, rows=rows,
             )  # fmt: skip
             yield from itertools.islice(batches, count)

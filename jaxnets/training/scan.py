@@ -73,7 +73,7 @@ def rows_of_epoch(loader: loop.TrainLoader, epoch: int) -> tuple[np.ndarray, ...
     """The order and mask of an epoch's steps and, if its images are shifted, their corners."""
     first = epoch * loader.steps
     rows = order_of_steps(loader, first, first + loader.steps)
-    if "shift" in loader.augment.split(",") and epoch < loader.augmented_epochs:
+    if loader.shifts_in(epoch):
         size, seed, steps = loader.batch_size, loader.seed, range(first, first + loader.steps)
         corners = [shift_corners(size, seed, *divmod(n, loader.steps_per_pass)) for n in steps]
         rows = (*rows, np.stack(corners))

@@ -263,7 +263,7 @@ def test_a_ragged_batch_on_four_devices_is_that_of_one(gradients, kind):
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
 def test_a_saved_run_trains_on_to_the_same_bits(tmp_path, gradients):
     data = RNG.integers(0, 256, (60, 28, 28, 1), np.uint8), np.arange(60) % 3
-    settings = dict(schedule="constant", batch_size=16, gradients=gradients)
+    settings: dict[str, Any] = dict(schedule="constant", batch_size=16, gradients=gradients)
     whole = jaxnets.Network("cnn_bn", data, epochs=2, **settings)
     whole.fit(verbose=0)
     half = jaxnets.Network("cnn_bn", data, epochs=1, **settings)

@@ -1,5 +1,7 @@
 """What users of Keras and of PyTorch write: a Network takes it, or says what to write."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from jaxnets.notebook.collect import collected
 from jaxnets.notebook.network import Network
 from jaxnets.runs.run_folder import params_sha256
 
-QUICK = dict(epochs=2, batch_size=20, devices=1)
+QUICK: dict[str, Any] = dict(epochs=2, batch_size=20, devices=1)
 
 
 @pytest.fixture(scope="module")

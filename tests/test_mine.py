@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -263,7 +264,7 @@ def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
     def relu_backward(cache, dy):
         return jnp.maximum(dy, 0)
 
-    quick = dict(batch_size=32, epochs=2, devices=1)
+    quick: dict[str, Any] = dict(batch_size=32, epochs=2, devices=1)
     ours = jaxnets.Network("mlp", tiny, gradients="manual", kernels="plain", **quick)
     own = jaxnets.Network("mlp", tiny, find_rule=own_passes(dense_backward), **quick)
     assert (own.config.gradients, own.config.kernels) == ("manual", "plain")

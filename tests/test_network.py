@@ -293,7 +293,7 @@ def test_arrays_are_a_data_set(tiny, tiny_arrays, make):
     for part in (data.train, data.validation):
         assert set(part.labels) == {0, 1, 2}  # They are drawn.
     parts = (tiny.train, tiny.validation, tiny.test)
-    recipe = dict(batch_size=32, epochs=2, learning_rate=0.5, augment="none")
+    recipe: dict[str, Any] = dict(batch_size=32, epochs=2, learning_rate=0.5, augment="none")
     network = Network("softmax", [(p.images, p.labels) for p in parts], **recipe)
     own = make()
     assert without_times(network.fit(verbose=0))[0]["step"] == 5
@@ -304,7 +304,7 @@ def test_arrays_are_a_data_set(tiny, tiny_arrays, make):
 def test_one_pair_of_arrays_is_cut_in_three(tmp_path):
     images = np.random.default_rng(0).random((100, 9, 9), np.float32)
     labels = np.sort(np.arange(100) % 4)
-    few = dict(epochs=1, devices=1)
+    few: dict[str, Any] = dict(epochs=1, devices=1)
     network = Network("softmax", (images, labels), batch_size=16, **few)
     parts = network.data.train, network.data.validation, network.data.test
     assert [len(part) for part in parts] == [81, 9, 10] and network.data.num_classes == 4
@@ -358,11 +358,11 @@ def test_a_small_folder_changes_the_recipe_as_in_train_py(tmp_path, run_main):
         for number in range(12):
             pixels = rng.integers(0, 128, (16, 16, 3), np.uint8) + 127 * (kind == "light")
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "set" / kind / f"{number}.png")
-    flags = dict(epochs=2, devices=1)
+    flags: dict[str, Any] = dict(epochs=2, devices=1)
     network = Network("softmax", str(tmp_path / "set"), **flags)
     where = tmp_path / "run"
-    flags = [f"--{name}={value}" for name, value in flags.items()]
-    run_main("--model=softmax", f"--dataset={tmp_path / 'set'}", f"--workdir={where}", *flags)
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    run_main("--model=softmax", f"--dataset={tmp_path / 'set'}", f"--workdir={where}", *words)
     network.fit(verbose=0)
     saved = network.save(tmp_path / "saved")
     assert params_sha256(saved) == params_sha256(where)

@@ -1,5 +1,7 @@
 """A loss, an optimizer and an augmentation of the user's own, as functions in Python."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,7 +93,7 @@ def test_an_own_augmentation_changes_each_image_by_its_own_key(make, tiny):
 def test_a_saved_run_names_its_functions_and_predicts_without_them(
     tiny_preset, run_main, tiny, tmp_path
 ):
-    own = dict(loss=my_loss, optimizer=optax.adam, augment=my_darker)
+    own: dict[str, Any] = dict(loss=my_loss, optimizer=optax.adam, augment=my_darker)
     network = trained(Network(tiny_preset("softmax", **own)))
     folder = network.save(tmp_path / "run")
     config = read_json(folder / "config.json")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -205,7 +206,9 @@ def test_the_fast_recipe_is_the_cnns_and_flags_change_it():
 def test_network_fit_stops_as_train_py_does(train_to_target, tiny_folder, tmp_path, capsys):
     train_to_target()
     theirs = tmp_path / "run"
-    settings = dict(data_dir=str(tiny_folder), validation_size=40, batch_size=32, devices=1)
+    settings: dict[str, Any] = dict(
+        data_dir=str(tiny_folder), validation_size=40, batch_size=32, devices=1
+    )
     settings |= dict(epochs=40, steps_per_epoch=2, target_accuracy=0.9, stop_at_target=True)
     network = Network("softmax", **settings)
     capsys.readouterr()

@@ -20,10 +20,17 @@ ERROR = N_("error:")
 INTERRUPTED, NO_MEMORY = N_("interrupted"), N_("not enough memory")
 NO_MODULE, START_WITH = N_("no module named {}: {}"), N_("start it with {}")
 INSTALL = N_("install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e .")
-# Flags that have left, and the command that does their work.
-MOVED = dict.fromkeys(("mine", "even_if_wrong"), "jaxnets exercise train FILE...")
-MOVED |= dict(latent_dims="jaxnets replay --sizes=N,...", search_epochs="jaxnets replay")
-MOVED |= dict(replay_seeds="jaxnets replay --seeds=N", log_format="jaxnets replay --model=NAME")
+# Flags and commands that have left, and the command that does their work.
+MOVED: dict[str, str] = {
+    "mine": "jaxnets exercise train FILE...",
+    "even_if_wrong": "jaxnets exercise train FILE...",
+    "latent_dims": "jaxnets replay --sizes=N,...",
+    "search_epochs": "jaxnets replay",
+    "replay_seeds": "jaxnets replay --seeds=N",
+    "log_format": "jaxnets replay --model=NAME",
+    "grade": "jaxnets exercise grade",
+    "compare": "jaxnets report RUN...",
+}
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 
 
@@ -150,7 +157,7 @@ def unknown_flag(name: str, known: Iterable[str]) -> UserError:
 
 
 def moved(name: str) -> Text | None:
-    """The hint where a command does what a flag did; None for any other name.
+    """The hint where another command does what a flag or a command did; None for other names.
 
     >>> print(moved("mine"))
     ; now: jaxnets exercise train FILE...

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jaxnets.abtest.commands import abtest
-from jaxnets.base.errors import DONE, UserError, did_you_mean, same_name
+from jaxnets.base.errors import DONE, UserError, did_you_mean, moved, same_name
 from jaxnets.base.language import N_, Text, _, asked_for, speaking
 from jaxnets.cli.flags import known_language, parse_command, print_version
 from jaxnets.cli.help import command_lines
@@ -153,7 +153,7 @@ def _known(given: str, known: Iterable[str]) -> str:
     """The command that a user means."""
     name = same_name(given, known)
     if name is None:
-        hint = did_you_mean(given, known, quoted=True)
+        hint = moved(given) or did_you_mean(given, known, quoted=True)
         raise UserError('unknown command "{}"{} (known: {})', given, hint, ", ".join(known))
     return name
 

@@ -502,7 +502,7 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     def close() -> None:
         opened = RunFolder.open(str(folder))
         run: Any = SimpleNamespace(folder=opened, config=request.read_config(opened))
-        replay.ClosingTable(run).on_finish(test)
+        replay.ClosingTable(run, replay.Procedure()).on_finish(test)
 
     with deep_folder(folder / "d", 3000) if rng.randint(0, 49) == 0 else contextlib.nullcontext():
         status_of(close if slides else resume)

@@ -130,7 +130,10 @@ class TensorBoard(Tracker):
 
         self.how_to_see = f"tensorboard --logdir={short_path(str(folder.parent.parent))}"
         purge_step = None if key is None else step + 1
-        self._writer: Any = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
+        # The files' names have seconds: a run that goes on within one would replace its first.
+        self._writer: Any = SummaryWriter(
+            str(folder), purge_step=purge_step, flush_secs=10, filename_suffix=f".{step:09}"
+        )
         if key is None:
             # What the table of hyperparameters shows beside them.
             compared = dict.fromkeys(("validation/accuracy", "test/accuracy", "test/loss"), 0.0)

@@ -159,7 +159,7 @@ def test_a_task_is_written_checked_and_hinted(run_command, tmp_path):
     for judged in (("exercise", "check", path), ("gradcheck", f"--mine={path}")):
         outcome = run_command(*judged)
         assert (outcome.status, outcome.out) == (0, "momentum: passed\n")
-    run_command("train", f"--mine={path}").assert_refused("backward pass of a layer, got momentum")
+    run_command("exercise", "train", path).assert_refused("backward pass of a layer, got momentum")
 
 
 def test_the_judge_in_a_notebook_takes_a_task_and_speaks_chinese(monkeypatch):

@@ -501,7 +501,8 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
 
     def close() -> None:
         opened = RunFolder.open(str(folder))
-        run: Any = SimpleNamespace(folder=opened, config=request.read_config(opened))
+        config, data = request.read_config(opened), SimpleNamespace(data=None)
+        run: Any = SimpleNamespace(folder=opened, config=config, experiment=data)
         replay.ClosingTable(run, replay.Procedure()).on_finish(test)
 
     with deep_folder(folder / "d", 3000) if rng.randint(0, 49) == 0 else contextlib.nullcontext():

@@ -165,6 +165,7 @@ def test_it_runs_from_top_to_bottom(monkeypatch, tmp_path):
     nbclient, nbformat, *_ = [pytest.importorskip(name) for name in names]
     for variable in ("COLAB_GPU", "COLAB_TPU_1VM"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("XLA_FLAGS", "")  # It trains: it pays to compile as for users.
     notebook = nbformat.read(PATH, as_version=4)
     place = {"metadata": {"path": str(tmp_path)}}
     client = nbclient.NotebookClient(notebook, timeout=1800, startup_timeout=HANGS, resources=place)

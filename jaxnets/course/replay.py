@@ -47,7 +47,7 @@ SLIDE_BEST, SLIDE_FINAL = 200, TrainingSummary(0.31931881, 0.91, 0.30098108, 0.9
 
 HANDWRITTEN, KERAS = "mlp_handwritten", ("mlp", "mlp_sequential", "mlp_functional")
 # Given, so that the recipe for few pictures changes nothing.
-AS_ON_THE_SLIDE = dict(epochs=50, batch_size=None, schedule="constant")
+AS_ON_THE_SLIDE: dict[str, Any] = dict(epochs=50, batch_size=None, schedule="constant")
 
 
 class Procedure(NamedTuple):

@@ -195,8 +195,8 @@ def test_a_wrong_rule_trains_only_on_request(wrong, cause, tiny, capsys):
     chain = Chain([flatten, Biased(), nn.Dense(3)])
     flags: Any = dict(gradients="manual", epochs=1, batch_size=32, devices=1)
     number = r'the first wrong number, d_params\["a"\]\[0\], is \S+, expected \S+'
-    line = rf"{__file__}:\d+: Biased: {cause}; {number}; jaxnets exercise train --even_if_wrong "
-    line += "trains with it all the same"
+    line = rf"{__file__}:\d+: Biased: {cause}; {number}; even_if_wrong trains with it "
+    line += "all the same"
     with pytest.raises(RunFailedError, match=f"^{line}$"):
         Network(chain, tiny, **flags).fit(verbose=0)
     if "20" in wrong:

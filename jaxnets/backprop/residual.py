@@ -220,7 +220,7 @@ Rows = Float[Array, "B D"]
 def residual_dense_forward(params: Params, x: Rows) -> tuple[Rows, tuple[Rows, Params, Rows]]:
     """The smallest block, written out: y = x + sigmoid(x W + b), W [D, D].
 
-    No network has it: it is an exercise.
+    No network has it: it is short enough to derive by hand.
     """
     z, _ = dense_forward(params, x)
     s, _ = sigmoid_forward(z)

@@ -33,7 +33,7 @@ from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Layer, kind_of
 
 # The layers and the losses, each declared beside its pair. Some are of no network: the losses of
-# probabilities are steps of the slides, and residual_dense is an exercise.
+# probabilities are steps of the slides, and residual_dense is the smallest block of a ResNet.
 LAYERS: Sequence[LayerRule] = (
     DENSE,
     DENSE_WITH_ONES,
@@ -65,7 +65,7 @@ LAYERS: Sequence[LayerRule] = (
     MSE,
     HALF_MSE,
 )
-# Those with a pair to try, by their names: for the gradient check and the exercises.
+# Those with a pair to try, by their names.
 RULES: dict[str, LayerRule] = {rule.name: rule for rule in LAYERS if rule.settings}
 # By a layer's class, or by the function that a layer or a loss is.
 KINDS: dict[object, LayerRule] = {layer: rule for rule in LAYERS for layer in rule.layers}

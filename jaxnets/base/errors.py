@@ -23,7 +23,7 @@ INSTALL = N_("install jaxnets with python3 -m venv .venv && .venv/bin/pip instal
 # Flags and commands that have left, and the command that does their work.
 MOVED: dict[str, str] = {
     "mine": "jaxnets exercise train FILE...",
-    "even_if_wrong": "jaxnets exercise train FILE...",
+    "even_if_wrong": "jaxnets exercise train --even_if_wrong",
     "latent_dims": "jaxnets replay --sizes=N,...",
     "search_epochs": "jaxnets replay",
     "replay_seeds": "jaxnets replay --seeds=N",

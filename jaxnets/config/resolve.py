@@ -55,6 +55,7 @@ class StoredRun(NamedTuple):
     # Of a run to resume.
     finished: bool = False
     rules_sha256: Mapping[str, str] = {}  # The digests of its user's own rules.
+    command: str = "train"  # The words of `jaxnets` that continue it.
     # Of a run that gives its weights.
     weights: str | None = None  # The file of its last checkpoint.
     image_side: Any = None  # Pixels, as config.json has it: it may be untrusted.

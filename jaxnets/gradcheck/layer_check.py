@@ -170,9 +170,7 @@ def check_own_rules(
         cause = "; ".join(row.causes[:2]) or row.worst
         why = Text("{}: {}", f"{_place_of(rule.backward)}{row.name}", cause)
         if not even_if_wrong:
-            raise RunFailedError(
-                "{}; jaxnets exercise train --even_if_wrong trains with it all the same", why
-            )
+            raise RunFailedError("{}; even_if_wrong trains with it all the same", why)
         show(paint(one_line(said(why)), "red"))
 
 

@@ -59,7 +59,7 @@ from jaxnets.runs.progress import Progress
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.run import Run, check_rules, write_config
-from jaxnets.runs.run_folder import CONFIG, RunFolder, rules_sha256
+from jaxnets.runs.run_folder import CONFIG, RunFolder, command_of, rules_sha256
 from jaxnets.runs.stopping import stop_on_interrupt
 from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
@@ -249,7 +249,8 @@ class Network(Described):
             return
         own = OwnRules.of(self._find_rule)
         if self._folder is not None:
-            check_rules(rules_sha256(self._folder.read(CONFIG)), own.sha256)
+            written = self._folder.read(CONFIG)
+            check_rules(rules_sha256(written), own.sha256, command_of(written))
         own.judge(self.config, data)
         self._is_judged = True
 

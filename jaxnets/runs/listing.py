@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import re
 import shlex
 import textwrap
 from collections import defaultdict
@@ -29,12 +28,19 @@ from jaxnets.base.language import N_, Text, _, said
 from jaxnets.config.command import Answer
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import RESUME_MAY_CHANGE
-from jaxnets.runs.run_folder import COMMAND, CONFIG, METRICS, RESULT, RUNS, SEARCH, rules_sha256
+from jaxnets.runs.run_folder import (
+    CONFIG,
+    METRICS,
+    RESULT,
+    RUNS,
+    SEARCH,
+    command_of,
+    rules_sha256,
+)
 
 # Settings that decide what a run computes; model, data, epochs and seed have columns of their own.
 SETTINGS = {*Config.__dataclass_fields__} - {*RESUME_MAY_CHANGE, "model", "layers", "seed"}
 SETTINGS |= {"init_from", "early_stopping"}
-SAFE = re.compile(r"[a-z_]+( (--)?[a-z_]+(=\d+)?)*")  # Words of a command, without files.
 LONGEST = 30  # Characters of a value in a table.
 SEARCHED = N_("a search over {}, {} runs")
 
@@ -77,12 +83,8 @@ class ListedRun(NamedTuple):
         """The command that continues an unfinished run."""
         if self.finished:
             return None
-        # The folder may be a stranger's: it names no file to run.
-        has_rules, command = bool(rules_sha256(self.config)), self.config.get(COMMAND)
-        if not (isinstance(command, str) and SAFE.fullmatch(command)):
-            command = "exercise train" if has_rules else "train"  # Those of version 0.1.
-        name, *words = command.split()
-        words = [*program(name), *words, *(["FILE"] if has_rules else [])]
+        name, *words = command_of(self.config).split()
+        words = [*program(name), *words, *(["FILE"] if rules_sha256(self.config) else [])]
         words += ["--resume", f"--workdir={short_path(str(self.path))}"]
         if self.config.get("layers"):
             words.append("--model=FILE.py")  # Which file it was is not in the folder.

@@ -31,7 +31,7 @@ from jaxnets.models.chain import Chain, has_layer
 from jaxnets.networks.create import create_model
 from jaxnets.networks.rows import renamed, to_rows
 from jaxnets.runs.checkpoints import path_of
-from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, RunFolder, rules_sha256
+from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, RunFolder, command_of, rules_sha256
 
 # Smaller images in arrays, as scikit-learn's digits, are enlarged for convolutions: the cnn takes
 # none of them.
@@ -166,8 +166,14 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
     else:
         model = given.get("model", DEFAULT_MODEL)
         folder = _newest_unfinished(model.name if isinstance(model, OwnNetwork) else model)
-    path, config, rules = str(folder.path), read_config(folder), rules_sha256(folder.read(CONFIG))
-    return StoredRun(path, config, finished=folder.finished, rules_sha256=rules)
+    written = folder.read(CONFIG)
+    return StoredRun(
+        str(folder.path),
+        read_config(folder),
+        finished=folder.finished,
+        rules_sha256=rules_sha256(written),
+        command=command_of(written),
+    )
 
 
 def _newest_unfinished(model: str) -> RunFolder:

@@ -106,7 +106,7 @@ class Run(Observer):
             config, data, notes = request(flags, partial(load_data, as_bytes=True), resumed=resumed)
             devices, own = find_devices(config), OwnRules.of(find_rule)
             if resumed is not None:
-                check_rules(resumed.rules_sha256, own.sha256)
+                check_rules(resumed.rules_sha256, own.sha256, resumed.command)
             own.judge(config, data)
             experiment = Experiment.create(config, data, devices, find_rule)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.
@@ -299,20 +299,22 @@ def inputs_sha256(experiment: Experiment) -> dict[str, Any]:
     return inputs
 
 
-def check_rules(began: Mapping[str, str], now: Mapping[str, str]) -> None:
+def check_rules(began: Mapping[str, str], now: Mapping[str, str], command: str) -> None:
     """Raises UserError unless a run goes on with the rules of the user's own with which it began.
 
     Args:
       began: The digests in its folder.
       now: Those of the present rules.
+      command: The words of `jaxnets` that continue the run.
     """
     if began == now:
         return
     if not now:
         raise UserError(
-            "resume: expected your own {} again: jaxnets exercise train FILE... --resume, or "
+            "resume: expected your own {} again: jaxnets {} FILE... --resume, or "
             "jaxnets.load(DIR, find_rule=...)",
             ", ".join(began),
+            command,
         )
     raise UserError(
         "resume: expected the passes with which the run began, SHA-256 {}, got {}",

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Generator, Iterable, Mapping
@@ -20,7 +21,7 @@ import jax
 import numpy as np
 
 from jaxnets.base import files
-from jaxnets.base.errors import RunFailedError, UserError, first_line
+from jaxnets.base.errors import MOVED, RunFailedError, UserError, first_line
 from jaxnets.base.language import Text
 from jaxnets.base.trees import Params, Tree
 from jaxnets.runs import checkpoints
@@ -33,6 +34,7 @@ SECTIONS = "sections.json"
 MINE = "mine.json"  # What SECTIONS was in version 0.1; it is read no more.
 RULES_SHA256 = "rules_sha256"  # In config.json: of rules of the user's own.
 COMMAND = "command"  # In config.json: the words that continue the run, but for files and flags.
+WORDS = re.compile(r"[a-z_]+( (--)?[a-z_]+(=\d+)?)*")  # Words of a command, without files.
 LAYERS = "layers"  # A folder with the files of the user's own layers; nothing runs them from here.
 RUNS = Path("runs")
 
@@ -41,6 +43,19 @@ def rules_sha256(config: Mapping[str, Any]) -> dict[str, str]:
     """The digests of the user's own rules in a config.json, which may be untrusted."""
     found = config.get(RULES_SHA256, config.get("mine_sha256"))  # The name in version 0.1.
     return {name: str(one) for name, one in found.items()} if isinstance(found, dict) else {}
+
+
+def command_of(config: Mapping[str, Any]) -> str:
+    """The words of `jaxnets` that continue the run of a config.json, but for files and flags.
+
+    The folder may be a stranger's: the words name no file to run.
+    """
+    found = config.get(COMMAND)
+    if isinstance(found, str) and WORDS.fullmatch(found):
+        return found
+    # Version 0.1 wrote none: train.py took files with rules of the user's own by --mine.
+    moved = MOVED["mine"].removeprefix("jaxnets ").removesuffix(" FILE...")
+    return moved if rules_sha256(config) else "train"
 
 
 def num_params(params: Params) -> int:

@@ -1,18 +1,15 @@
 """--config: flags from a TOML file, or from the config.json that a run writes."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
-import threading
 import tomllib
 
 import pytest
 from conftest import ROOT, params_sha256, read_json
 
 from jaxnets.cli.flags import parse_flags
-from jaxnets.config import file
 from jaxnets.config.file import read_flags
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import config_from_json, preset
@@ -71,34 +68,6 @@ def test_a_run_is_repeated_by_its_folder_bit_by_bit(train_tiny, run_main, tmp_pa
     assert params_sha256(first) == params_sha256(second)
     ours, theirs = (read_json(folder / "config.json") for folder in (first, second))
     assert ours.pop("workdir") != theirs.pop("workdir") and ours == theirs
-
-
-@pytest.fixture
-def pipe(tmp_path):
-    """A named pipe, which a test may write to before it is read."""
-    os.mkfifo(tmp_path / "pipe")
-    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # What is written stays.
-    yield tmp_path / "pipe"
-    os.close(reader)
-
-
-def test_a_pipe_without_a_writer_gets_one_line(pipe, run_main):
-    run_main(f"--config={pipe}").assert_refused("pipe: a pipe without a writer")
-
-
-def test_a_pipe_with_a_writer_is_read_to_its_end(pipe):
-    pipe.write_text("epochs = 3")
-    assert file.read_flags(str(pipe)) == {"epochs": 3}
-
-
-def test_a_slow_writer_is_waited_for(pipe):
-    with pipe.open("w") as writer:
-        timer = threading.Timer(
-            1.2 * file.WAIT, lambda: (writer.write("epochs = 3"), writer.close())
-        )
-        timer.start()
-        assert file.read_flags(str(pipe)) == {"epochs": 3}
-        timer.join()
 
 
 def test_a_shells_process_substitution_is_read():

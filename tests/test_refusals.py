@@ -147,7 +147,7 @@ COMMANDS = [
     ("train {tiny} --augment=flip,pca", "pca needs 3 channels", "have 1"),
     ("train {tiny} --checkpoint_every=5", "checkpoint_every: expected a number and a unit as 50"),
     ("train --config=missing.toml", "No such file or directory"),
-    ("train --config=/dev/zero", "/dev/zero: neither a file nor a pipe"),
+    ("train --config=/dev/zero", "/dev/zero: more than 1,048,576 bytes"),
     # Commands
     ("evalate", 'unknown command "evalate"; did you mean "evaluate"? (known: train, search, '),
     ("--Runs", "runs: no such folder; train.py makes it"),
@@ -209,7 +209,7 @@ FILES = {
     ],
     "train --config={a.json}": [
         ("{}", "no model"),
-        ("[" * 100_000, "expected the config.json of a run"),
+        ("[" * 100_000, "a.json: cannot be read"),
     ],
     "abtest {log.csv}": [
         ("", "expected one column arm in the first line (arm,correct,user,time), found ''"),

@@ -205,6 +205,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
             raise ValueError(f"expected at most {MAX_JSON_BYTES:,} bytes, found {size:,}")
+        if not path.is_file():  # A pipe may be waited for, a device never end.
+            raise ValueError("expected a file")
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError("{}: cannot be read: {}", path, error) from error
@@ -250,12 +252,11 @@ def is_record(record: object) -> bool:
         return False
     if len(record) > MAX_FIELDS or any(isinstance(x, list | dict) for x in record.values()):
         return False
-    names = ["seconds", "train_loss", "train_accuracy"]
+    counts: list[Any] = [record.get(name) for name in ("epoch", "step")]
+    numbers = ["seconds", "train_loss", "train_accuracy"]
     # Null without validation images; the last two may be missing, too.
     optional = ("validation_accuracy", "validation_loss", "validation_seconds")
-    names += [name for name in optional if record.get(name) is not None]
-    counts: list[Any] = [record.get(name) for name in ("epoch", "step")]
-    numbers: list[Any] = [record.get(name) for name in names]
+    numbers += [name for name in optional if record.get(name) is not None]
     return all(type(n) is int and abs(n) < 2**63 for n in counts) and all(
-        type(n) in (int, float) and abs(n) <= sys.float_info.max for n in numbers
+        number_in(record, name) is not None for name in numbers
     )

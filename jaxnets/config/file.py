@@ -1,23 +1,18 @@
 """Reads flags from a file: TOML, or the config.json of a run."""
 
 import dataclasses
-import json
-import os
-import select
-import stat
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxnets.base.errors import UserError, did_you_mean, first_line, moved
-from jaxnets.base.language import Text
+from jaxnets.base.files import read_json
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.resolve import preset
 
-MAX_BYTES = 1 << 20
-WAIT = 1.0  # Seconds within which a named pipe's writer must come.
+MAX_BYTES = 1 << 20  # Of TOML.
 # Fields of config.json that belong to the run that wrote it: where it was kept, and how it began.
 OF_THE_RUN = ("workdir", "overwrite", "resume", *SINGLE_PROCESS)
 
@@ -36,8 +31,8 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
       path: A TOML file whose keys are flags (`batch_size = 32`, `hidden = [128, 64]`), the
-        config.json of a run, or its run folder. TOML may come through a pipe that has a writer, as
-        `<(command)` and /dev/stdin are.
+        config.json of a run, or its run folder. TOML may come through a pipe, as `<(command)` and
+        /dev/stdin are.
       over: The fields that are searched over, as "hidden=4,8": the file does not set these.
 
     Raises:
@@ -49,20 +44,7 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
     if file.is_dir():
         file /= "config.json"
     is_json = file.suffix.lower() == ".json"
-    try:
-        text = _content(file)
-        if len(text) > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        values = json.loads(text) if is_json else tomllib.loads(text.decode())
-    except (OSError, ValueError, RecursionError) as error:
-        wanted = Text("the config.json of a run") if is_json else Text("a TOML file")
-        raise UserError(
-            "config: expected {}, found {}: {}", wanted, file, first_line(error)
-        ) from error
-    if not isinstance(values, dict):
-        raise UserError(
-            "config: expected names and values in {}, found {}", file, f"{values!r:.80}"
-        )
+    values = read_json(file) if is_json else _read_toml(file)
     try:
         given = _of_run(values) if is_json else _parsed(values)
     except UserError as error:
@@ -71,26 +53,18 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name not in searched}
 
 
-def _content(file: Path) -> bytes:
-    """A file's first bytes, more than MAX_BYTES if it has them.
-
-    A named pipe without a writer is a ValueError: reading it would wait for ever. So is what
-    is neither a file nor a pipe, as a device.
-    """
-
-    def without_waiting(path: str, flags: int) -> int:
-        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-    with open(file, "rb", opener=without_waiting) as stream:
-        mode, first = os.fstat(stream.fileno()).st_mode, None
-        if stat.S_ISFIFO(mode):
-            select.select([stream], [], [], WAIT)
-            if (first := stream.raw.read(1)) == b"":  # None if a writer has not written yet.
-                raise ValueError("a pipe without a writer")
-            os.set_blocking(stream.fileno(), True)
-        elif not stat.S_ISREG(mode):
-            raise ValueError("neither a file nor a pipe")
-        return (first or b"") + stream.read(MAX_BYTES + 1)
+def _read_toml(file: Path) -> dict[str, Any]:
+    """The content of a TOML file, or of a pipe."""
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(MAX_BYTES + 1)  # A pipe may never end.
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        return tomllib.loads(text.decode())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            "config: expected a TOML file, found {}: {}", file, first_line(error)
+        ) from error
 
 
 def _parsed(values: dict[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def load_network(workdir: str, *, takes_rows: bool = False) -> TrainedNetwork:
     """
     folder = RunFolder.open(workdir)
     config = read_config(folder)
-    image_shape, class_names = _form(folder)
+    image_shape, class_names = data_form(folder)
     if len(image_shape) == 1 and not takes_rows:
         size = image_shape[0]
         raise UserError(
@@ -56,7 +56,7 @@ def load_network(workdir: str, *, takes_rows: bool = False) -> TrainedNetwork:
     checksum = folder.read(CONFIG).get("data_sha256")
     set_up_jax(None, config.precision)
     model = create_model(config, len(class_names), draws=False)
-    like = _params_like(folder, config, model, image_shape)
+    like = params_like(folder, config, model, image_shape)
     step, params = folder.read_params(like)
     return TrainedNetwork(
         config, model, params, image_shape, class_names, step, folder.finished, checksum
@@ -68,35 +68,28 @@ def to_input(config: Config, images: Any) -> Any:
     return to_float(center_crop(images, config.input_size))
 
 
-def _form(folder: RunFolder) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def data_form(folder: RunFolder) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Reads the images' shape and the classes' names from config.json, which may be untrusted."""
-    written, where = folder.read(CONFIG), folder.path / CONFIG
-    shape, count = written.get("image_shape"), written.get("num_classes")
-    if shape is None or count is None:
+    written = folder.read(CONFIG)
+    shape, names = written.get("image_shape"), written.get("class_names")
+    if not (
+        isinstance(shape, list)
+        and all(type(size) is int and 1 <= size <= MAX_SIDE for size in shape)
+        and (len(shape) == 1 or (len(shape) == 3 and shape[2] in (1, 3)))
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and 2 <= len(names) <= MAX_CLASSES
+    ):
         raise UserError(
-            "{}: no image_shape and num_classes: an earlier version of jaxnets wrote the "
-            "run; train it again",
-            where,
+            "{}: damaged: expected image_shape as [H, W, 1 or 3] or [D], and class_names as 2 to "
+            "{} texts",
+            folder.path / CONFIG,
+            MAX_CLASSES,
         )
-    sizes = shape if isinstance(shape, list) and len(shape) in (1, 3) else [0]
-    is_form = all(type(n) is int and 1 <= n <= MAX_SIDE for n in sizes)
-    if not is_form or (len(sizes) == 3 and sizes[2] not in (1, 3)):
-        raise UserError(
-            "{}: image_shape: expected [H, W, 1 or 3] or [D], found {}", where, repr(shape)
-        )
-    if type(count) is not int or not 2 <= count <= MAX_CLASSES:
-        raise UserError(
-            "{}: num_classes: expected 2 to {}, found {}", where, MAX_CLASSES, repr(count)
-        )
-    names = written.get("class_names", [str(number) for number in range(count)])
-    if not isinstance(names, list) or [type(name) for name in names] != [str] * count:
-        raise UserError(
-            "{}: class_names: expected {} texts, found {}", where, count, f"{names!r:.80}"
-        )
-    return tuple(sizes), tuple(names)
+    return tuple(shape), tuple(names)
 
 
-def _params_like(
+def params_like(
     folder: RunFolder, config: Config, model: Chain, image_shape: tuple[int, ...]
 ) -> Any:
     """The parameters' shapes; nothing is computed."""

@@ -34,6 +34,7 @@ from jaxnets.runs.run_folder import (
     RESULT,
     RUNS,
     SEARCH,
+    RunFolder,
     command_of,
     rules_sha256,
 )
@@ -168,10 +169,10 @@ def list_runs(folder: str | None = None) -> Listing:
         if not any((path / name).exists() for name in (CONFIG, SEARCH)):
             continue
         try:
-            files.check_only_files(path)
             if (path / CONFIG).exists():
                 found.runs.append(_read(path))
             else:
+                files.check_only_files(path)
                 found.others.append((path, _search(files.read_json(path / SEARCH))))
         except UserError as error:
             found.damaged.append((path, error))
@@ -201,13 +202,12 @@ def _written(path: Path) -> float:
 
 
 def _read(path: Path) -> ListedRun:
-    config = files.read_json(path / CONFIG)
+    folder = RunFolder.open(str(path))
+    config = folder.read(CONFIG)
     if not isinstance(config.get("model"), str):
         raise UserError("{}: expected a run's, found no model in it", path / CONFIG)
-    records = files.read_records(path / METRICS) if (path / METRICS).exists() else []
-    finished = (path / RESULT).exists()
-    result = files.read_json(path / RESULT) if finished else {}
-    return ListedRun(path, _written(path), config, result, records, finished)
+    records = folder.records() if (path / METRICS).exists() else []
+    return ListedRun(path, _written(path), config, folder.read(RESULT), records, folder.finished)
 
 
 def _search(values: dict[str, Any]) -> Text:

@@ -424,9 +424,9 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     def read() -> None:
         opened = RunFolder.open(str(folder))
         config = request.read_config(opened)
-        shape, names = trained._form(opened)
+        shape, names = trained.data_form(opened)
         if config.model == "softmax":
-            trained._params_like(opened, config, trained.create_model(config, len(names)), shape)
+            trained.params_like(opened, config, trained.create_model(config, len(names)), shape)
 
     status_of(resume)
     status_of(read)

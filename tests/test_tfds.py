@@ -308,7 +308,7 @@ def test_a_file_that_is_damaged_or_missing_is_refused(copy):
     [
         ("dataset_info", '"array_record"', '"tfrecord"', "found tfrecord.*tfds build"),
         ("dataset_info", '"40"', '"2000000000"', "expected the 2,000,000,000 .* found 40"),
-        ("dataset_info", "{DATASET}-{SPLIT}", "../{DATASET}-{SPLIT}", "is missing"),
+        ("dataset_info", "{DATASET}-{SPLIT}", "../{DATASET}-{SPLIT}", "found one outside of it"),
         ("features", f"{FEATURES}text_feature.Text", "evil.Feature", "expected .* 'evil.Feature'"),
     ],
     ids=["another format", "two billion records", "files elsewhere", "a module to import"],

@@ -170,11 +170,9 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
 
 
 def ensure_within(path: Path, folder: Path) -> None:
-    """Raises UserError if a link in a data set, whose source may be untrusted, leads out of it."""
+    """Raises UserError if a file of a data set, whose source may be untrusted, is not in it."""
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            "{}: expected a file of {}, found a link that leads out of it", path, folder
-        )
+        raise UserError("{}: expected a file in {}, found one outside of it", path, folder)
 
 
 def sha256_of(*arrays: np.ndarray) -> str:

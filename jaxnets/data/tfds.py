@@ -4,11 +4,13 @@ Their array_record files are read through `builder_from_directory(...).as_data_s
 needs neither TensorFlow nor a network. Preparing one needs both.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -116,12 +118,10 @@ def load(
 
     def read(row: int) -> bytes:
         split = splits[row]
-        try:
+        with _one_line(folder):
             example = sources[split][int(row - firsts[split])]
             labels[row] = example[label]
             return example[image]
-        except Exception as error:  # Damaged files raise whatever their reader does.
-            raise UserError("{}: damaged: {}", folder, first_line(error)) from error
 
     def decode(stream: IO[bytes]) -> store.Facts:
         square = (size, size, 1 if channels == 1 else 3)
@@ -165,11 +165,9 @@ def _open(name: str, data_dir: str | None) -> tuple[Path, Any, str, str]:
     _check_classes(folder / "features.json")
     import tensorflow_datasets as tfds
 
-    try:
+    with _one_line(folder):
         builder: Any = tfds.builder_from_directory(folder)
         features: dict[str, Any] = dict(builder.info.features or {})
-    except Exception as error:  # Damaged metadata may raise anything at all.
-        raise UserError("{}: damaged: {}", folder, first_line(error)) from error
     file_format = getattr(builder.info.file_format, "value", builder.info.file_format)
     if file_format != "array_record":
         raise UserError(
@@ -204,11 +202,18 @@ def _check_classes(path: Path) -> None:
                     "{}: expected features of tensorflow_datasets, found {}", path, repr(value)
                 )
 
-    try:
+    with _one_line(path):
         json.loads(path.read_text("utf-8"), object_pairs_hook=check)
+
+
+@contextlib.contextmanager
+def _one_line(path: Path) -> Iterator[None]:
+    """Turns whatever a reader of damaged files raises into one line."""
+    try:
+        yield
     except UserError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except Exception as error:
         raise UserError("{}: damaged: {}", path, first_line(error)) from error
 
 
@@ -228,14 +233,12 @@ def _sources(name: str, folder: Path, builder: Any, image: str) -> dict[str, Any
     for split in splits:
         paths = [Path(path) for path in builder.info.splits[split].filepaths]
         for path in paths:
-            if path.parent.resolve() != folder.resolve() or not path.is_file():
-                raise UserError("{}: the file {} is missing", folder, path.name)
             ensure_within(path, folder)
-        try:
+            if not path.is_file():
+                raise UserError("{}: the file {} is missing", folder, path.name)
+        with _one_line(folder):
             count = len(ArrayRecordDataSource([str(path) for path in paths]))
             source = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
-        except Exception as error:  # Damaged files raise whatever their reader does.
-            raise UserError("{}: damaged: {}", folder, first_line(error)) from error
         if count != len(source):
             raise UserError(
                 "{}: expected the {} records of {} that it promises, found {}",

@@ -13,9 +13,9 @@ from conftest import params_sha256, read_json, slow, watching
 
 from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
+from jaxnets.course.procedure import Procedure
 from jaxnets.course.replay import (
     KerasLog,
-    Procedure,
     Replay,
     SlideBar,
     choose,
@@ -113,7 +113,7 @@ def test_a_twelfth_of_eleven_images_is_refused(tiny):
 def test_a_replay_s_networks_end_as_runs_by_themselves(tiny, tiny_preset):
     settings = dict(epochs=3, batch_size=None, learning_rate=1e-3)
     config = tiny_preset("mlp_handwritten", **settings)
-    (replay,) = replay_many(config, tiny, Procedure((5, 9), 4), [3])
+    (replay,) = replay_many(config, tiny, Procedure(sizes=(5, 9), search_epochs=4), [3])
     single = functools.partial(dataclasses.replace, config, seed=3)
     parts = held_out(tiny)
     for size, ours in replay.search.items():

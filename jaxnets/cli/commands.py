@@ -16,9 +16,10 @@ from jaxnets.base.language import N_, Text, _, asked_for, speaking
 from jaxnets.cli.flags import known_language, parse_command, print_version
 from jaxnets.cli.help import command_lines
 from jaxnets.config.command import AnswerLanguage, Command, Flag, command
-from jaxnets.config.fields import COUNT, UNITS, Config
+from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.course.commands import answers, check, exercise, gradcheck, grade, new
+from jaxnets.course.procedure import Procedure
 from jaxnets.export.commands import export
 from jaxnets.page.commands import page
 from jaxnets.predict.commands import predict
@@ -68,22 +69,14 @@ def train(
 @command
 def replay(
     *,
-    sizes: Annotated[tuple[int, ...], Flag(UNITS)] = (100, 200, 300),
-    search_epochs: Annotated[int, Flag(COUNT)] = 20,
-    seeds: Annotated[int, Flag((1, 1000))] = 1,
+    procedure: Procedure,
     **flags: Any,
 ) -> int:
-    """Train as the slides' programs did, in their lines.
-
-    Args:
-      sizes: hidden sizes that mlp_handwritten compares first
-      search_epochs: full-batch steps for each size
-      seeds: seeds for which search and training are repeated
-    """
+    """Train as the slides' programs did, in their lines."""
     from jaxnets.cli.observers import observers_of
-    from jaxnets.course.replay import Procedure, replay
+    from jaxnets.course.replay import replay
 
-    replay(flags, Procedure(sizes, search_epochs, seeds), observers_of)
+    replay(flags, procedure, observers_of)
     return DONE
 
 

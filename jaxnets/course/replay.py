@@ -13,7 +13,6 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +23,12 @@ from jaxnets.base.display import table as aligned
 from jaxnets.base.errors import UserError, on_interrupt
 from jaxnets.base.language import Text
 from jaxnets.config.fields import Config
+from jaxnets.course.procedure import Procedure
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import Experiment
 from jaxnets.metrics import Metrics
 from jaxnets.runs.progress import Progress
-from jaxnets.runs.request import load_data, request
+from jaxnets.runs.request import load_bytes, request
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import SEARCH
 from jaxnets.training.loop import TrainLoader
@@ -44,26 +44,9 @@ SLIDE = {
 }
 SLIDE_BEST, SLIDE_FINAL = 200, TrainingSummary(0.31931881, 0.91, 0.30098108, 0.916)
 
-
 HANDWRITTEN, KERAS = "mlp_handwritten", ("mlp", "mlp_sequential", "mlp_functional")
 # Given, so that the recipe for few pictures changes nothing.
 AS_ON_THE_SLIDE: dict[str, Any] = dict(epochs=50, batch_size=None, schedule="constant")
-
-
-class Procedure(NamedTuple):
-    """What the program of the slides does beside its last training."""
-
-    sizes: tuple[int, ...] = (100, 200, 300)
-    search_epochs: int = 20
-    seeds: int = 1
-
-    @property
-    def command(self) -> str:
-        """The words that go on with it; the sizes are in the run folder."""
-        changed = {name: getattr(self, name) for name in ("search_epochs", "seeds")}
-        usual = Procedure()._asdict()
-        flags = [f"--{name}={x}" for name, x in changed.items() if x != usual[name]]
-        return " ".join(["replay", *flags])
 
 
 class Replay(NamedTuple):
@@ -95,7 +78,7 @@ def replay(
     Raises:
       UserError: The slides have no program for the network.
     """
-    given, found = dict(flags), dict[int, TrainingSummary]()
+    given, found, load = dict(flags), dict[int, TrainingSummary](), load_bytes
     resumes = given.get("resume", False)
     if not (resumes and "workdir" in given):
         given.setdefault("model", HANDWRITTEN)
@@ -107,9 +90,10 @@ def replay(
             raise UserError("hidden: replay compares --sizes, train.py trains one size")
         given = {**AS_ON_THE_SLIDE, **given}
         with on_interrupt(Text("the search keeps nothing: start it again")):
-            found = search(given, procedure)
-        given["hidden"] = (choose(found),)
-    with Run.open(given, command=procedure.command) as run:
+            config, data, _notes = request({**given, "hidden": procedure.sizes[:1]}, load)
+            found = search(config, data, procedure)
+        given["hidden"], load = (choose(found),), lambda _config: data
+    with Run.open(given, command=procedure.command, load=load) as run:
         if found:
             run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
         lines = HandwrittenLog if run.config.model == HANDWRITTEN else KerasLog
@@ -121,10 +105,8 @@ def replay(
             run.finish(observers)
 
 
-def search(given: Mapping[str, Any], procedure: Procedure) -> dict[int, TrainingSummary]:
+def search(config: Config, data: Dataset, procedure: Procedure) -> dict[int, TrainingSummary]:
     """Trains a network of every size, in the slide's lines; returns how each ended."""
-    first = {**given, "hidden": procedure.sizes[:1]}
-    config, data, _notes = request(first, partial(load_data, as_bytes=True))
     parts, found = held_out(data), dict[int, TrainingSummary]()
     print("Start searching the best parameter...", flush=True)
     for size in procedure.sizes:
@@ -153,7 +135,7 @@ class ClosingTable(Observer):
             raise UserError("{}: damaged: {}", folder.path / SEARCH, error) from error
         last = folder.records()[-1]
         summary = last["train_loss"], last["train_accuracy"], test.loss, test.accuracy
-        procedure = self._procedure._replace(sizes=tuple(found))
+        procedure = dataclasses.replace(self._procedure, sizes=tuple(found))
         seeds = range(config.seed + 1, config.seed + procedure.seeds)
         data = self._run.experiment.data
         others = replay_many(config, data, procedure, seeds) if seeds else []

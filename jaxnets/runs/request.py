@@ -60,6 +60,11 @@ def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
     return data.limited(config.limit)
 
 
+def load_bytes(config: Config) -> Dataset:
+    """The same with pixels as bytes where the set has them, as a run holds them."""
+    return load_data(config, as_bytes=True)
+
+
 def request(
     given: Mapping[str, Any],
     load: Callable[[Config], Dataset] = load_data,

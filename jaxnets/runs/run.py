@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxnets.base.language import N_, Text, _, said
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
 from jaxnets.config.resolve import OwnNetwork, StoredRun, of_process
+from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import Experiment, OwnRules, find_devices
 from jaxnets.machine.distributed import ConnectedProcesses, connected
 from jaxnets.machine.platform import Processes, describe, surroundings, versions
@@ -25,7 +26,7 @@ from jaxnets.networks.rows import own_files
 from jaxnets.runs import ending, stopping
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
 from jaxnets.runs.diagnosis import diagnose
-from jaxnets.runs.request import load_data, request, run_to_resume
+from jaxnets.runs.request import load_bytes, request, run_to_resume
 from jaxnets.runs.resume import load_checkpoint, prepare_to_resume
 from jaxnets.runs.run_folder import (
     COMMAND,
@@ -81,6 +82,7 @@ class Run(Observer):
         flags: dict[str, Any],
         find_rule: FindRule = rule_of,
         command: str = "train",
+        load: Callable[[Config], Dataset] = load_bytes,
     ) -> Generator["Run"]:
         """Opens the run that the flags ask for: a new one, or an interrupted one with --resume.
 
@@ -92,6 +94,7 @@ class Run(Observer):
           find_rule: Finds the rules of the layers and of the loss, for a gradient by hand.
             `OwnRules` are judged first; a run that began with them goes on with the same alone.
           command: The words of `jaxnets` that start such a run, for the line that resumes it.
+          load: Loads the data of a Config.
 
         Raises:
           UserError: The request cannot be met.
@@ -103,7 +106,7 @@ class Run(Observer):
             if flags.get("resume"):
                 found = processes.broadcast_json(lambda: run_to_resume(flags).to_json())
                 resumed = StoredRun.from_json(found)
-            config, data, notes = request(flags, partial(load_data, as_bytes=True), resumed=resumed)
+            config, data, notes = request(flags, load, resumed=resumed)
             devices, own = find_devices(config), OwnRules.of(find_rule)
             if resumed is not None:
                 check_rules(resumed.rules_sha256, own.sha256, resumed.command)

@@ -32,6 +32,7 @@ from jaxnets.base.display import printable, show
 from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import resolve
 from jaxnets.course import replay
+from jaxnets.course.procedure import Procedure
 from jaxnets.data.cifar import FORMS, load_cifar
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
@@ -503,7 +504,7 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         opened = RunFolder.open(str(folder))
         config, data = request.read_config(opened), SimpleNamespace(data=None)
         run: Any = SimpleNamespace(folder=opened, config=config, experiment=data)
-        replay.ClosingTable(run, replay.Procedure()).on_finish(test)
+        replay.ClosingTable(run, Procedure()).on_finish(test)
 
     with deep_folder(folder / "d", 3000) if rng.randint(0, 49) == 0 else contextlib.nullcontext():
         status_of(close if slides else resume)

@@ -187,7 +187,7 @@ def test_a_week_has_all_its_parts(language, week):
 
 @pytest.mark.parametrize("week", WEEKS)
 def test_a_checkpoint_shows_what_its_commands_print(week, tmp_path, monkeypatch):
-    from jaxnets.course.exercises import command
+    from jaxnets.course.exercises.printed import check_mine, check_numbers
 
     monkeypatch.chdir(tmp_path)
     checkpoint = section_of(text_of(page_of("en", week)), "checkpoint")
@@ -199,10 +199,10 @@ def test_a_checkpoint_shows_what_its_commands_print(week, tmp_path, monkeypatch)
         if name in SHEETS:
             answers = [f"{asked.name} = {asked.answer}" for asked in SHEETS[name].questions]
             file.write_text("\n".join([f'exercise = "{name}"', *answers]), "utf-8")
-            assert command.check_numbers(str(file), hint=False).text().splitlines()[-1] == printed
+            assert check_numbers(str(file), hint=False).text().splitlines()[-1] == printed
         elif name in TASKS:
             file.write_text(TASKS[name].solution, "utf-8")
-            assert command.check_mine(str(file), hint=False).text() == printed
+            assert check_mine(str(file), hint=False).text() == printed
         else:  # The judge's own tests hold its verdict on a right backward pass.
             assert printed == f"{EXERCISES[name].function}: passed"
 

@@ -17,7 +17,7 @@ from jaxnets.backprop.rules import KINDS, RULES
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.course.exercises import judge
-from jaxnets.gradcheck import command, compare
+from jaxnets.gradcheck import compare, table
 from jaxnets.gradcheck import networks as network_checks
 from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, Error, Passes, Problem, Row, check
 from jaxnets.gradcheck.layer_check import with_backward
@@ -292,10 +292,10 @@ def test_json_says_why_a_mutant_fails(run_command):
 def test_what_is_checked(monkeypatch, run_command):
     row = Row("any", [], dict.fromkeys(TOLERANCES, Error()), TOLERANCES, 0, 0, 0.0)
     checked = []
-    monkeypatch.setattr(command, "check_rule", lambda name, *_: checked.append(name) or row)
-    monkeypatch.setattr(command, "check_network", lambda name, _: checked.append(name) or row)
-    monkeypatch.setattr(command, "check_kernel", lambda one, *_: checked.append(one.name) or row)
-    monkeypatch.setattr(command, "check_network_with_kernels", lambda *_: row)
+    monkeypatch.setattr(table, "check_rule", lambda name, *_: checked.append(name) or row)
+    monkeypatch.setattr(table, "check_network", lambda name, _: checked.append(name) or row)
+    monkeypatch.setattr(table, "check_kernel", lambda one, *_: checked.append(one.name) or row)
+    monkeypatch.setattr(table, "check_network_with_kernels", lambda *_: row)
 
     def names(*flags):
         checked.clear()

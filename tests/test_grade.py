@@ -10,7 +10,7 @@ from hostile_submissions import ENDS, RIGHT, SELF, WRITE, relu
 from test_exercises import answer_to
 
 from jaxnets.base.errors import RunFailedError
-from jaxnets.course.exercises import command, grade, sandbox
+from jaxnets.course.exercises import grade, printed, sandbox
 from jaxnets.course.exercises.catalogue import BLANKS, BUGS, imports_of
 from jaxnets.course.exercises.grade import Grade, arrays_of, grades_of, submissions_in
 from jaxnets.course.exercises.judge import verdict
@@ -243,7 +243,7 @@ def test_a_process_that_does_not_start_is_tried_again_and_is_no_verdict(
     with pytest.raises(
         RunFailedError, match="^ann: relu_backward: its process did not start, .*bwr"
     ):
-        command.grade(str(folder), Limits(), Saying(refused, refused), csv=str(table))
+        printed.grade(str(folder), Limits(), Saying(refused, refused), csv=str(table))
     assert not table.exists()
 
 
@@ -266,7 +266,7 @@ def test_rows_are_printed_as_they_come(submissions, monkeypatch, capsys):
     monkeypatch.setattr("jaxnets.course.exercises.grade.grades_of", half)
     folder = submissions({"ann.toml": SHEET, "zoe.toml": SHEET})
     with pytest.raises(KeyboardInterrupt):
-        command.grade(str(folder), Limits(), Sandbox(), False)
+        printed.grade(str(folder), Limits(), Sandbox(), False)
     assert capsys.readouterr().out.splitlines()[1].split() == ["ann", "compute7", "passed"]
 
 

@@ -5,7 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from jaxnets.base.language import _, speaking
-from jaxnets.course.exercises.command import TITLES, listing
+from jaxnets.course.exercises.printed import TITLES, listing
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGES = {"en": DOCS / "exercises-list.md", "zh": DOCS / "zh" / "exercises-list.md"}

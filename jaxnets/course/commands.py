@@ -63,13 +63,13 @@ def gradcheck(
     if mine and (draws is not None or seed):
         raise UserError("draws and seed: expected them without --mine=FILE, got both")
     if mine:
-        from jaxnets.course.exercises.command import check_mine
+        from jaxnets.course.exercises.printed import check_mine
 
         with speaking("en" if json else language):
             return check_mine(mine, hint)
 
     from jaxnets.course.exercises import judge
-    from jaxnets.gradcheck.command import run
+    from jaxnets.gradcheck.table import print_checks
 
     checked: Any = model
     if own:
@@ -80,14 +80,14 @@ def gradcheck(
         checked = Network(preset(from_file(str(model)).for_data(image, NUM_CLASSES)), image)
     wrong = None if mutant is None else (mutant, judge.mutant(mutant))
     with speaking("en" if json else None):
-        agrees = run(checked, wrong, json, hint, draws, seed)
+        agrees = print_checks(checked, wrong, json, hint, draws, seed)
     return DONE if agrees else RUN_FAILED
 
 
 @command
 def exercise(*, language: AnswerLanguage = None) -> Answer:
     """List exercises, write one into a file, check it, train by it."""
-    from jaxnets.course.exercises.command import listing
+    from jaxnets.course.exercises.printed import listing
 
     with speaking(language):
         return listing()
@@ -110,7 +110,7 @@ def new(
       name: exercise, as the list of exercises names it
       student: student whose own numbers are put into an exercise to compute
     """
-    from jaxnets.course.exercises.command import write
+    from jaxnets.course.exercises.printed import write
 
     with speaking(language):
         return write(name, output, student)
@@ -130,7 +130,7 @@ def check(
       file: file that exercise new wrote, with your answers
       hint: say more about what is wrong
     """
-    from jaxnets.course.exercises.command import check_mine, check_numbers
+    from jaxnets.course.exercises.printed import check_mine, check_numbers
 
     judge = check_mine if file.endswith(".py") else check_numbers
     with speaking("en" if json else language):
@@ -153,10 +153,10 @@ def answers(
       name: exercise; without it all
       student: student whose own numbers are put into an exercise to compute
     """
-    from jaxnets.course.exercises import command
+    from jaxnets.course.exercises import printed
 
     with speaking(language):
-        return command.answers(name, student, output)
+        return printed.answers(name, student, output)
 
 
 @command
@@ -193,7 +193,7 @@ def grade(
       format: what to print: rows, one student's results.json for Gradescope, or the CSV that
         nbgrader exports
     """
-    from jaxnets.course.exercises import command
+    from jaxnets.course.exercises import printed
     from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
 
     if json and format != "table":
@@ -201,7 +201,7 @@ def grade(
     limits = Limits(seconds, memory, 10.0 * seconds)
     where = Sandbox(TRUST if trust else sandbox, image)
     with speaking("en" if json else language):
-        command.grade(
+        printed.grade(
             submissions,
             limits,
             where,

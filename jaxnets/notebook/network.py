@@ -43,8 +43,8 @@ from jaxnets.config.resolve import OwnNetwork
 from jaxnets.data.arrays import NAME, from_arrays, to_images, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, OwnRules
-from jaxnets.gradcheck import command as gradcheck
 from jaxnets.gradcheck.networks import network_for
+from jaxnets.gradcheck.table import print_checks
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain
@@ -481,7 +481,7 @@ class Network(Described):
             )
         config = dataclasses.replace(self.config, gradients="manual")
         image = to_input(config, np.zeros((1, *self.data.image_shape), np.float32)).shape[1:]
-        return gradcheck.run(network_for(config, image, self.data.num_classes))
+        return print_checks(network_for(config, image, self.data.num_classes))
 
     def __call__(self, images: Any) -> np.ndarray:
         """The logits [N, K] of images [N, H, W, C], as in an evaluation.

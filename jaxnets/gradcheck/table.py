@@ -1,4 +1,4 @@
-"""The gradient check as a command: a table for people, JSON for machines."""
+"""What the gradient check prints: a table for people, JSON for machines."""
 
 import json
 import math
@@ -37,7 +37,7 @@ WIDE = 150  # Columns of a terminal for all of it; others show name, errors and 
 NARROW_WIDTHS = (30, 7, 7, 8, 11, 6)
 
 
-def run(
+def print_checks(
     model: str | Network | None = None,
     mutant: tuple[str, LayerRule] | None = None,
     as_json: bool = False,

@@ -1,4 +1,4 @@
-"""The exercises as commands: what they print, and whether the student has passed."""
+"""What the commands of the exercises print, and whether the student has passed."""
 
 import dataclasses
 import json

@@ -25,7 +25,7 @@ from jaxnets.base.errors import UserError
 from jaxnets.base.proportions import mcnemar, two_sided_z, wilson
 from jaxnets.drawing.charts import WIDTH
 from jaxnets.server import feedback
-from jaxnets.server.feedback import Feedback, FeedbackLog
+from jaxnets.server.feedback import FeedbackLog, FeedbackRow
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from abtest import draw, missing, returning, stops, z_alarms
@@ -320,7 +320,9 @@ def test_twice_the_answers_of_the_same_users_show_no_more():
 def test_the_servers_log_and_csv_are_read_alike(tmp_path, run_command):
     right, in_b = draw(0.8, 0.9, 1, 300, 5)
     rows = [
-        Feedback(float(n), f"user {n % 200}", "cnn", "1", "AB"[int(b)], "7", None, bool(r), f"r{n}")
+        FeedbackRow(
+            float(n), f"user {n % 200}", "cnn", "1", "AB"[int(b)], "7", None, bool(r), f"r{n}"
+        )
         for n, (r, b) in enumerate(zip(right[0], in_b[0], strict=True))
     ]
     server = FeedbackLog(tmp_path / "log.sqlite")

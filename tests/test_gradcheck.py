@@ -19,7 +19,15 @@ from jaxnets.config.resolve import preset
 from jaxnets.course.exercises import judge
 from jaxnets.gradcheck import compare, table
 from jaxnets.gradcheck import networks as network_checks
-from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, Error, Passes, Problem, Row, check
+from jaxnets.gradcheck.compare import (
+    DIFFERENCES,
+    TOLERANCES,
+    CheckResult,
+    Passes,
+    Problem,
+    RelativeError,
+    check,
+)
 from jaxnets.gradcheck.layer_check import with_backward
 from jaxnets.gradcheck.networks import sides_of
 from jaxnets.kernels import KERNELS
@@ -64,7 +72,7 @@ def test_a_network_agrees_with_both_oracles(name):
 def test_a_large_network_agrees_with_autodiff(name, dtype, tolerance):
     problem = network_checks.problem_of(NETWORKS[name])._replace(brief=True)  # No differences.
     (program,) = compare.compiled([(problem, dtype)])
-    assert compare.judge(program)[0].value <= tolerance
+    assert compare.errors_of(program)[0].value <= tolerance
 
 
 @pytest.mark.slow
@@ -97,7 +105,7 @@ MORE_NORMS = {
 def small_network(layers):
     """A network of these layers and a dense one, on images of 6 x 6 pixels."""
     own = from_object(Chain([*layers, nn.Dense(10, name="logits")]))
-    return network_checks.Network(preset(own.for_data(IMAGE, 10)), IMAGE)
+    return network_checks.NetworkCase(preset(own.for_data(IMAGE, 10)), IMAGE)
 
 
 @pytest.mark.slow
@@ -223,13 +231,13 @@ def test_nan_wrong_shapes_and_wrong_names_are_infinite_errors():
     nan = check("nan", [problem(jnp.sin, x, manual=lambda x: x * jnp.nan)], TOLERANCES)
     assert {error.value for error in nan.errors.values()} == {np.inf}
     error = compare.disagreement({"x": np.ones((2, 1))}, {"x": np.ones(2)})
-    assert error == Error(np.inf, "x, whose shape is (2, 1), not (2,)")
+    assert error == RelativeError(np.inf, "x, whose shape is (2, 1), not (2,)")
     error = compare.disagreement({"y": np.ones(2)}, {"x": np.ones(2)})
-    assert error == Error(np.inf, "x, got y")
+    assert error == RelativeError(np.inf, "x, got y")
     # An error is relative to the array's largest element; where all are 0, it is absolute.
     for theirs, relative in (([0.0, 0.0], 0.5), ([0.0, -4.0], 0.125)):
         ours = {"x": np.array(theirs) + np.array([0.5, 0.0])}
-        assert compare.disagreement(ours, {"x": np.array(theirs)}) == Error(relative, "x")
+        assert compare.disagreement(ours, {"x": np.array(theirs)}) == RelativeError(relative, "x")
 
 
 def test_draws_reach_both_ends_of_every_range_and_repeat():
@@ -290,7 +298,7 @@ def test_json_says_why_a_mutant_fails(run_command):
 
 
 def test_what_is_checked(monkeypatch, run_command):
-    row = Row("any", [], dict.fromkeys(TOLERANCES, Error()), TOLERANCES, 0, 0, 0.0)
+    row = CheckResult("any", [], dict.fromkeys(TOLERANCES, RelativeError()), TOLERANCES, 0, 0, 0.0)
     checked = []
     monkeypatch.setattr(table, "check_rule", lambda name, *_: checked.append(name) or row)
     monkeypatch.setattr(table, "check_network", lambda name, _: checked.append(name) or row)

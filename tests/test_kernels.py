@@ -15,7 +15,7 @@ from jaxnets.backprop import convolution, pooling
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
-from jaxnets.gradcheck.compare import TOLERANCES, compiled, judge
+from jaxnets.gradcheck.compare import TOLERANCES, compiled, errors_of
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backward
 from jaxnets.kernels import KERNELS, accelerate
@@ -299,6 +299,6 @@ def bias_at_four_places(cache, d_out, **static):
 def test_a_wrong_backward_pass_is_found_by_both_oracles(wrong):
     rule = with_backward(CONV_POOL, wrong)
     (program,) = compiled([(problem_of(rule, rule.settings[0]), "float64")])
-    error, differences = judge(program)
+    error, differences = errors_of(program)
     assert error.value > TOLERANCES["float64"]
     assert differences.error.value > TOLERANCES["differences"]

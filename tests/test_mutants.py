@@ -9,7 +9,7 @@ from conftest import slow
 from jaxnets.backprop.rules import RULES
 from jaxnets.course.exercises.catalogue import BUGS
 from jaxnets.course.exercises.judge import broken
-from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, compiled, judge
+from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, compiled, errors_of
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of
 
 MUTANTS = {bug.mutant: broken(bug) for bug in BUGS.values()}
@@ -39,7 +39,7 @@ def test_a_mutant_is_killed(name):
     settings = [*rule.settings, *drawn_settings(rule)]
     for setting in sorted(settings, key=lambda one: math.prod(one.static.get("window", ()))):
         (program,) = compiled([(problem_of(rule, setting), "float64")])
-        error, differences = judge(program)
+        error, differences = errors_of(program)
         if error.value > TOLERANCES["float64"]:
             killers.add("autodiff")
         if differences.error.value > TOLERANCES[DIFFERENCES]:

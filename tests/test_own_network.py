@@ -32,8 +32,7 @@ from jaxnets import (
 )
 from jaxnets.backprop.rules import KINDS
 from jaxnets.base.errors import UserError
-from jaxnets.gradcheck.networks import Network as Checked
-from jaxnets.gradcheck.networks import check_own_layers
+from jaxnets.gradcheck.networks import NetworkCase, check_own_layers
 from jaxnets.models import MODELS
 from jaxnets.models.layers import HE
 from jaxnets.networks import rows
@@ -649,7 +648,7 @@ def test_check_layer_asks_for_a_layer_and_shapes():
 
 def test_own_layers_in_a_residual_block_are_checked(tiny, doubled_rule):
     chain = Chain([flatten, Residual([Doubled()]), nn.Dense(3)])
-    network = Checked(Network(chain, tiny).config, (2, 2, 3))
+    network = NetworkCase(Network(chain, tiny).config, (2, 2, 3))
     assert [(row.name, row.ok) for row in check_own_layers(network)] == [("Doubled", True)]
     wrong = doubled_rule._replace(forward=lambda params, x: (params["a"] * x, (params, x)))
     register_rule(Doubled, wrong)

@@ -32,7 +32,7 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.export import archive, export
 from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, check
-from jaxnets.gradcheck.networks import NUM_CLASSES, Network, problem_of
+from jaxnets.gradcheck.networks import NUM_CLASSES, NetworkCase, problem_of
 from jaxnets.losses import cross_entropy
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
@@ -346,7 +346,7 @@ def test_right_networks_pass_gradcheck(request, columns):
     for number in range(first, first + (request.config.getoption("cases") or 400)):
         chain = a_chain(number)
         config = preset(from_object(chain).for_data(IMAGE, NUM_CLASSES))
-        row = check(f"{number}: {chain}", [problem_of(Network(config, IMAGE))], tolerances)
+        row = check(f"{number}: {chain}", [problem_of(NetworkCase(config, IMAGE))], tolerances)
         print(row, flush=True)
         failed += [] if row.ok else [row]
     assert not failed

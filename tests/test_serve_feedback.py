@@ -14,12 +14,12 @@ import pytest
 from jaxnets.abtest.log import read_users
 from jaxnets.base.errors import UserError
 from jaxnets.server import feedback
-from jaxnets.server.feedback import Feedback, FeedbackLog, read, shown
+from jaxnets.server.feedback import FeedbackLog, FeedbackRow, read, shown
 
 
 def row(number: int, arm="A", correct=True, label: str | None = "7"):
     user, request = f"user {number % 5}", f"request {number}"
-    return Feedback(1e9 + number, user, "cnn", "860", arm, "7", label, correct, request)
+    return FeedbackRow(1e9 + number, user, "cnn", "860", arm, "7", label, correct, request)
 
 
 @pytest.fixture
@@ -164,10 +164,10 @@ def test_a_log_whose_key_is_not_32_bytes_is_refused(tmp_path, key):
 
 KILLED = """
 import sys
-from jaxnets.server.feedback import Feedback, FeedbackLog
+from jaxnets.server.feedback import FeedbackRow, FeedbackLog
 log = FeedbackLog(sys.argv[1])
 for number in range(10**9):
-    log.append([Feedback(1e9, "u", "cnn", "860", "A", "7", "7", True, f"request {number}")])
+    log.append([FeedbackRow(1e9, "u", "cnn", "860", "A", "7", "7", True, f"request {number}")])
     print(number, flush=True)
 """
 

@@ -14,7 +14,7 @@ from conftest import quick_jit, slow
 
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck import networks
-from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, judge, precision
+from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, errors_of, precision
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of, with_backward
 from jaxnets.kernels import KERNELS, conv_pool, convolution, layers, winograd
 
@@ -295,7 +295,7 @@ def error_of_network(name):
     """The error in float64 that the check of a network finds."""
     problem = networks.problem_of(NETWORKS[name], kernels=True)
     (program,) = compiled([(problem, "float64")])
-    return judge(program)[0].value
+    return errors_of(program)[0].value
 
 
 @pytest.mark.slow

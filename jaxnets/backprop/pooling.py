@@ -75,12 +75,12 @@ def max_pool_backward(
     return joined(dx)[:, top : top + height, left : left + width]
 
 
-Place = Sequence[tuple[int, int, int]]  # As lax.pad takes it.
+PaddingConfig = Sequence[tuple[int, int, int]]  # As lax.pad takes it.
 
 
 def cells(
     image: Size, places: Size, window: Size, strides: Size
-) -> Iterator[tuple[np.ndarray, Place]]:
+) -> Iterator[tuple[np.ndarray, PaddingConfig]]:
     """Yields one entry for each of the windows that see a pixel.
 
     Cut the image into rows x columns cells of sh x sw pixels. The pixels of cell (i, j) are seen by

@@ -4,7 +4,7 @@ Its signature gives the flags, and the Args section of its docstring their help.
 the star are words, those after it flags; `**flags` takes those of train.py:
 
     @command
-    def predict(run_folder: RunFolder, images: Images, *, top: Count = 5) -> Answer:
+    def predict(run_folder: RunPath, images: Images, *, top: Count = 5) -> Answer:
 
 An Answer is printed here, as text or with --json, which needs no parameter. A command that prints
 its lines as it finds them takes `json` itself, and returns the exit status. What is heavy is

@@ -17,7 +17,7 @@ from jaxnets.config.options import is_file_of_python
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
 
-Student = Annotated[str | None, Flag(metavar="NAME", unset="everybody's numbers")]
+StudentName = Annotated[str | None, Flag(metavar="NAME", unset="everybody's numbers")]
 
 
 @command
@@ -73,11 +73,11 @@ def gradcheck(
 
     checked: Any = model
     if own:
-        from jaxnets.gradcheck.networks import NUM_CLASSES, Network
+        from jaxnets.gradcheck.networks import NUM_CLASSES, NetworkCase
         from jaxnets.networks.own import from_file
 
         image = checked_shape(image_shape)
-        checked = Network(preset(from_file(str(model)).for_data(image, NUM_CLASSES)), image)
+        checked = NetworkCase(preset(from_file(str(model)).for_data(image, NUM_CLASSES)), image)
     wrong = None if mutant is None else (mutant, judge.mutant(mutant))
     with speaking("en" if json else None):
         agrees = print_checks(checked, wrong, json, hint, draws, seed)
@@ -101,7 +101,7 @@ def new(
         str | None,
         Flag(help="file to write; also -o FILE", unset="my_NAME", metavar="FILE"),
     ] = None,
-    student: Student = None,
+    student: StudentName = None,
     language: AnswerLanguage = None,
 ) -> Answer:
     """Write an exercise into a file.
@@ -144,7 +144,7 @@ def answers(
     output: Annotated[
         str | None, Flag(help="file to write; also -o FILE", unset="none", metavar="FILE")
     ] = None,
-    student: Student = None,
+    student: StudentName = None,
     language: AnswerLanguage = None,
 ) -> Answer:
     """Show the answers, for teachers.

@@ -10,7 +10,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -207,7 +207,7 @@ def _check_classes(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_line(path: Path) -> Iterator[None]:
+def _one_line(path: Path) -> Generator[None]:
     """Turns whatever a reader of damaged files raises into one line."""
     try:
         yield

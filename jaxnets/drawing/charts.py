@@ -11,7 +11,7 @@ from jaxnets.drawing.svg import (
     DASHES,
     SERIES,
     Figure,
-    Key,
+    LegendEntry,
     element,
     escape,
     signed_pixels,
@@ -203,15 +203,17 @@ def curves(
     return figure
 
 
-def _keys(series: Sequence[Series], guides: Guides) -> list[Key]:
+def _keys(series: Sequence[Series], guides: Guides) -> list[LegendEntry]:
     """What a legend explains; a single curve needs none."""
-    keys = [Key(one.label, _style(one.number, one.faint)) for one in series if one.label]
+    keys = [LegendEntry(one.label, _style(one.number, one.faint)) for one in series if one.label]
     if band := guides.band:
         look = {"stroke": "c1", "stroke_width": 12, "stroke_opacity": 0.2}
-        keys.append(Key(band.label, look))
+        keys.append(LegendEntry(band.label, look))
     if guides.level:
-        keys.append(Key(guides.level.label, LEVEL_STYLE))
-    keys += [Key(mark.label, _style(2 + number)) for number, mark in enumerate(guides.marks)]
+        keys.append(LegendEntry(guides.level.label, LEVEL_STYLE))
+    keys += [
+        LegendEntry(mark.label, _style(2 + number)) for number, mark in enumerate(guides.marks)
+    ]
     return keys if len(keys) > 1 else []
 
 

@@ -77,7 +77,7 @@ def text_width(text: str, size: float) -> float:
     return 0.57 * size * width_of(text)
 
 
-class Key(NamedTuple):
+class LegendEntry(NamedTuple):
     """The label and the look of a curve; its elements are of the class s and its number."""
 
     label: str
@@ -90,7 +90,9 @@ class Figure:
     def __init__(self, name: str, width: float, height: float, title: str, alt: str):
         self.name, self.width, self.height, self.title, self.alt = name, width, height, title, alt
         self._parts: list[str] = []
-        self.keys: list[Key] = []  # Of curves that a page may show or hide, in place of a legend.
+        self.keys: list[
+            LegendEntry
+        ] = []  # Of curves that a page may show or hide, in place of a legend.
         self.legend_height = 0.0
 
     def __repr__(self) -> str:
@@ -162,7 +164,7 @@ class Figure:
         tip = element("g", shown, class_="tip")
         self._parts.append(f"\0{element('g', area + tip, class_='hit')}\0")
 
-    def legend(self, keys: Sequence["Key"], height: float, drawn: Sequence[str]) -> None:
+    def legend(self, keys: Sequence["LegendEntry"], height: float, drawn: Sequence[str]) -> None:
         """A legend at the top, for a file; a page has a box to tick for each of its keys."""
         self.keys, self.legend_height = list(keys), height
         self._parts.append(f"\1{''.join(drawn)}\1")

@@ -3,12 +3,12 @@
 from typing import Annotated, Literal
 
 from jaxnets.config.command import OUTPUT, Answer, Flag, command
-from jaxnets.runs.commands import OwnLayers, RunFolder, check_runs
+from jaxnets.runs.commands import OwnLayers, RunPath, check_runs
 
 
 @command
 def export(
-    run_folder: RunFolder,
+    run_folder: RunPath,
     *,
     format: Annotated[
         Literal["safetensors", "stablehlo", "onnx"] | None,

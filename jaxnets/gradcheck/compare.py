@@ -60,7 +60,7 @@ def quick_options(*, fast: bool = False) -> dict[str, Any]:
     return options | (compiler_options_for_init(platform) or {}) if fast else options
 
 
-Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
+Change = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
 
 
 Inputs = Mapping[str, Any]  # Arrays by name, or trees of them.
@@ -120,7 +120,7 @@ class Problem(NamedTuple):
     brief: bool = False  # Whether only float64 and autodiff are tried: that costs a fifth.
 
 
-class Error(NamedTuple):
+class RelativeError(NamedTuple):
     """A relative error, the leaf that has it, and the problem's label."""
 
     value: float = 0.0
@@ -128,12 +128,14 @@ class Error(NamedTuple):
     problem: str = ""
 
 
-class Row(NamedTuple):
+class CheckResult(NamedTuple):
     """The result of the check of a layer or network."""
 
     name: str
     tried: list[str]  # The problems' labels.
-    errors: dict[str, Error]  # The largest in each precision that is used, and of DIFFERENCES.
+    errors: dict[
+        str, RelativeError
+    ]  # The largest in each precision that is used, and of DIFFERENCES.
     tolerances: dict[str, float]  # The largest allowed value of each error.
     compared: int  # The number of directions and coordinates that were differenced.
     kinks: int  # The number of others, passed over because a kink lay within them.
@@ -163,15 +165,15 @@ class Row(NamedTuple):
 class Differences(NamedTuple):
     """The largest error against central differences; how many were taken, how many passed over."""
 
-    error: Error = Error()
+    error: RelativeError = RelativeError()
     compared: int = 0
     kinks: int = 0
 
 
-def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) -> Row:
+def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) -> CheckResult:
     """Compares the passes of every problem with both oracles."""
     started = time.perf_counter()
-    errors = dict.fromkeys(tolerances, Error())
+    errors = dict.fromkeys(tolerances, RelativeError())
     compared = kinks = 0
     precisions = [dtype for dtype in PRECISIONS if dtype in tolerances]
     wanted = [
@@ -180,14 +182,16 @@ def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) 
         for dtype in (("float64",) if problem.brief else precisions)
     ]
     for program in compiled(wanted):
-        error, found = judge(program)
+        error, found = errors_of(program)
         on = program.problem.label
         errors[program.dtype] = max(errors[program.dtype], error._replace(problem=on))
         if DIFFERENCES in errors:
             errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error._replace(problem=on))
         compared, kinks = compared + found.compared, kinks + found.kinks
     labels = [problem.label for problem in problems]
-    return Row(name, labels, errors, tolerances, compared, kinks, time.perf_counter() - started)
+    return CheckResult(
+        name, labels, errors, tolerances, compared, kinks, time.perf_counter() - started
+    )
 
 
 class Program(NamedTuple):
@@ -229,7 +233,7 @@ def _lowered(problem: Problem, dtype: str) -> Program:
         return Program(problem, dtype, lower(both), number)
 
 
-def judge(program: Program) -> tuple[Error, Differences]:
+def errors_of(program: Program) -> tuple[RelativeError, Differences]:
     """The error against autodiff and, in float64, against central differences."""
     with precision(program.dtype):
         passes = program.problem.at(program.dtype)
@@ -244,7 +248,7 @@ def judge(program: Program) -> tuple[Error, Differences]:
         return error, central_differences(program, passes, manual["gradient"], terms)
 
 
-def disagreement(ours: object, theirs: object, floor: float = 0.0) -> Error:
+def disagreement(ours: object, theirs: object, floor: float = 0.0) -> RelativeError:
     """The largest relative error of a leaf; infinite if one has the wrong name or shape.
 
     Args:
@@ -254,20 +258,23 @@ def disagreement(ours: object, theirs: object, floor: float = 0.0) -> Error:
     """
     pairs = zip(_named_leaves(theirs), jax.tree.leaves(ours), strict=True)
     errors = (
-        Error(relative_error(value, expected, floor)[0], name) for (name, expected), value in pairs
+        RelativeError(relative_error(value, expected, floor)[0], name)
+        for (name, expected), value in pairs
     )
     return _misshapen(ours, theirs) or max(errors, key=lambda error: error.value)
 
 
-def _misshapen(ours: object, theirs: object) -> Error | None:
+def _misshapen(ours: object, theirs: object) -> RelativeError | None:
     """The error of the first leaf that has not the name or the shape it should have."""
     nothing = ("nothing", None)
     pairs = zip_longest(_named_leaves(theirs), _named_leaves(ours), fillvalue=nothing)
     for (name, expected), (called, value) in pairs:
         if called != name or expected is None or value is None:
-            return Error(np.inf, f"{name}, got {called}")
+            return RelativeError(np.inf, f"{name}, got {called}")
         if value.shape != expected.shape:
-            return Error(np.inf, f"{name}, whose shape is {value.shape}, not {expected.shape}")
+            return RelativeError(
+                np.inf, f"{name}, whose shape is {value.shape}, not {expected.shape}"
+            )
     return None
 
 
@@ -293,13 +300,13 @@ def central_differences(
     rng = np.random.default_rng(0)
 
     # One after the other, for a direction is as large as the slopes.
-    def trials() -> Iterator[tuple[str, Iterator[Move], Any]]:
+    def trials() -> Iterator[tuple[str, Iterator[Change], Any]]:
         yield "a direction", _directions(slopes, rng), length / np.sqrt(size)
         names = [name for name, _ in _named_leaves(passes.inputs)]
         for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
             yield name, _coordinates(number, slope, rng), largest(slope)
 
-    worst, compared, kinks = Error(), 0, 0
+    worst, compared, kinks = RelativeError(), 0, 0
     for name, moves, typical in trials():
         found = 0
         for move in moves:
@@ -314,12 +321,12 @@ def central_differences(
             if crosses and not error <= TOLERANCES[DIFFERENCES]:
                 kinks += 1
                 continue
-            worst = max(worst, Error(error, name))
+            worst = max(worst, RelativeError(error, name))
             found += 1
             if found == program.problem.moves:
                 break
         if not found and not program.problem.ties:
-            worst = max(worst, Error(np.inf, f"{name}, which has kinks everywhere"))
+            worst = max(worst, RelativeError(np.inf, f"{name}, which has kinks everywhere"))
         compared += found
     return Differences(worst, compared, kinks)
 
@@ -342,7 +349,7 @@ def _error_of(ends: Ends, typical: float, step: float, terms: Sequence[jax.Array
 
 
 def _ends_of(
-    move: Move, step: float, program: Program, passes: Passes, slopes: list[np.ndarray]
+    move: Change, step: float, program: Program, passes: Passes, slopes: list[np.ndarray]
 ) -> Ends:
     """Both ends of a move. The slopes are multiplied by the move as it came out after rounding."""
     leaves, tree = jax.tree.flatten(passes.inputs)
@@ -384,7 +391,7 @@ def _rows(array: np.ndarray) -> Iterator[slice | EllipsisType]:
         yield from (slice(start, start + rows) for start in range(0, len(array), rows))
 
 
-def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[Move]:
+def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[Change]:
     for _ in range(ATTEMPTS):
         changes = [rng.standard_normal(slope.shape, np.float32) for slope in slopes]
         length = np.sqrt(sum(np.vdot(change, change) for change in changes))
@@ -393,10 +400,10 @@ def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[
         yield dict(enumerate(changes))
 
 
-def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> Iterator[Move]:
+def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> Iterator[Change]:
     """Yields single elements of a leaf: the one whose slope is steepest, then random ones."""
 
-    def along(index: int) -> Move:
+    def along(index: int) -> Change:
         change = np.zeros(slope.shape, np.float32)
         change.flat[index] = 1
         return {number: change}

@@ -25,15 +25,15 @@ from jaxnets.base.trees import LayerParams, Tree
 from jaxnets.gradcheck.causes import cause, first_wrong, same
 from jaxnets.gradcheck.compare import (
     TOLERANCES,
-    Error,
+    CheckResult,
     Inputs,
     Passes,
     Problem,
-    Row,
+    RelativeError,
     check,
     compiled,
     disagreement,
-    judge,
+    errors_of,
     precision,
     quick_options,
     with_statistics_aside,
@@ -56,7 +56,7 @@ def check_layer(
     shapes: Sequence[tuple[int, ...]] = (),
     draws: int | None = None,
     seed: int = 0,
-) -> Row:
+) -> CheckResult:
     """Compares the pair of a layer of one's own with autodiff of the layer and with differences.
 
     >>> import flax.linen as nn
@@ -241,7 +241,7 @@ def _param_shapes(layer: Layer, shape: tuple[int, ...]) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: leaf.shape, params)
 
 
-def check_rule(name: str, rule: LayerRule, draws: int | None = None, seed: int = 0) -> Row:
+def check_rule(name: str, rule: LayerRule, draws: int | None = None, seed: int = 0) -> CheckResult:
     """Compares a layer's pair with autodiff and central differences.
 
     Args:
@@ -258,7 +258,7 @@ def check_rule(name: str, rule: LayerRule, draws: int | None = None, seed: int =
     return _with_causes(check(name, problems, tolerances), rule, [*rule.settings, *drawn])
 
 
-def check_by_autodiff(name: str, rule: LayerRule) -> Row:
+def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
     """Compares a layer's pair with autodiff alone, in float64, in all its settings."""
     # Compiled well: a whole batch's convolutions take five times as long otherwise.
     problems = [
@@ -268,7 +268,7 @@ def check_by_autodiff(name: str, rule: LayerRule) -> Row:
     return _with_causes(row, rule, rule.settings)
 
 
-def _with_causes(row: Row, rule: LayerRule, settings: Sequence[Setting]) -> Row:
+def _with_causes(row: CheckResult, rule: LayerRule, settings: Sequence[Setting]) -> CheckResult:
     """The row, with what is wrong in the first setting whose gradients differ from autodiff's."""
     wrong = (found for setting in settings if (found := _causes(rule, setting)))
     return row if row.ok else row._replace(causes=next(wrong, ()))
@@ -308,7 +308,7 @@ def drawn_settings(rule: LayerRule, draws: int | None = None, seed: int = 0) -> 
     return rule.domain.draw(rule.domain.draws if draws is None else draws, seed)
 
 
-def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Row:
+def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> CheckResult:
     """Compares a kernel with its pair in its settings, and in others drawn from its domain.
 
     In float64 the two agree. In float32 both are compared with the pair in float64: a kernel may
@@ -317,14 +317,14 @@ def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Row
     started = time.perf_counter()
     problems = [_problem_beside_pair(kernel, setting) for setting in kernel.rule.settings]
     drawn = drawn_settings(kernel.rule, draws, seed)
-    in_float64, in_float32, of_pair = Error(), Error(), Error()
+    in_float64, in_float32, of_pair = RelativeError(), RelativeError(), RelativeError()
     for program in compiled([(_problem_beside_pair(kernel, one), "float64") for one in drawn]):
-        error = judge(program)[0]
+        error = errors_of(program)[0]
         in_float64 = max(in_float64, error._replace(problem=program.problem.label))
     programs = (compiled([(one, dtype) for one in problems]) for dtype in ("float64", "float32"))
     for wide, narrow in zip(*programs, strict=True):
         on = wide.problem.label
-        in_float64 = max(in_float64, judge(wide)[0]._replace(problem=on))
+        in_float64 = max(in_float64, errors_of(wide)[0]._replace(problem=on))
         with precision("float32"):
             passes = narrow.problem.at("float32")
             given = passes.inputs, passes.constants
@@ -338,7 +338,7 @@ def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Row
     tolerances = {"float64": TOLERANCES["float64"], "float32": kernel.float32_error}
     note = f"the pair itself {of_pair.value:.1e} in float32"
     seconds = time.perf_counter() - started
-    return Row(f"kernel: {kernel.name}", tried, errors, tolerances, 0, 0, seconds, note)
+    return CheckResult(f"kernel: {kernel.name}", tried, errors, tolerances, 0, 0, seconds, note)
 
 
 def _problem_beside_pair(kernel: Kernel, setting: Setting) -> Problem:

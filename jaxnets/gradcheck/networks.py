@@ -21,9 +21,9 @@ from jaxnets.data.batches import Batch
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     TOLERANCES,
+    CheckResult,
     Passes,
     Problem,
-    Row,
     check,
     with_statistics_aside,
 )
@@ -39,7 +39,7 @@ from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_lo
 NUM_CLASSES = 10
 
 
-class Network(NamedTuple):
+class NetworkCase(NamedTuple):
     """A network and what it is tried on."""
 
     config: Config
@@ -51,31 +51,33 @@ class Network(NamedTuple):
     slow: bool = False  # Whether it is checked only on request.
 
 
-def networks() -> dict[str, Network]:
+def networks() -> dict[str, NetworkCase]:
     """Every network that has a recipe, AlexNet's forms also at the size of ImageNet's images."""
     found = {}
     for name, recipe in PRESETS.items():
         slow = name not in ("alexnet", "alexnet_small")
         if name.startswith("alexnet_small"):
-            found[name] = Network(preset(name), (32, 32, 3), batch=2, moves=2, slow=slow)
+            found[name] = NetworkCase(preset(name), (32, 32, 3), batch=2, moves=2, slow=slow)
         elif "input_size" in recipe:
-            found[name] = Network(preset(name), batch=2, moves=2, slow=slow)
+            found[name] = NetworkCase(preset(name), batch=2, moves=2, slow=slow)
             large, image = preset(name, input_size=224), (224, 224, 3)
-            found[f"{name} 224"] = Network(large, image, batch=2, moves=1, step=1e-6, slow=True)
+            found[f"{name} 224"] = NetworkCase(large, image, batch=2, moves=1, step=1e-6, slow=True)
         elif name == "resnet20":
-            found[name] = Network(preset(name), (32, 32, 3), batch=4, step=1e-6, slow=True)
+            found[name] = NetworkCase(preset(name), (32, 32, 3), batch=4, step=1e-6, slow=True)
         else:
-            found[name] = Network(preset(name))
+            found[name] = NetworkCase(preset(name))
     return found
 
 
-def network_for(config: Config, image: tuple[int, ...], num_classes: int) -> Network:
+def network_for(config: Config, image: tuple[int, ...], num_classes: int) -> NetworkCase:
     """What a network of a config is tried on, for a data set's images and classes."""
-    known = networks().get(config.model, Network(config))
+    known = networks().get(config.model, NetworkCase(config))
     return known._replace(config=config, image=image, num_classes=num_classes)
 
 
-def check_own_layers(network: Network, draws: int | None = None, seed: int = 0) -> Iterator[Row]:
+def check_own_layers(
+    network: NetworkCase, draws: int | None = None, seed: int = 0
+) -> Iterator[CheckResult]:
     """Checks each layer of the user's own by itself.
 
     The inputs are as it gets them in the network, and others are drawn from its rule's domain.
@@ -86,7 +88,7 @@ def check_own_layers(network: Network, draws: int | None = None, seed: int = 0) 
         yield check_layer(layer, [shape], draws, seed)
 
 
-def check_network(name: str, network: Network) -> Row:
+def check_network(name: str, network: NetworkCase) -> CheckResult:
     """Compares a network's gradients with autodiff and central differences.
 
     With fewer digits than float64's, the gradient's oracle is `oracle.both_loss_and_grads`, and the
@@ -95,14 +97,14 @@ def check_network(name: str, network: Network) -> Row:
     return check(f"{name}, {network.config.loss}", [problem_of(network)], TOLERANCES)
 
 
-def has_kernels(network: Network) -> bool:
+def has_kernels(network: NetworkCase) -> bool:
     """Whether a CPU's kernels replace any of its layers."""
     model = create_model(network.config, network.num_classes)
     layers = zip(walk(model), walk(accelerate(model, "cpu")), strict=True)
     return any(rule_of(plain) is not rule_of(fast) for (_, plain), (_, fast) in layers)
 
 
-def check_network_with_kernels(name: str, network: Network) -> Row:
+def check_network_with_kernels(name: str, network: NetworkCase) -> CheckResult:
     """Compares the gradients by a CPU's kernels with the pairs' in float64.
 
     With fewer digits, units stand on other sides of their kinks: there the oracle is autodiff at
@@ -112,7 +114,7 @@ def check_network_with_kernels(name: str, network: Network) -> Row:
     return check(f"{name}, kernels", [problem_of(network, kernels=True)], tolerances)
 
 
-def problem_of(network: Network, *, kernels: bool = False) -> Problem:
+def problem_of(network: NetworkCase, *, kernels: bool = False) -> Problem:
     """A network with random parameters, images and labels, one of them padding.
 
     With kernels it is their gradient that is compared, in float64 with that of the pairs.

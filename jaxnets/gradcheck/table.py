@@ -9,10 +9,10 @@ from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import RULES
 from jaxnets.base import display
 from jaxnets.base.language import N_, _
-from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
+from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, CheckResult
 from jaxnets.gradcheck.layer_check import check_kernel, check_rule
 from jaxnets.gradcheck.networks import (
-    Network,
+    NetworkCase,
     check_network,
     check_network_with_kernels,
     check_own_layers,
@@ -38,7 +38,7 @@ NARROW_WIDTHS = (30, 7, 7, 8, 11, 6)
 
 
 def print_checks(
-    model: str | Network | None = None,
+    model: str | NetworkCase | None = None,
     mutant: tuple[str, LayerRule] | None = None,
     as_json: bool = False,
     hint: bool = False,
@@ -80,9 +80,9 @@ def print_checks(
     return all_agree
 
 
-def _chosen(model: str | Network | None) -> dict[str, Network]:
+def _chosen(model: str | NetworkCase | None) -> dict[str, NetworkCase]:
     """The networks that `run` checks."""
-    if isinstance(model, Network):
+    if isinstance(model, NetworkCase):
         return {model.config.model: model}
     return {
         name: network
@@ -92,12 +92,12 @@ def _chosen(model: str | Network | None) -> dict[str, Network]:
 
 
 def _rows(
-    chosen: dict[str, Network],
+    chosen: dict[str, NetworkCase],
     mutant: tuple[str, LayerRule] | None,
     with_layers: bool,
     draws: int | None = None,
     seed: int = 0,
-) -> Iterator[Row]:
+) -> Iterator[CheckResult]:
     if mutant:
         yield check_rule(*mutant, draws, seed)
         return
@@ -127,14 +127,14 @@ def _line(cells: Sequence[str], colour: str | None = None) -> str:
     return line.replace(verdict, f" {display.paint(cells[-2], colour)}") if colour else line
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: CheckResult) -> list[str]:
     errors = [f"{row.errors[key].value:.1e}" if key in row.errors else "" for key in COLUMNS]
     tried = row.tried[0] if len(row.tried) == 1 else _("{} settings", len(row.tried))
     verdict = _("ok") if row.ok else _("FAILED")
     return [row.name, *errors, tried, str(row.kinks), verdict, row.worst]
 
 
-def _summary(rows: Sequence[Row], hint: bool) -> str:
+def _summary(rows: Sequence[CheckResult], hint: bool) -> str:
     """The verdict under the table, with every error that is too large, and its cause."""
     lines = [
         _(
@@ -160,7 +160,7 @@ def _summary(rows: Sequence[Row], hint: bool) -> str:
     return "\n".join(lines)
 
 
-def _values(row: Row) -> dict[str, Any]:
+def _values(row: CheckResult) -> dict[str, Any]:
     """Everything that was found; an infinite error is null, and its leaf says why."""
     errors = {
         column: {

@@ -46,7 +46,7 @@ BLOCK = 2**25  # The most numbers in V or M at a time: 128 MB in float32.
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
-Kernel = Float[Array, "r r C K"]
+Filters = Float[Array, "r r C K"]
 
 
 class Tiling(NamedTuple):
@@ -86,7 +86,7 @@ def tiling_of(x: Images, window: Size, pads: Pads) -> Tiling:
     return min(map(covering, steps), key=cost)
 
 
-def convolve(x: Images, kernel: Kernel, pads: Pads) -> Outputs:
+def convolve(x: Images, kernel: Filters, pads: Pads) -> Outputs:
     """Computes a convolution with stride 1 tile by tile: z = Aᵀ (U * V) A.
 
     Args:
@@ -109,7 +109,7 @@ def convolve(x: Images, kernel: Kernel, pads: Pads) -> Outputs:
     return jnp.concatenate([outputs(block) for (block,) in blocks])
 
 
-def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Kernel:
+def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Filters:
     """Applies the chain rule to z = Aᵀ (U * V) A: the transposed matrices, in reverse order.
 
         dM = A dz Aᵀ

@@ -66,7 +66,7 @@ from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
 
-Model = str | Config | Chain | Callable[[int], Chain]
+ModelLike = str | Config | Chain | Callable[[int], Chain]
 Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
 
 
@@ -101,7 +101,7 @@ class Network(Described):
 
     def __init__(
         self,
-        model: Model = DEFAULT_MODEL,
+        model: ModelLike = DEFAULT_MODEL,
         data: Data = None,
         *,
         find_rule: FindRule = rule_of,

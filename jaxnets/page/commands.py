@@ -4,12 +4,12 @@ from typing import Annotated
 
 from jaxnets.base.language import LANGUAGES
 from jaxnets.config.command import OUTPUT, Answer, Flag, command
-from jaxnets.runs.commands import OwnLayers, RunFolder, check_runs
+from jaxnets.runs.commands import OwnLayers, RunPath, check_runs
 
 
 @command
 def page(
-    run_folder: RunFolder,
+    run_folder: RunPath,
     *,
     output: Annotated[str, Flag(help=OUTPUT, metavar="FILE")] = "page.html",
     language: Annotated[str | None, Flag(LANGUAGES, unset="the browser's")] = None,

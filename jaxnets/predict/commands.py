@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from jaxnets.base.errors import DONE, WRONG_REQUEST, UserError
 from jaxnets.config.command import Flag, Json, command
 from jaxnets.config.fields import COUNT
-from jaxnets.runs.commands import OwnLayers, RunFolder, check_runs, holds_run
+from jaxnets.runs.commands import OwnLayers, RunPath, check_runs, holds_run
 
 
 @command
 def predict(
-    run_folder: RunFolder,
+    run_folder: RunPath,
     images: Annotated[tuple[str, ...], Flag(metavar="IMAGE...")],
     *,
     top: Annotated[int, Flag(COUNT)] = 5,

@@ -27,8 +27,8 @@ from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.step import TrainState, to_float
 
-Picture = Any  # A path, a file's bytes, a picture of Pillow, or an array [H, W] or [H, W, C].
-PictureOrMany = Picture | Sequence[Picture]  # An array [N, H, W] or [N, H, W, C], too.
+PictureLike = Any  # A path, a file's bytes, a picture of Pillow, or an array [H, W] or [H, W, C].
+PictureOrMany = PictureLike | Sequence[PictureLike]  # An array [N, H, W] or [N, H, W, C], too.
 
 BATCH = 128  # The most pictures in a batch.
 SINGLE = (str, os.PathLike, bytes, Image.Image)
@@ -85,7 +85,7 @@ class Predictor(Described):
             images = [to_float(image) for image in images]
         return self.probabilities(images, batch_size)
 
-    def _image(self, picture: Picture) -> np.ndarray:
+    def _image(self, picture: PictureLike) -> np.ndarray:
         """The network's input for one picture, [H, W, C] uint8 or float32."""
         if not isinstance(picture, SINGLE):
             pixels = as_pixels(picture)
@@ -151,7 +151,7 @@ class Predictor(Described):
         return out
 
 
-def as_list(pictures: PictureOrMany, image_shape: tuple[int, ...]) -> list[Picture]:
+def as_list(pictures: PictureOrMany, image_shape: tuple[int, ...]) -> list[PictureLike]:
     """The single pictures, of which one alone or an array of many may be given.
 
     In an array of three dimensions the last one is of channels if it is 1, 3 or 4, unless the first
@@ -174,7 +174,7 @@ def as_list(pictures: PictureOrMany, image_shape: tuple[int, ...]) -> list[Pictu
     return list(array) if array.ndim > 2 and many and shape != image_shape else [array]
 
 
-def to_picture(picture: Picture, side: int) -> Image.Image:
+def to_picture(picture: PictureLike, side: int) -> Image.Image:
     """One picture as `read_picture` decodes it; `side` is as there."""
     if isinstance(picture, Image.Image):
         with contextlib.suppress(Exception):  # As of a file whose metadata are damaged.

@@ -20,7 +20,7 @@ from jaxnets.config.command import (
 )
 from jaxnets.config.fields import COUNT
 from jaxnets.config.resolve import OwnNetwork, preset
-from jaxnets.runs.commands import RUN, OwnLayers, RunFolder, check_runs
+from jaxnets.runs.commands import RUN, OwnLayers, RunPath, check_runs
 
 
 @command
@@ -81,7 +81,7 @@ def report(
 
 @command
 def evaluate(
-    run_folder: RunFolder,
+    run_folder: RunPath,
     on: Annotated[str | None, Flag(metavar="FOLDER|NAME")] = None,
     *,
     prepare: Literal["auto", "digit", "picture"] = "auto",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment
 
 from jaxnets.base.language import spoken
-from jaxnets.drawing.svg import Figure, Key, both_themes, element
+from jaxnets.drawing.svg import Figure, LegendEntry, both_themes, element
 from jaxnets.drawing.templates import environment
 from jaxnets.machine.platform import versions
 from jaxnets.report.verdicts import Finding
@@ -81,7 +81,7 @@ def _numeric(rows: Sequence[Sequence[str]], columns: int) -> list[bool]:
     return [all(re.fullmatch(r"[-–\d.,e+ %]+", row[k]) for row in rows) for k in range(columns)]
 
 
-def _swatch(key: Key) -> str:
+def _swatch(key: LegendEntry) -> str:
     """The look of a curve."""
     line = element("line", x1=0, x2=24, y1=4, y2=4, **key.style)
     return f'<svg viewBox="0 0 24 8" aria-hidden="true">{line}</svg>'

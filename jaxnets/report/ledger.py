@@ -36,17 +36,17 @@ from jaxnets.training.step import autodiff_loss_and_grad
 MAX_PARAMS = 5_000_000
 IMAGES, FEW_IMAGES = 32, 2
 
-Tree = Any  # Arrays by layer and name.
+Arrays = Any  # Arrays by layer and name.
 
 
 class Gradients(NamedTuple):
     """Gradients of the summed loss of some training images, in one or several precisions."""
 
     count: int  # The number of images.
-    manual: dict[str, Tree]  # By hand.
-    automatic: dict[str, Tree]  # By autodiff of the plain network.
-    terms: dict[str, Tree]  # What `errors.recording_terms` records.
-    kernels: Tree | None  # By hand with this machine's kernels, in float64.
+    manual: dict[str, Arrays]  # By hand.
+    automatic: dict[str, Arrays]  # By autodiff of the plain network.
+    terms: dict[str, Arrays]  # What `errors.recording_terms` records.
+    kernels: Arrays | None  # By hand with this machine's kernels, in float64.
 
 
 def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
@@ -72,7 +72,7 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
                 for program in _programs(trained, dtype):
                     lowered = jax.jit(program, compiler_options=options).lower(*arrays[dtype])
                     programs.append((dtype, pool.submit(lowered.compile)))
-    found: dict[str, list[Tree]] = {dtype: [] for dtype in PRECISIONS if dtype in arrays}
+    found: dict[str, list[Arrays]] = {dtype: [] for dtype in PRECISIONS if dtype in arrays}
     for dtype, program in programs:
         with precision(dtype):
             found[dtype] += jax.device_get(program.result()(*arrays[dtype]))
@@ -95,13 +95,13 @@ def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
     if dtype != "float64":
         both = both_loss_and_grads(model, model, config.loss, "float32")
 
-        def in_few_digits(params: Any, batch: Batch) -> list[Tree]:
+        def in_few_digits(params: Any, batch: Batch) -> list[Arrays]:
             found = both(params, batch, key())[1]
             return [found.manual, found.terms, found.automatic]
 
         return [in_few_digits]
 
-    def manual(params: Any, batch: Batch) -> list[Tree]:
+    def manual(params: Any, batch: Batch) -> list[Arrays]:
         terms: list[jax.Array] = []
         by_hand = manual_loss_and_grad(model, config.loss, recording_terms(rule_of, terms))
         return [by_hand(params, batch, key())[1], terms]

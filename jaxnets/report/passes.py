@@ -27,7 +27,7 @@ class Array(NamedTuple):
     gradient: np.ndarray | None  # None before the first layer with parameters.
 
 
-class Step(NamedTuple):
+class LayerPass(NamedTuple):
     """A layer at work on one image."""
 
     layer: str
@@ -45,7 +45,9 @@ class ImagePasses(NamedTuple):
     """Both passes of one image."""
 
     image: np.ndarray  # The network's input, [H, W, C].
-    steps: list[Step]  # In the order of the forward pass; a block's own step follows its branches'.
+    steps: list[
+        LayerPass
+    ]  # In the order of the forward pass; a block's own step follows its branches'.
     label: int
     loss: float
 
@@ -90,7 +92,7 @@ def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: st
         named = {key: beside(own[key], d_own.get(key)) for key in own}
         dx = d_outputs.get(number)
         output = beside(outputs[number][0], None if dx is None else dx[0])
-        steps.append(Step(describe_layer(layer, own), named, output, ".".join(path[:-1])))
+        steps.append(LayerPass(describe_layer(layer, own), named, output, ".".join(path[:-1])))
     return ImagePasses(np.asarray(image), steps, label, float(value))
 
 

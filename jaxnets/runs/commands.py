@@ -9,7 +9,7 @@ from jaxnets.base.language import Text
 from jaxnets.config.command import Answer, Flag, command
 
 RUN = "run folder, which train.py names at its end"
-RunFolder = Annotated[str, Flag(help=RUN, metavar="RUN")]
+RunPath = Annotated[str, Flag(help=RUN, metavar="RUN")]
 OwnLayers = Annotated[
     tuple[str, ...],
     Flag(

@@ -18,7 +18,7 @@ from jaxnets.base.version import __version__
 from jaxnets.server import protocol
 from jaxnets.server.models import Model, Version
 from jaxnets.server.page import INDEX, Page
-from jaxnets.server.service import Metrics, Service, report, verify
+from jaxnets.server.service import ServerMetrics, Service, report, verify
 
 MAX_BODY = 16 << 20  # Bytes of a body; a phone's photo has up to 12 MB.
 MAX_KEY = 256  # Characters of a user's key.
@@ -266,7 +266,7 @@ async def _admit_fault(request: Request, error: Exception) -> Response:
 class Middleware:
     """Counts requests and their seconds, by route and status, and refuses a body over the limit."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics):
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics):
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

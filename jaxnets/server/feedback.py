@@ -86,7 +86,7 @@ MAX_ROW = 1 << 16  # Bytes of a row, and of each text, that a reader takes from 
 MAX_STEPS = 200  # Millions of SQLite's instructions: five million rows take 55.
 
 
-class Feedback(NamedTuple):
+class FeedbackRow(NamedTuple):
     """A row of the log, without its id."""
 
     time: float  # Seconds since 1970.
@@ -100,7 +100,7 @@ class Feedback(NamedTuple):
     request: str  # Names the picture: the same for both arms where both models answered.
 
 
-COLUMNS = [FEEDBACK.c[name] for name in Feedback._fields]
+COLUMNS = [FEEDBACK.c[name] for name in FeedbackRow._fields]
 
 
 def shown(log: str) -> str:
@@ -161,7 +161,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     return log
 
 
-def read(log: str | Path) -> list[Feedback]:
+def read(log: str | Path) -> list[FeedbackRow]:
     """Reads a log, which a server may be writing: the rows in the order of arrival.
 
     It takes a snapshot and neither locks the log nor writes to it.
@@ -172,7 +172,7 @@ def read(log: str | Path) -> list[Feedback]:
     return list(rows(log))
 
 
-def rows(log: str | Path) -> Iterator[Feedback]:
+def rows(log: str | Path) -> Iterator[FeedbackRow]:
     """The same, row by row."""
     name = shown(str(log))
     if is_url(str(log)):
@@ -192,9 +192,9 @@ def rows(log: str | Path) -> Iterator[Feedback]:
         engine.dispose()
 
 
-def _checked(name: str, row: Sequence[Any]) -> Feedback:
+def _checked(name: str, row: Sequence[Any]) -> FeedbackRow:
     """A row of a log that may be untrusted."""
-    found = Feedback(*row)
+    found = FeedbackRow(*row)
     texts = found.user, found.model, found.version, found.prediction, found.request
     sound = isinstance(found.time, float) and all(isinstance(text, str) for text in texts)
     sound = sound and isinstance(found.label, str | None)
@@ -256,7 +256,7 @@ class FeedbackLog:
             raise ValueError(f"its key is not {KEY_BYTES} bytes")
         return key
 
-    def append(self, rows: Sequence[Feedback]) -> list[bool]:
+    def append(self, rows: Sequence[FeedbackRow]) -> list[bool]:
         """Appends rows in one transaction, which is committed when this returns.
 
         Returns:

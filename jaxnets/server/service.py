@@ -30,7 +30,7 @@ from jaxnets.base.language import _
 from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.machine.platform import return_freed_memory
 from jaxnets.predict.predict import best_classes
-from jaxnets.server.feedback import Feedback, FeedbackLog
+from jaxnets.server.feedback import FeedbackLog, FeedbackRow
 from jaxnets.server.models import SIZES, Gatherer, Images, Model, Version, names_of
 from jaxnets.server.protocol import Answer
 from jaxnets.training.step import to_float
@@ -46,7 +46,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 Made = TypeVar("Made", Counter, Gauge, Histogram)
 
 
-class Metrics:
+class ServerMetrics:
     """The numbers of one server, which Prometheus reads under /metrics."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
@@ -152,7 +152,7 @@ class Service:
           UserError: A run cannot be served, the two have other images or classes, or the log cannot
             be written.
         """
-        self.metrics = Metrics(tuple(sizes))
+        self.metrics = ServerMetrics(tuple(sizes))
         names = names_of(folders)
         self._network = ThreadPoolExecutor(1, "network")
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
@@ -269,7 +269,7 @@ class Service:
 
         HTTPException: Another feedback for the answer came first, or it cannot be saved now.
         """
-        row = Feedback(time=time.time(), label=label, correct=correct, **vars(ticket))
+        row = FeedbackRow(time=time.time(), label=label, correct=correct, **vars(ticket))
         try:
             (saved,) = self._rows.put([row])
             is_in = await saved

@@ -112,7 +112,7 @@ def range_test(
     experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)
     rates = tuple(np.geomspace(lowest, highest, steps).tolist())
     with tqdm(total=steps, unit="step", leave=False, disable=None, dynamic_ncols=True) as bar:
-        watch = _Losses(rates, bar)
+        watch = _LossRecorder(rates, bar)
         try:
             for _epoch in experiment.epochs(Checkpoint(experiment.init_state()), [watch]):
                 pass
@@ -128,7 +128,7 @@ def range_test(
     return RangeTest(rates[: len(losses)], tuple(losses))
 
 
-class _Losses(Observer):
+class _LossRecorder(Observer):
     """Notes the loss of each step, until it explodes."""
 
     sees_every_step = True  # An epoch is never one compiled loop.

@@ -45,7 +45,7 @@ from jaxnets.runs import request
 from jaxnets.runs.checkpoints import kept_steps, tree_of
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import RunFolder
-from jaxnets.server.feedback import Feedback, FeedbackLog
+from jaxnets.server.feedback import FeedbackLog, FeedbackRow
 from jaxnets.tune import ranking
 from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.search import Search
@@ -597,7 +597,9 @@ QUERIES = [
 def log_samples(folder: Path) -> dict[str, bytes]:
     """The same answers as CSV and as the server keeps them."""
     rows = [
-        Feedback(float(n), f"user {n % 90}", "cnn", "1", "AB"[n % 2], "7", None, n % 3 > 0, f"r{n}")
+        FeedbackRow(
+            float(n), f"user {n % 90}", "cnn", "1", "AB"[n % 2], "7", None, n % 3 > 0, f"r{n}"
+        )
         for n in range(300)
     ]
     log = FeedbackLog(folder / "log.sqlite")

@@ -32,10 +32,10 @@ from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     PRECISIONS,
     TOLERANCES,
-    Error,
+    CheckResult,
     Passes,
     Program,
-    Row,
+    RelativeError,
     central_differences,
     disagreement,
     precision,
@@ -69,7 +69,7 @@ class Verdict:
     passed: bool
     wrong: tuple[str, ...] = ()  # The wrong gradients, the first one first.
     reason: str = ""  # Why nothing could be compared, or the shape of the first wrong one.
-    row: Row | None = None
+    row: CheckResult | None = None
     hints: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
@@ -221,7 +221,7 @@ def verdict(
         hints = (_("the first setting asks for {}", shapes),) if hint else ()
         return Verdict(name, False, reason=answers, hints=hints)
     started = time.perf_counter()
-    errors = dict.fromkeys(TOLERANCES, Error())
+    errors = dict.fromkeys(TOLERANCES, RelativeError())
     wrong: list[str] = []
     reason, compared, kinks = "", 0, 0
     for case, answer in zip(cases, answers, strict=True):
@@ -243,7 +243,7 @@ def verdict(
             compared, kinks = compared + found.compared, kinks + found.kinks
     labels = list(dict.fromkeys(case.program.problem.label for case in cases))
     seconds = time.perf_counter() - started
-    row = Row(name, labels, errors, TOLERANCES, compared, kinks, seconds)
+    row = CheckResult(name, labels, errors, TOLERANCES, compared, kinks, seconds)
     wrong = list(dict.fromkeys(wrong))
     if not row.ok and not wrong:  # Only the differences have found it.
         wrong = [_("a gradient")]
@@ -279,7 +279,7 @@ def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
     return verdicts
 
 
-def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Iterator[str]:
+def _hints(row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping]) -> Iterator[str]:
     """Yields the errors, the first setting in which a gradient is wrong, and what it looks like."""
     if not any(_is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
         found = []

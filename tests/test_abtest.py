@@ -19,7 +19,7 @@ from scipy import integrate, optimize, stats
 import train
 from jaxnets.abtest import classical, log, presentation, sequential
 from jaxnets.abtest.log import UserAnswer, Users
-from jaxnets.abtest.pairs import Pairs, PairsAnswer
+from jaxnets.abtest.pairs import Pairs, PairsResult
 from jaxnets.abtest.trial import Plan, evaluate
 from jaxnets.base.errors import UserError
 from jaxnets.base.proportions import mcnemar, two_sided_z, wilson
@@ -45,7 +45,7 @@ def users_of(right, in_b, times=1):
 
 
 def text_of(found):
-    return presentation.TrialAnswer(found, "log").text()
+    return presentation.TrialResult(found, "log").text()
 
 
 def trial_of(a, b, users, seed=0, plan=None, share_b=0.5):
@@ -362,7 +362,7 @@ from jaxnets.base.errors import run_main
 
 def main(arguments):
     users = log.read_users(arguments[0])
-    print(presentation.TrialAnswer(trial.evaluate(users, trial.Plan()), "log").text())
+    print(presentation.TrialResult(trial.evaluate(users, trial.Plan()), "log").text())
     return 0
 
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -488,7 +488,7 @@ def test_too_few_users_or_wrong_answers_let_nothing_be_concluded():
         (400, 0.99, "would have 10 right and 10 wrong answers"),
     ):
         found = trial_of(accuracy, accuracy, users)
-        low = presentation.TrialAnswer(found, "log").values()["sequential"]["low"]
+        low = presentation.TrialResult(found, "log").values()["sequential"]["low"]
         assert (found.interval, found.winner, low) == (None,) * 3
         text = text_of(found)
         assert "Nothing may be concluded yet: the sequential test begins" in text and why in text
@@ -556,7 +556,7 @@ def test_feedback_that_differs_is_said_and_forbids_every_conclusion():
     assert found.lopsided and found.winner is None
     assert "a user gave feedback 1 times on A and 1.25 times on B. Equal habits" in text
     silent = [UserAnswer("A", None, f"{n}", "") for n in range(0, 500, 2)]
-    values = presentation.TrialAnswer(evaluate(Users.of(answers + silent), Plan()), "log").values()
+    values = presentation.TrialResult(evaluate(Users.of(answers + silent), Plan()), "log").values()
     (said,) = values["conclusions"]
     assert "users gave feedback on 87.5 % of A's answers and 100 % of B's" in said
     assert values["lopsided"] and values["feedback"] == {"A": 0.875, "B": 1}
@@ -708,7 +708,7 @@ def test_models_may_be_tested_on_other_pictures(runs, tiny_arrays, tmp_path, run
 
 def test_pairs_that_show_nothing_say_how_many_pictures_would():
     pairs = Pairs(("a", "b"), "mnist", 900, 20, 25, 55)
-    text, needed = PairsAnswer(pairs, Plan(effect=0.01)).text(), pairs.needed(Plan(effect=0.01))
+    text, needed = PairsResult(pairs, Plan(effect=0.01)).text(), pairs.needed(Plan(effect=0.01))
     assert "No difference is shown: of the 45 pictures" in text and needed is not None
     assert f"by {needed:,} pictures, {needed - 1000:,} more than here" in text
 

@@ -16,7 +16,7 @@ from jaxnets.base.errors import UserError
 from jaxnets.base.facts import ANSWERS
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_command, parse_flags
-from jaxnets.config.command import Answer, Flag, command
+from jaxnets.config.command import CommandResult, Flag, command
 from jaxnets.config.fields import ALIASES, Config
 from jaxnets.config.options import options_of
 
@@ -90,7 +90,7 @@ def test_the_list_of_commands_is_short_and_sorted_by_what_one_wants(run_command)
 
 def test_a_typed_function_is_a_command(capsys):
     @dataclasses.dataclass
-    class Drawn(Answer):
+    class Drawn(CommandResult):
         lines: list[str]
 
         @property
@@ -110,7 +110,7 @@ def test_a_typed_function_is_a_command(capsys):
         size: Annotated[int, Flag((1, 9))] = 3,
         pen: Literal["thin", "wide"] | None = None,
         **given,
-    ) -> Answer:
+    ) -> CommandResult:
         """Draw a shape.
 
         Args:

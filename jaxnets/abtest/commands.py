@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Annotated
 
 from jaxnets.base.errors import UserError
-from jaxnets.config.command import FIGURE, Answer, Flag, command
+from jaxnets.config.command import FIGURE, CommandResult, Flag, command
 from jaxnets.runs.commands import OwnLayers, check_runs, holds_run
 from jaxnets.server.commands import HALVES, share_of_b
 
@@ -22,7 +22,7 @@ def abtest(
     dataset: Annotated[str | None, Flag(metavar="NAME|FOLDER", unset="the runs' own")] = None,
     output: Annotated[str | None, Flag(help=f"of a log: {FIGURE}", metavar="FILE")] = None,
     layers: OwnLayers = (),
-) -> Answer:
+) -> CommandResult:
     """Compare two models, by users' answers or on labelled pictures.
 
     Args:
@@ -47,7 +47,7 @@ def abtest(
     return _of_runs(given, plan, dataset, layers)
 
 
-def _of_log(log: str, plan: "Plan", output: str | None) -> Answer:
+def _of_log(log: str, plan: "Plan", output: str | None) -> CommandResult:
     if holds_run(log):
         raise UserError("expected a log, or two runs: abtest {} RUN_B", log)
 
@@ -61,16 +61,16 @@ def _of_log(log: str, plan: "Plan", output: str | None) -> Answer:
     found = trial.evaluate(read_users(log), plan)
     if output:
         presentation.plot(found).save(output)
-    return presentation.TrialAnswer(found, name_of(log))
+    return presentation.TrialResult(found, name_of(log))
 
 
 def _of_runs(
     runs: tuple[str, ...], plan: "Plan", dataset: str | None, layers: tuple[str, ...]
-) -> Answer:
+) -> CommandResult:
     if len(runs) != 2:
         raise UserError("expected a log, or two runs, got {} names", len(runs))
     check_runs(*runs, layers=layers)
 
     from jaxnets.abtest import pairs
 
-    return pairs.PairsAnswer(pairs.compare_runs(*runs, dataset), plan)
+    return pairs.PairsResult(pairs.compare_runs(*runs, dataset), plan)

@@ -19,7 +19,7 @@ from jaxnets.base.display import printable, table
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _, speaking
 from jaxnets.base.proportions import Interval, mcnemar
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.data.datasets import Dataset
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.run_data import data_named
@@ -116,7 +116,7 @@ def _right(network: TrainedNetwork, data: Dataset) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class PairsAnswer(Answer):
+class PairsResult(CommandResult):
     """What labelled pictures say of two models."""
 
     pairs: Pairs

@@ -10,7 +10,7 @@ from jaxnets.abtest.trial import Plan, Trial
 from jaxnets.base.display import printable, table
 from jaxnets.base.language import N_, _, speaking
 from jaxnets.base.proportions import two_sided_z
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.drawing.charts import (
     MAX_POINTS,
     Band,
@@ -28,7 +28,7 @@ NOT_EQUAL = N_("That no difference is shown does not mean that the models are eq
 
 
 @dataclasses.dataclass(frozen=True)
-class TrialAnswer(Answer):
+class TrialResult(CommandResult):
     """What the users of an experiment say."""
 
     trial: Trial

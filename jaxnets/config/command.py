@@ -4,10 +4,10 @@ Its signature gives the flags, and the Args section of its docstring their help.
 the star are words, those after it flags; `**flags` takes those of train.py:
 
     @command
-    def predict(run_folder: RunPath, images: Images, *, top: Count = 5) -> Answer:
+    def predict(run_folder: RunPath, images: Images, *, top: Count = 5) -> CommandResult:
 
-An Answer is printed here, as text or with --json, which needs no parameter. A command that prints
-its lines as it finds them takes `json` itself, and returns the exit status. What is heavy is
+A CommandResult is printed here, as text or with --json, which needs no parameter. A command that
+prints its lines as it finds them takes `json` itself, and returns the exit status. What is heavy is
 imported in the body: `jaxnets --help` imports every command.
 """
 
@@ -28,7 +28,7 @@ from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, option, options_of
 
 
-class Answer:
+class CommandResult:
     """What a command found: values for programs, which --json prints, and a text for people."""
 
     @property
@@ -89,7 +89,7 @@ def checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 class Command:
     """A function and what the command line knows of it; `command` makes one."""
 
-    function: Callable[..., Answer | int]
+    function: Callable[..., CommandResult | int]
 
     @cached_property
     def about(self) -> str:
@@ -113,7 +113,7 @@ class Command:
     def run(self, own: Options, flags: dict[str, Any]) -> int:
         """Calls the function with the values of its own flags and with flags of train.py.
 
-        It prints the answer, and returns the exit status.
+        It prints the result, and returns the exit status.
         """
         values = {}
         for one in self._parameters:
@@ -122,11 +122,11 @@ class Command:
                 values[one.name] = one.annotation(**{name: getattr(own, name) for name in names})
             elif one.kind is not one.VAR_KEYWORD:
                 values[one.name] = getattr(own, one.name)
-        answer = self.function(**values, **flags)
-        if isinstance(answer, int):
-            return answer
-        print_answer(answer, getattr(own, "json", False))
-        return answer.status
+        result = self.function(**values, **flags)
+        if isinstance(result, int):
+            return result
+        print_result(result, getattr(own, "json", False))
+        return result.status
 
     @property
     def _parameters(self) -> list[inspect.Parameter]:
@@ -139,17 +139,17 @@ class Command:
         return {name: " ".join(text.split()) for name, text in found}
 
 
-def command(function: Callable[..., Answer | int]) -> Command:
+def command(function: Callable[..., CommandResult | int]) -> Command:
     """Makes a command of a function."""
     return Command(function)
 
 
-def print_answer(answer: Answer, as_json: bool) -> None:
+def print_result(result: CommandResult, as_json: bool) -> None:
     """Prints what a command found."""
     if as_json:
-        print(json.dumps(answer.values(), indent=2))
+        print(json.dumps(result.values(), indent=2))
     else:
-        show(answer.text())
+        show(result.text())
 
 
 def _is_options(annotation: object) -> bool:

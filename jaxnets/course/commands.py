@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from jaxnets.base.errors import DONE, RUN_FAILED, UserError
 from jaxnets.base.language import Text, speaking
 from jaxnets.config.command import (
-    Answer,
     AnswerLanguage,
+    CommandResult,
     Flag,
     ImageShape,
     Json,
@@ -37,7 +37,7 @@ def gradcheck(
     hint: bool = False,
     language: AnswerLanguage = None,
     json: Json = False,
-) -> Answer | int:
+) -> CommandResult | int:
     """Check hand-derived gradients by autodiff and central differences.
 
     Args:
@@ -85,7 +85,7 @@ def gradcheck(
 
 
 @command
-def exercise(*, language: AnswerLanguage = None) -> Answer:
+def exercise(*, language: AnswerLanguage = None) -> CommandResult:
     """List exercises, write one into a file, check it, train by it."""
     from jaxnets.course.exercises.printed import listing
 
@@ -103,7 +103,7 @@ def new(
     ] = None,
     student: StudentName = None,
     language: AnswerLanguage = None,
-) -> Answer:
+) -> CommandResult:
     """Write an exercise into a file.
 
     Args:
@@ -123,7 +123,7 @@ def check(
     hint: bool = False,
     language: AnswerLanguage = None,
     json: Json = False,
-) -> Answer:
+) -> CommandResult:
     """Check your answers.
 
     Args:
@@ -146,7 +146,7 @@ def answers(
     ] = None,
     student: StudentName = None,
     language: AnswerLanguage = None,
-) -> Answer:
+) -> CommandResult:
     """Show the answers, for teachers.
 
     Args:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from jaxnets.config.command import OUTPUT, Answer, Flag, command
+from jaxnets.config.command import OUTPUT, CommandResult, Flag, command
 from jaxnets.runs.commands import OwnLayers, RunPath, check_runs
 
 
@@ -23,7 +23,7 @@ def export(
         ),
     ] = None,
     layers: OwnLayers = (),
-) -> Answer:
+) -> CommandResult:
     """Write a trained run's network for other programs.
 
     Args:

@@ -19,7 +19,7 @@ from jaxnets.base.display import short_path
 from jaxnets.base.errors import RunFailedError, not_installed
 from jaxnets.base.files import output_path, replacing
 from jaxnets.base.language import _
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.export import archive
 from jaxnets.models.precision import with_precision
 from jaxnets.predict import folding
@@ -35,7 +35,7 @@ TOLERANCE = 1e-5  # Of a logit, relative to the largest logit if that is above 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Export(Answer):
+class Export(CommandResult):
     """An exported file, and how near its logits are."""
 
     path: Path

@@ -25,7 +25,7 @@ from jaxnets.base.display import printable, short_path
 from jaxnets.base.errors import UserError
 from jaxnets.base.files import output_path
 from jaxnets.base.language import LANGUAGES, Text, _, speaking
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.drawing.svg import both_themes
@@ -145,7 +145,7 @@ def html(name: str, **values: Any) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class WrittenPage(Answer):
+class WrittenPage(CommandResult):
     """A page in a file."""
 
     page: str

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from jaxnets.base.language import LANGUAGES
-from jaxnets.config.command import OUTPUT, Answer, Flag, command
+from jaxnets.config.command import OUTPUT, CommandResult, Flag, command
 from jaxnets.runs.commands import OwnLayers, RunPath, check_runs
 
 
@@ -14,7 +14,7 @@ def page(
     output: Annotated[str, Flag(help=OUTPUT, metavar="FILE")] = "page.html",
     language: Annotated[str | None, Flag(LANGUAGES, unset="the browser's")] = None,
     layers: OwnLayers = (),
-) -> Answer:
+) -> CommandResult:
     """Write a web page that shows a trained run at work, in one file.
 
     Args:

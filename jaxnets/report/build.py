@@ -14,7 +14,7 @@ from jaxnets.base.display import one_line, printable, short_path, shortened, sho
 from jaxnets.base.errors import UserError
 from jaxnets.base.files import number_in, output_path
 from jaxnets.base.language import N_, _, speaking
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset
 from jaxnets.drawing.charts import percent, plain
@@ -54,7 +54,7 @@ LONGEST = 200  # Characters of a value in a table.
 
 
 @dataclasses.dataclass(frozen=True)
-class WrittenReport(Answer):
+class WrittenReport(CommandResult):
     """A report in a file."""
 
     report: str

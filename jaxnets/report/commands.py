@@ -11,7 +11,7 @@ from jaxnets.config.command import (
     FIGURE,
     OUTPUT,
     THE_LOCALE,
-    Answer,
+    CommandResult,
     FigureFile,
     Flag,
     ImageShape,
@@ -30,7 +30,7 @@ def summary(
     num_classes: Annotated[int, Flag(COUNT)] = 10,
     output: FigureFile = None,
     **given: Any,
-) -> Answer:
+) -> CommandResult:
     """Show a network layer by layer: output shape, parameters, FLOPs.
 
     Args:
@@ -65,7 +65,7 @@ def report(
     figures: Annotated[str | None, Flag(metavar="FOLDER")] = None,
     language: Annotated[str | None, Flag(LANGUAGES, unset=THE_LOCALE)] = None,
     layers: OwnLayers = (),
-) -> Answer:
+) -> CommandResult:
     """Show what runs learned, their mistakes and gradients, in one file.
 
     Args:
@@ -87,7 +87,7 @@ def evaluate(
     prepare: Literal["auto", "digit", "picture"] = "auto",
     output: Annotated[str | None, Flag(metavar="FILE")] = None,
     layers: OwnLayers = (),
-) -> Answer:
+) -> CommandResult:
     """Measure a trained run on labelled pictures.
 
     Args:
@@ -126,7 +126,7 @@ def trace(
     output: Annotated[str, Flag(help=FIGURE, metavar="FILE")] = "trace.svg",
     layers: OwnLayers = (),
     **given: Any,
-) -> Answer:
+) -> CommandResult:
     """Draw one image's numbers through a network, forward and backward.
 
     Args:

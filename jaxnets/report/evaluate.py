@@ -12,7 +12,7 @@ from jaxnets.base.display import columns, printable, short_path, shortened, tabl
 from jaxnets.base.errors import DONE, WRONG_REQUEST, UserError
 from jaxnets.base.language import _
 from jaxnets.base.proportions import Interval, wilson
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.data.pictures.folder import labelled_files
@@ -34,7 +34,7 @@ SHEET, SHEET_COLUMNS = 400, 8  # The most pictures of a sheet, and how many stan
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation(Answer):
+class Evaluation(CommandResult):
     """A network's answers for labelled pictures."""
 
     run: str

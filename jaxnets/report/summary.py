@@ -13,7 +13,7 @@ import numpy as np
 from jaxnets.base.display import shortened, table, width_of
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.drawing.charts import plain
 from jaxnets.drawing.svg import Figure
 from jaxnets.machine.platform import set_up_jax
@@ -39,7 +39,7 @@ class LayerSize(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary(Answer):
+class Summary(CommandResult):
     """A network layer by layer."""
 
     title: str

@@ -13,7 +13,7 @@ import numpy as np
 from jaxnets.base.display import printable, short_path, shortened
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
@@ -54,7 +54,7 @@ PARAMS, OUTPUT = Box(MARGIN, LEFT, 3, 6), Box(RIGHT, BOX, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True)
-class Trace(Answer):
+class Trace(CommandResult):
     """Both passes of one image, drawn in a file."""
 
     path: Path

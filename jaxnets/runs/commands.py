@@ -6,7 +6,7 @@ from typing import Annotated
 
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import Text
-from jaxnets.config.command import Answer, Flag, command
+from jaxnets.config.command import CommandResult, Flag, command
 
 RUN = "run folder, which train.py names at its end"
 RunPath = Annotated[str, Flag(help=RUN, metavar="RUN")]
@@ -22,7 +22,7 @@ OwnLayers = Annotated[
 
 
 @command
-def runs(folder: Annotated[str | None, Flag(metavar="FOLDER")] = None) -> Answer:
+def runs(folder: Annotated[str | None, Flag(metavar="FOLDER")] = None) -> CommandResult:
     """List the runs of a folder, and how to resume unfinished ones.
 
     Args:

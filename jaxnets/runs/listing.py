@@ -25,7 +25,7 @@ from jaxnets.base.display import (
 )
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import N_, Text, _, said
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import RESUME_MAY_CHANGE
 from jaxnets.runs.run_folder import (
@@ -93,7 +93,7 @@ class ListedRun(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Listing(Answer):
+class Listing(CommandResult):
     """The contents of a folder of runs, each part with the newest first."""
 
     folder: Path

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from jaxnets.base.display import short_path
 from jaxnets.base.errors import DONE, UserError, unknown_flag
 from jaxnets.base.language import Text, _
-from jaxnets.config.command import Answer, FigureFile, Flag, command
+from jaxnets.config.command import CommandResult, FigureFile, Flag, command
 from jaxnets.config.fields import COUNT, Config
 from jaxnets.config.options import parse
 from jaxnets.config.recipes import DEFAULT_MODEL
@@ -21,7 +21,7 @@ def search(
     workers: Workers,
     race: bool = False,
     **given: Any,
-) -> Answer | int:
+) -> CommandResult | int:
     """Compare settings over several seeds, and test if a lead is luck.
 
     Args:
@@ -49,7 +49,7 @@ def search(
 
 
 @command
-def lr_find(*, output: FigureFile = None, **given: Any) -> Answer:
+def lr_find(*, output: FigureFile = None, **given: Any) -> CommandResult:
     """Find a learning rate: try growing ones, a step each."""
     preset(**given)  # It raises if the flags are wrong, before JAX is imported.
 

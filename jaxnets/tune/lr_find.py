@@ -18,7 +18,7 @@ from tqdm import tqdm
 from jaxnets.base.display import columns, show
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.drawing.charts import Caption, Guides, Line, Scale, Series, curves
@@ -153,7 +153,7 @@ class _LossRecorder(Observer):
 
 
 @dataclasses.dataclass(frozen=True)
-class Suggestion(Answer):
+class Suggestion(CommandResult):
     """The learning rates that a range test suggests for a config."""
 
     found: RangeTest

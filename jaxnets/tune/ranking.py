@@ -15,7 +15,7 @@ from scipy import stats
 
 from jaxnets.base.display import four_digits, short_path, table
 from jaxnets.base.language import _, speaking
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.drawing.charts import Caption, Marks, Scale, dots
 from jaxnets.drawing.svg import Figure
 from jaxnets.tune.many import TrainingSummary
@@ -167,7 +167,7 @@ def race_verdict(ranks: Sequence[Rank]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranking(Answer):
+class Ranking(CommandResult):
     """The settings of a search, ranked."""
 
     search: Search

@@ -623,8 +623,8 @@ def log_case(sample: dict[str, bytes], folder: Path, rng: Rng) -> None:
 
     def test() -> None:
         found = trial.evaluate(read_users(str(path)), trial.Plan())
-        show(presentation.TrialAnswer(found, path.name).text())
-        json.dumps(presentation.TrialAnswer(found, "log").values(), allow_nan=False)
+        show(presentation.TrialResult(found, path.name).text())
+        json.dumps(presentation.TrialResult(found, "log").values(), allow_nan=False)
 
     status_of(test)
 

@@ -11,7 +11,7 @@ from jaxnets.base import display
 from jaxnets.base.errors import DONE, RUN_FAILED, UserError
 from jaxnets.base.files import mkdir, output_path, write_text
 from jaxnets.base.language import N_, _
-from jaxnets.config.command import Answer
+from jaxnets.config.command import CommandResult
 from jaxnets.course.exercises.catalogue import (
     COURSE,
     EXERCISES,
@@ -39,7 +39,7 @@ TITLES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Said(Answer):
+class Said(CommandResult):
     """An answer in the language that was spoken when it was found."""
 
     found: Any

@@ -34,7 +34,8 @@ function readNetwork(run) {
   const weights = readWeights(run), layers = [], shapes = [run.imageShape];
   let start = 0;
   const add = (read, sources, depth, branch) => {
-    const layer = { ...read, sources, depth, branch, inShape: shapes[sources[0]], outShape: read.shape };
+    const { ones } = KINDS[read.kind];
+    const layer = { ...read, ones, sources, depth, branch, inShape: shapes[sources[0]], outShape: read.shape };
     for (const [name, sizes] of Object.entries(read.shapes ?? {})) {
       layer[name] = weights.slice(start, start + product(sizes));
       start += product(sizes);
@@ -57,6 +58,11 @@ function product(sizes) {
   return sizes.reduce((a, b) => a * b, 1);
 }
 
+/** The shape of a layer's weights W: its kernel's, without a last row that is the bias. */
+function weightsShape({ ones, shapes: { kernel } }) {
+  return ones ? [kernel[0] - 1, kernel[1]] : kernel;
+}
+
 /** The place of the number with the largest size. */
 function largestAt(values) {
   let best = 0;
@@ -68,14 +74,16 @@ function largestAt(values) {
 // Beside dx stand the gradients of the layer's arrays by their names. A layer that chooses among numbers
 // has held(x, y, cache, layer), too: its output at x with the choices of the pass that gave y and the
 // cache. It has no kinks. page/build.py reads the names in KINDS: one to a line.
+//
+// What the card of a layer shows, it says here: `isPlain`, it changes no number; mask(layer, x), what it
+// multiplies a gradient with; `winners`, its cache holds the places of the largest numbers; `ones`, the
+// last row of its kernel is the bias.
 
-/** What a ReLU, or a leaky one, multiplies a gradient with: at their kinks 0, and 1. */
-const maskAt = ({ kind, slope }, x) => (kind === "relu" ? Number(x > 0) : x >= 0 ? 1 : slope);
 const unchanged = (layer, x) => ({ y: x }), unchangedGradient = (layer, x, y, cache, dy) => ({ dx: dy });
 
 const KINDS = {
-  flatten: { forward: unchanged, backward: unchangedGradient },
-  dropout: { forward: unchanged, backward: unchangedGradient }, // Only training drops.
+  flatten: { forward: unchanged, backward: unchangedGradient, isPlain: true },
+  dropout: { forward: unchanged, backward: unchangedGradient, isPlain: true }, // Only training drops.
   fork: { forward: unchanged, backward: unchangedGradient },
   // y = F + S: each summand has the gradient dy.
   add: { forward: (layer, x, other) => ({ y: x.map((value, n) => value + other[n]) }), backward: unchangedGradient },
@@ -83,11 +91,13 @@ const KINDS = {
     forward: (layer, x) => ({ y: x.map((value) => (value > 0 ? value : 0)) }),
     backward: (layer, x, y, cache, dy) => ({ dx: dy.map((value, n) => (y[n] > 0 ? value : 0)) }),
     held: (x, y) => x.map((value, n) => (y[n] > 0 ? value : 0)),
+    mask: (layer, x) => Number(x > 0), // At the kink 0.
   },
   leaky_relu: {
     forward: ({ slope }, x) => ({ y: x.map((value) => (value >= 0 ? value : slope * value)), cache: x }),
     backward: ({ slope }, x, y, cache, dy) => ({ dx: dy.map((value, n) => (x[n] >= 0 ? value : slope * value)) }),
     held: (x, y, before, { slope }) => x.map((value, n) => (before[n] >= 0 ? value : slope * value)),
+    mask: ({ slope }, x) => (x >= 0 ? 1 : slope), // At the kink 1.
   },
   sigmoid: { forward: sigmoidForward, backward: (layer, x, y, cache, dy) => ({ dx: dy.map((d, n) => d * y[n] * (1 - y[n])) }) },
   tanh: {
@@ -100,12 +110,13 @@ const KINDS = {
   },
   softmax: { forward: softmaxForward, backward: softmaxBackward },
   dense: { forward: denseForward, backward: denseBackward },
-  dense_with_ones: { forward: denseForward, backward: denseBackward },
+  dense_with_ones: { forward: denseForward, backward: denseBackward, ones: true },
   conv: { forward: convolutionForward, backward: convolutionBackward },
   max_pool: {
     forward: maxPoolForward,
     backward: maxPoolBackward,
     held: (x, y, winners) => y.map((_, n) => x[winners[n]]),
+    winners: true,
   },
   average_pool: { forward: averageForward, backward: averageBackward },
   adaptive_average_pool: { forward: averageForward, backward: averageBackward },
@@ -137,7 +148,7 @@ function denseForward(layer, x) {
   const inputs = product(layer.inShape), outputs = layer.outShape[0], W = layer.kernel;
   const z = new Float64Array(outputs);
   if (layer.bias) z.set(layer.bias);
-  if (layer.kind === "dense_with_ones") z.set(W.subarray(inputs * outputs));
+  if (layer.ones) z.set(W.subarray(inputs * outputs));
   for (let d = 0; d < inputs; d++) {
     const value = x[d], row = d * outputs;
     if (value === 0) continue; // Most pixels are black, and ReLU leaves many zeros.
@@ -159,7 +170,7 @@ function denseBackward(layer, x, z, cache, dz) {
     }
     dx[d] = sum;
   }
-  if (layer.kind === "dense_with_ones") dW.set(dz, inputs * outputs);
+  if (layer.ones) dW.set(dz, inputs * outputs);
   return { dx, kernel: dW, bias: layer.bias && dz.slice() };
 }
 

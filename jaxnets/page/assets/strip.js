@@ -1,8 +1,6 @@
 "use strict";
 // The strip: a card for each layer with its numbers forward, and its gradients backward.
 
-const PLAIN = new Set(["flatten", "dropout"]); // They change no number.
-
 let cards = [];
 
 /** What a card is called; n = -1 is the picture, n = the number of layers the loss. */
@@ -28,13 +26,12 @@ function viewsOf(n) {
   }
   const views = layer.kind === "fork" ? [] : [["y", layer.outShape, () => state.pass?.values[n + 1]]];
   const gradient = (name) => () => state.back?.gradients[n][name];
-  const now = () => state.network.layers[n], { kind } = layer;
+  const now = () => state.network.layers[n], { isPlain, mask, winners } = KINDS[layer.kind];
   if (layer.kernel) {
-    const [rows, outputs] = layer.shapes.kernel, ones = kind === "dense_with_ones";
-    const shape = ones ? [rows - 1, outputs] : layer.shapes.kernel, cut = product(shape);
+    const shape = weightsShape(layer), cut = product(shape);
     views.push(["W", shape, () => now().kernel]);
     views.push(["dW", shape, gradient("kernel"), true]);
-    if (ones) views.push(["db", layer.outShape, () => gradient("kernel")()?.subarray(cut), true]);
+    if (layer.ones) views.push(["db", layer.outShape, () => gradient("kernel")()?.subarray(cut), true]);
     if (layer.bias) views.push(["db", layer.shapes.bias, gradient("bias"), true]);
   }
   if (layer.scale) {
@@ -42,12 +39,10 @@ function viewsOf(n) {
     if (learns("scale")) views.push(["scale", scale, () => now().scale], ["dscale", scale, gradient("scale"), true]);
     if (bias && learns("bias")) views.push(["dshift", bias, gradient("bias"), true]);
   }
-  if (kind === "relu" || kind === "leaky_relu") {
-    views.push(["mask", layer.outShape, () => state.back && state.pass.values[layer.sources[0]].map((x) => maskAt(layer, x)), true]);
-  }
-  if (kind === "max_pool") views.push(["winners", layer.inShape, () => state.back && winnersOf(n), true]);
+  if (mask) views.push(["mask", layer.outShape, () => state.back && state.pass.values[layer.sources[0]].map((x) => mask(layer, x)), true]);
+  if (winners) views.push(["winners", layer.inShape, () => state.back && winnersOf(n), true]);
   const isFirst = n === firstLayer(network); // Its dX is the picture's.
-  if (!isFirst && !PLAIN.has(kind) && kind !== "add") views.push(["dx", layer.inShape, () => state.back?.inputs[n], true]);
+  if (!isFirst && !isPlain && layer.kind !== "add") views.push(["dx", layer.inShape, () => state.back?.inputs[n], true]);
   return views;
 }
 
@@ -72,8 +67,7 @@ function colourViewsOf(n) {
   const { network } = state, layer = network.layers[n], first = network.layers.findIndex(({ kernel }) => kernel);
   if (network.imageShape[2] !== 3 || (n >= 0 && n !== first)) return [];
   if (n < 0) return [["x", network.imageShape, () => state.pass?.values[0]]];
-  const { kernel } = layer.shapes, [rows, outputs] = kernel, ones = layer.kind === "dense_with_ones";
-  const shape = drawnShape(layer, "W", ones ? [rows - 1, outputs] : kernel);
+  const shape = drawnShape(layer, "W", weightsShape(layer));
   if (shape.length !== 4 || shape[2] !== 3) return [];
   return [["W", shape, () => state.network.layers[n].kernel], ["dW", shape, () => state.back?.gradients[n].kernel, true]];
 }
@@ -92,7 +86,7 @@ function buildCard(n) {
   ahead.append(forwardTitle, forwardText);
   behind.append(backwardTitle, backwardText, waiting);
   const { network } = state, layer = network.layers[n], kind = layer ? layer.kind : network.loss;
-  const formulas = formulasOf(layer ?? (n < 0 ? "input" : kind)), plain = PLAIN.has(kind);
+  const formulas = formulasOf(layer ?? (n < 0 ? "input" : kind)), plain = Boolean(KINDS[kind]?.isPlain);
   const maps = plain ? [] : viewsOf(n).map(([view, shape, array, isGradient = false]) => {
     const symbols = { y: layer?.kernel ? "z" : "y", x: "X", W: "W", dW: "dW", db: "db", dx: "dX", scale: "γ", dscale: "dγ", dshift: "dβ" };
     const isClass = view === "p" || view === "dz";
@@ -119,7 +113,7 @@ function buildCard(n) {
       head.textContent = layerTitle(n);
       forwardTitle.textContent = say("forward");
       backwardTitle.textContent = say("backward");
-      const hasBias = layer?.bias || kind === "dense_with_ones";
+      const hasBias = layer?.bias || layer?.ones;
       const forwardFormula = formulas.y ?? formulas.p ?? formulas.x ?? "";
       const backwardFormulas = ["dz", "dW", "db", "dscale", "dshift", "dx"].filter((view) => formulas[view] && (view !== "db" || hasBias));
       forwardText.replaceChildren(...formulaNodes(layer?.kernel && !hasBias ? forwardFormula.replaceAll(/ \+ b(\[k\])?/g, "") : forwardFormula));

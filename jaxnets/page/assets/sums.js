@@ -21,7 +21,8 @@ const CHINESE_ANCHORS = {
 
 /**
  * How a layer's numbers are explained, and a loss': the derivation, the formulas of its views in the lecture's
- * symbols, and a function that gives the sum behind a number. A layer without an entry has none of them.
+ * symbols (those of some layers hold their sizes), and a function that gives the sum behind a number. A layer
+ * without an entry has none of them.
  */
 const EXPLANATIONS = {
   dense: {
@@ -36,10 +37,12 @@ const EXPLANATIONS = {
   },
   dense_with_ones: {
     anchor: `${NETWORK}#the-slides-bias-a-column-of-ones`,
+    formulas: onesFormulas,
     explain: explainDense,
   },
   conv: {
     anchor: `${CONVOLUTION}#convolution`,
+    formulas: convolutionFormulas,
     explain: explainConvolution,
   },
   max_pool: {
@@ -140,10 +143,12 @@ const EXPLANATIONS = {
   },
   fork: {
     anchor: "residual.py", // Derived in the docstring of jaxnets/backprop/residual.py.
+    formulas: ({ identity }) => ({ y: `y = F(X) + ${identity ? "X" : "S(X)"}`, dx: `dX = dX_{F} + ${identity ? "dy" : "dX_{S}"}` }),
     explain: explainFork,
   },
   add: {
     anchor: "residual.py",
+    formulas: ({ identity }) => ({ y: `y = F + ${identity ? "X" : "S"}`, dx: identity ? "dF = dy" : "dF = dS = dy" }),
     explain: ({ layer, x, other, y }, view, n) => ({
       symbol: named("y", layer.outShape, n), value: y[n],
       lines: [[say("chain"), x[n]], [say("shortcut"), other[n]]],
@@ -177,21 +182,19 @@ function explanationsOf(kind) {
   return EXPLANATIONS[kind] ?? { formulas: {}, explain: explainOther, ...KINDS[kind] };
 }
 
-/** The formulas of a layer, or of a loss; those of some layers hold their sizes. */
+/** The formulas of a layer, or of a loss. */
 function formulasOf(layer) {
-  const { kind = layer, shapes, identity } = layer;
-  if (kind === "conv") return convolutionFormulas(layer);
-  if (kind === "dense_with_ones") {
-    const last = shapes.kernel[0] - 1;
-    return {
-      ...EXPLANATIONS.dense.formulas,
-      y: `z = [X 1] W:   z[k] = Σ_{d} X[d] · W[d, k] + 1 · W[${last}, k]`,
-      db: `dW[${last}, k] = 1 · dz[k]`,
-    };
-  }
-  if (kind === "fork") return { y: `y = F(X) + ${identity ? "X" : "S(X)"}`, dx: `dX = dX_{F} + ${identity ? "dy" : "dX_{S}"}` };
-  if (kind === "add") return { y: `y = F + ${identity ? "X" : "S"}`, dx: identity ? "dF = dy" : "dF = dS = dy" };
-  return explanationsOf(kind).formulas;
+  const { formulas } = explanationsOf(layer.kind ?? layer);
+  return typeof formulas === "function" ? formulas(layer) : formulas;
+}
+
+function onesFormulas({ shapes: { kernel: [rows] } }) {
+  const last = rows - 1;
+  return {
+    ...EXPLANATIONS.dense.formulas,
+    y: `z = [X 1] W:   z[k] = Σ_{d} X[d] · W[d, k] + 1 · W[${last}, k]`,
+    db: `dW[${last}, k] = 1 · dz[k]`,
+  };
 }
 
 function convolutionFormulas({ strides: [down, across], padding: [[top], [left]], feature_group_count: groups, shapes: { kernel } }) {
@@ -343,7 +346,7 @@ function explainAverage({ layer, x, y, dy, dx }, view, index) {
 /** A ReLU's numbers, and a leaky one's. */
 function explainMasked({ layer, x, y, dy, dx }, view, n) {
   if (view === "y") return { symbol: named("y", layer.outShape, n), value: y[n], lines: [["x", x[n]]] };
-  if (view === "mask") return { symbol: named("mask", layer.outShape, n), value: maskAt(layer, x[n]), lines: [["x", x[n]]] };
+  if (view === "mask") return { symbol: named("mask", layer.outShape, n), value: KINDS[layer.kind].mask(layer, x[n]), lines: [["x", x[n]]] };
   return { symbol: named("dX", layer.inShape, n), value: dx[n], lines: [["x", x[n]], ["dy", dy[n]]] };
 }
 
@@ -357,7 +360,7 @@ function explainDense({ layer, x, y, dy, dx, gradient }, view, index) {
   const each = (size, term) => Array.from({ length: size }, (_, n) => term(n));
   if (view === "y") {
     const terms = each(inputs, (d) => [`d = ${d}`, x[d], W[d * outputs + index]]);
-    const bias = layer.bias ? layer.bias[index] : layer.kind === "dense_with_ones" ? W[inputs * outputs + index] : null;
+    const bias = layer.bias ? layer.bias[index] : layer.ones ? W[inputs * outputs + index] : null;
     const extra = bias === null ? [] : [[say("bias"), bias]];
     return { symbol: named("z", layer.outShape, index), value: y[index], head: ["X[d]", "W[d, k]"], terms, extra };
   }

@@ -168,7 +168,7 @@ function initTraining() {
   fill("train-mistake", ["none", ...Object.keys(MISTAKES).filter((name) => kinds.has(MISTAKES[name].kind) || !MISTAKES[name].kind)]);
   byId("train-rate").value = { mse: "3", half_mse: "0.3" }[RUN.loss] ?? "0.1"; // mse divides by the number of classes.
   byId("train-batch").value = "32";
-  const { kernel } = layers[n].shapes, shape = layers[n].kind === "dense_with_ones" ? [kernel[0] - 1, kernel[1]] : kernel;
+  const shape = weightsShape(layers[n]);
   learnedMaps = ["W", "dW"].map((view) => heatMap({
     shape, drawn: drawnShape(layers[n], view, shape), title: () => say(`view_${view}`), name: (index) => named(view, shape, index), choose: () => {},
   }));

@@ -63,8 +63,8 @@ function fresh(network, seed) {
     }
     if (layer.kernel) {
       const outputs = layer.outShape.at(-1), inputs = layer.kernel.length / outputs;
-      const ones = layer.kind === "dense_with_ones" ? outputs : 0; // Its last row is the bias.
-      for (let n = 0; n < layer.kernel.length - ones; n++) drawn.kernel[n] = normal() * Math.sqrt(2 / inputs);
+      const last = layer.ones ? outputs : 0; // The bias.
+      for (let n = 0; n < layer.kernel.length - last; n++) drawn.kernel[n] = normal() * Math.sqrt(2 / inputs);
     }
     return { ...layer, ...drawn };
   });

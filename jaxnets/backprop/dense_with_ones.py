@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from jaxnets.backprop.dense import SIZES, Inputs, Outputs, dense_backward, dense_forward
-from jaxnets.backprop.rule import Domain, LayerRule, Params, Setting
+from jaxnets.backprop.dense import DENSE, SIZES, Inputs, Outputs, dense_backward, dense_forward
+from jaxnets.backprop.rule import Arrays, Domain, LayerRow, LayerRule, Params, Setting
 from jaxnets.models.mlp import DenseWithOnes
 
 
@@ -39,9 +39,16 @@ def _setting(batch: int, inputs: int, outputs: int) -> Setting:
     return Setting((batch, inputs), {"kernel": (inputs + 1, outputs)})
 
 
+def _as_dense(row: LayerRow, arrays: Arrays) -> tuple[LayerRow, Arrays]:
+    """The layer with a bias, which others call the kernel's last row."""
+    kernel = arrays["kernel"]
+    return {**row, "kind": DENSE.name}, {"kernel": kernel[:-1], "bias": kernel[-1]}
+
+
 DENSE_WITH_ONES = LayerRule(
     name="dense_with_ones",
     layer=DenseWithOnes,
+    exported=_as_dense,
     forward=dense_with_ones_forward,
     backward=dense_with_ones_backward,
     plain=lambda params, x: jnp.pad(x, ((0, 0), (0, 1)), constant_values=1) @ params["kernel"],

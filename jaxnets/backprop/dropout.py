@@ -59,6 +59,7 @@ DROPOUT = LayerRule(
     name="dropout",
     layer=nn.Dropout,
     fields=("rate",),
+    exported=lambda row, arrays: None,  # It drops nothing after training.
     forward=dropout_forward,
     backward=dropout_backward,
     plain=lambda key, x, rate: nn.Dropout(rate, deterministic=False).apply({}, x, rng=key),

@@ -102,6 +102,7 @@ LAYER_NORM = LayerRule(
     name="layer_norm",
     layer=nn.LayerNorm,
     fields=("epsilon",),
+    fills={"scale": 1.0, "bias": 0.0},
     forward=layer_norm_forward,
     backward=layer_norm_backward,
     plain=_plain_layer_norm,

@@ -22,6 +22,8 @@ from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Layer
 
 Params = dict[str, Float[Array, "..."]]  # A layer's own, by name.
+LayerRow = dict[str, Any]  # A layer as data: its kind, and the settings that other programs need.
+Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, Any]  # Shapes by name, or of the chains of a residual block by theirs.
 
 
@@ -126,7 +128,12 @@ class LayerRule(NamedTuple):
     # one input, a function reads them.
     name: str = ""
     layer: type | Layer | tuple[type | Layer, ...] = ()
-    fields: tuple[str, ...] | Callable[[Any, tuple[int, ...]], dict[str, Any]] = ()
+    fields: tuple[str, ...] | Callable[[Any, tuple[int, ...]], LayerRow] = ()
+    # The arrays that such a layer may lack, with the number that each then holds.
+    fills: Mapping[str, float] = {}
+    # What an export has in its place: (row, arrays) -> those of a layer that computes the same, or
+    # None where that is no layer.
+    exported: Callable[[LayerRow, Arrays], tuple[LayerRow, Arrays] | None] | None = None
     # Of a layer of the user's own, what other programs compute: its ONNX nodes, (graph, x, the
     # input's shape, row, arrays) -> the name of the output (`export/onnx_file.py`); and the text of
     # its JavaScript pair, "{ forward: ..., backward: ... }" (`page/assets/network.js`).
@@ -148,7 +155,7 @@ class LayerRule(NamedTuple):
         """The classes and functions that are this layer; a loss of probabilities has none."""
         return self.layer if isinstance(self.layer, tuple) else (self.layer,)
 
-    def row(self, layer: Layer, shape: tuple[int, ...]) -> dict[str, Any]:
+    def row(self, layer: Layer, shape: tuple[int, ...]) -> LayerRow:
         """The kind and the fields of such a layer, as data.
 
         Args:

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from jaxnets.backprop.residual import RESIDUAL
+from jaxnets.backprop.rule import Arrays, LayerRow, LayerRule
 from jaxnets.backprop.rules import rule_of
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import Text
@@ -24,7 +26,7 @@ from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, layer_nam
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.crops import window_size
 
-LayerRows = list[dict[str, Any]]
+LayerRows = list[LayerRow]
 Shape = tuple[int, ...]  # Of one picture or row of numbers: (H, W, C) or (D,).
 
 BRANCHES = ("chain", "shortcut")  # Of a residual layer.
@@ -39,7 +41,7 @@ class PlainNetwork(NamedTuple):
     # rule names, and `shape`, its output's for one picture. A residual layer has the rows of its
     # `chain` and of its `shortcut`, of which the identity has none.
     layers: LayerRows
-    arrays: dict[str, np.ndarray]  # By path, as "conv1.kernel"; float32.
+    arrays: Arrays  # By path, as "conv1.kernel"; float32.
 
 
 def folded(trained: TrainedNetwork) -> TrainedNetwork:
@@ -53,7 +55,8 @@ def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
 
     Args:
       trained: The network.
-      as_taught: Keeps dropout layers, which do nothing, and a bias that is a column of ones.
+      as_taught: Keeps a layer that others leave out or have in another form: dropout, which does
+        nothing, and a bias that is a column of ones.
 
     Raises:
       UserError: The network has a layer that no row describes, as one of the user's own.
@@ -69,31 +72,30 @@ def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
 
 def _rows(
     chain: Chain, params: Any, shape: Shape, as_taught: bool, path: str = ""
-) -> tuple[LayerRows, dict[str, np.ndarray]]:
+) -> tuple[LayerRows, Arrays]:
     """The rows and the arrays of a chain; the path is that of the layer which holds it."""
     rows: LayerRows = []
-    arrays: dict[str, np.ndarray] = {}
+    arrays: Arrays = {}
     for layer in chain.layers:
-        row = describe(layer, shape)
-        if row["kind"] == "dropout" and not as_taught:
-            continue
+        row, rule = describe(layer, shape), _rule_of(layer)
         name = getattr(layer, "name", None)
         own: Any = params.get(name, {})
         if name:
             row["name"] = f"{path}{name}"
-        found: Any = flatten_dict(own, sep=".")
-        if row["kind"] == "residual":
+        found: Any = {part: np.full(shape[-1], number) for part, number in rule.fills.items()}
+        if rule.fills:
+            row["fixed"] = sorted(found.keys() - own.keys())
+        found |= flatten_dict(own, sep=".")
+        if rule is RESIDUAL:
             found, branches = {}, chains_of(layer)
             for part in BRANCHES:  # Without a shortcut it is the identity, which has no layers.
                 inner, where = branches.get(part, Chain([])), f"{row['name']}.{part}."
                 row[part], more = _rows(inner, own.get(part, {}), shape, as_taught, where)
                 arrays |= more
-        if row["kind"] == "layer_norm":  # Flax' may have neither.
-            found = {"scale": np.ones(shape[-1]), "bias": np.zeros(shape[-1]), **own}
-            row["fixed"] = sorted(found.keys() - own.keys())
-        if row["kind"] == "dense_with_ones" and not as_taught:
-            row["kind"] = "dense"  # Its last row is what others call a bias.
-            found = {"kernel": found["kernel"][:-1], "bias": found["kernel"][-1]}
+        if rule.exported and not as_taught:
+            if (exported := rule.exported(row, found)) is None:
+                continue
+            row, found = exported
         for part, leaf in found.items():
             arrays[f"{row['name']}.{part}"] = np.ascontiguousarray(leaf, np.float32)
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -102,21 +104,27 @@ def _rows(
     return rows, arrays
 
 
-def describe(layer: Layer, shape: Shape) -> dict[str, Any]:
+def describe(layer: Layer, shape: Shape) -> LayerRow:
     """A layer's row: its kind, and the fields that its rule names, for an input of this shape.
 
     Raises:
       UserError: No row describes this layer.
     """
-    rule = rule_of(layer)  # A subclass has none of its parent's: it may compute something else.
-    if rule is None or not rule.name:
-        reason = Text("it has no rule") if rule is None else Text("its rule has no name")
-        raise _not_held(ALL, layer_name(layer), reason)
+    rule = _rule_of(layer)
     try:
         rule.static(layer)  # It refuses settings for which nothing is derived.
         return rule.row(layer, shape)
     except ValueError as error:
         raise _not_held(ALL, layer_name(layer), error) from None
+
+
+def _rule_of(layer: Layer) -> LayerRule:
+    """A layer's rule, if it names its rows; a subclass has none of its parent's."""
+    rule = rule_of(layer)
+    if rule is None or not rule.name:
+        reason = Text("it has no rule") if rule is None else Text("its rule has no name")
+        raise _not_held(ALL, layer_name(layer), reason)
+    return rule
 
 
 def check_kinds(rows: LayerRows, tool: object, takes: Callable[[str], object]) -> None:

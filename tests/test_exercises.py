@@ -402,13 +402,19 @@ def test_a_mistake_that_few_shapes_or_rates_show_is_found(name, function, wrong)
 
 
 def test_drawn_settings_are_reproducible_and_reach_far():
-    for name, rule in RULES.items():
+    for name, rule in ((blank.layer, RULES[blank.layer]) for blank in BLANKS.values()):
         first, second = (small_settings(name, rule) for _ in range(2))
         assert first == second and first != small_settings(f"{name}s", rule)
         assert any(setting.x[0] > 8 for setting in first)
         assert any(len(set(setting.x)) == 1 for setting in first)
     rates = [setting.static["rate"] for setting in small_settings("dropout", RULES["dropout"])]
     assert [int(6 * rate) for rate in rates] == list(range(6))
+
+
+def test_a_layer_without_sizes_for_students_gets_small_ones_of_its_domain():
+    for setting in small_settings("new", RULES["dense"]):
+        kernel = setting.params["kernel"]
+        assert kernel[0] == setting.x[1] and max(*setting.x, *kernel) <= 9
 
 
 PAGE, BETS_PAGE = (

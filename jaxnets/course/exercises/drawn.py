@@ -1,10 +1,11 @@
 """Settings drawn for the judge beside the declared ones: shapes, batches, rates, strides.
 
 They are smaller than those of `gradcheck`, so that a student's loop over elements is compiled soon.
+A layer that has parameters and no sizes here gets the small ones of its rule's domain.
 The draw is the same in every process: what passes at home passes where it is graded.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def small_settings(layer: str, rule: LayerRule) -> list[Setting]:
             return (*_integers(random, low, high, 1), *_integers(random, 1, LARGEST, count - 1))
 
         like = rule.settings[number % len(rule.settings)]
-        x, params, static = _small_like(layer, like, sizes, random)
+        x, params, static = _small_like(layer, rule, like, sizes, random)
         if "rate" in static:  # One in each part of 0 to 1.
             static = {"rate": round((number + random.uniform()) / len(BATCHES), 2)}
         padding = min(like.padding, x[0] - 2)  # Rows that a mask leaves out, but for two.
@@ -49,7 +50,7 @@ def _integers(random: np.random.Generator, low: int, high: int, count: int) -> t
 
 
 def _small_like(
-    layer: str, like: Setting, sizes: Sizes, random: np.random.Generator
+    layer: str, rule: LayerRule, like: Setting, sizes: Sizes, random: np.random.Generator
 ) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]], dict[str, Any]]:
     """Draws x, params and static of a setting like a declared one."""
     x, params = (), {}
@@ -92,9 +93,23 @@ def _small_like(
             params = {"kernel": (*window, channels, filters * groups), "bias": (filters * groups,)}
             static = {"strides": _integers(random, 1, 3, 2), "groups": groups}
             static["padding"] = str(random.choice(["SAME", "VALID"]))
+        case _ if like.params and rule.domain:
+            few = {name: _small_of(values) for name, values in rule.domain.ranges.items()}
+            (found,) = rule.domain._replace(ranges=few).draw(1, int(random.integers(2**31)))
+            return found.x, {**found.params}, {**found.static}
         case _:
             x = sizes(len(like.x))
     return x, {name: params[name] for name in params if name in like.params}, static
+
+
+def _small_of(values: Sequence[Any]) -> Sequence[Any]:
+    """The values of a range that are small, as numbers or as sizes; else its first."""
+
+    def is_small(value: Any) -> bool:
+        numbers = value if isinstance(value, tuple) else (value,)
+        return all(one <= LARGEST for one in numbers if isinstance(one, int))
+
+    return [value for value in values if is_small(value)] or values[:1]
 
 
 def _window(image: tuple[int, ...], random: np.random.Generator) -> tuple[int, ...]:

@@ -38,7 +38,7 @@ from jaxnets.gradcheck.compare import (
     TOLERANCES,
     compiled,
     disagreement,
-    judge,
+    errors_of,
     precision,
 )
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of, with_backward
@@ -75,7 +75,7 @@ def test_every_pair_agrees_with_both_oracles(name, differenced):
     wanted = [(problem, "float64") for problem in problems]
     wanted += [(problems[0], "float32"), *[(problems[0], "bfloat16")] * rule.bfloat16]
     for program in compiled(wanted):
-        error, differences = judge(program)
+        error, differences = errors_of(program)
         assert error.value <= TOLERANCES[program.dtype], (program.problem.label, error)
         assert differences.error.value <= TOLERANCES[DIFFERENCES], program.problem.label
         assert differences.compared or program.dtype != "float64" or program.problem.ties

@@ -36,7 +36,7 @@ from jaxnets.abtest.sequential import (
     confidence_sequence,
     effects,
 )
-from jaxnets.abtest.trial import Plan, evaluate
+from jaxnets.abtest.trial import Plan, compare_arms
 from jaxnets.drawing.charts import Caption, Guides, Line, Scale, Series, curves, percent
 
 ALPHA = 0.05
@@ -178,7 +178,9 @@ def missing(
     judged, right_told = told[:, None] * arms, right_told[:, None] * arms
     shown = answers * arms if silence else judged
     seen = shown.any(axis=1)
-    trial = evaluate(Users(shown[seen], judged[seen], right_told[seen], {"A": (), "B": ()}), Plan())
+    trial = compare_arms(
+        Users(shown[seen], judged[seen], right_told[seen], {"A": (), "B": ()}), Plan()
+    )
     return [trial.decided_at is not None, trial.unbalanced, trial.lopsided, bool(trial.winner)]
 
 

@@ -20,7 +20,7 @@ import train
 from jaxnets.abtest import classical, log, presentation, sequential
 from jaxnets.abtest.log import UserAnswer, Users
 from jaxnets.abtest.pairs import Pairs, PairsResult
-from jaxnets.abtest.trial import Plan, evaluate
+from jaxnets.abtest.trial import Plan, compare_arms
 from jaxnets.base.errors import UserError
 from jaxnets.base.proportions import mcnemar, two_sided_z, wilson
 from jaxnets.drawing.charts import WIDTH
@@ -50,7 +50,7 @@ def text_of(found):
 
 def trial_of(a, b, users, seed=0, plan=None, share_b=0.5):
     right, in_b = draw(a, b, 1, users, seed, share_b)
-    return evaluate(users_of(right[0], in_b[0]), plan or Plan(share_b=share_b))
+    return compare_arms(users_of(right[0], in_b[0]), plan or Plan(share_b=share_b))
 
 
 # The sequential test.
@@ -226,7 +226,7 @@ def test_t_tests_are_scipys_however_few_the_users(n_a, n_b):
     pairs: Any = stats.ttest_rel(b, a[:n_b])
     for theirs, ours in (
         (welch, classical.welch(a, b, 0.05)),
-        (pairs, classical.paired(b - a[:n_b], 0.05)),
+        (pairs, classical.paired_t_test(b - a[:n_b], 0.05)),
     ):
         (low, high), p = ours
         assert p == pytest.approx(theirs.pvalue, rel=1e-9)
@@ -237,7 +237,7 @@ def test_t_tests_are_scipys_however_few_the_users(n_a, n_b):
 def test_users_who_are_all_alike_prove_nothing(share):
     values = np.full(7, share)
     assert classical.welch(values, values + 0.5, 0.05) == ((-1, 1), 1)
-    assert classical.paired(values, 0.05) == ((-1, 1), 1)
+    assert classical.paired_t_test(values, 0.05) == ((-1, 1), 1)
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_answers_of_returning_users_are_no_trials():
 
 def test_twice_the_answers_of_the_same_users_show_no_more():
     right, in_b = draw(0.8, 0.85, 1, 600, 0)
-    once, twice = (evaluate(users_of(right[0], in_b[0], n), Plan()) for n in (1, 2))
+    once, twice = (compare_arms(users_of(right[0], in_b[0], n), Plan()) for n in (1, 2))
     assert (once.p, once.interval) == (twice.p, twice.interval)
     assert (once.answers, twice.answers, twice.count) == (600, 1200, 600)
     assert "The 1,200 answers are no 1,200 trials" in text_of(twice)
@@ -362,7 +362,7 @@ from jaxnets.base.errors import run_main
 
 def main(arguments):
     users = log.read_users(arguments[0])
-    print(presentation.TrialResult(trial.evaluate(users, trial.Plan()), "log").text())
+    print(presentation.TrialResult(trial.compare_arms(users, trial.Plan()), "log").text())
     return 0
 
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -465,7 +465,7 @@ def test_a_better_model_is_named_with_interval_and_limits():
 
 def test_no_difference_of_accuracies_is_beyond_one():
     in_b = np.arange(200) % 2 == 1
-    trial = evaluate(users_of(in_b, in_b), Plan())
+    trial = compare_arms(users_of(in_b, in_b), Plan())
     assert trial.interval and trial.interval[0] > 0.9 and trial.interval[1] == trial.once[1] == 1
     assert "to 100 percentage points" in text_of(trial)
 
@@ -542,7 +542,7 @@ def test_equal_habits_are_called_different_as_rarely_as_promised(paired):
             answers, told = (counts * np.stack([~in_b, in_b], 1) for counts in (answers, told))
         plan = Plan(share_b=0.5 if paired else 0.3)
         users = Users(answers, told, rng.binomial(told, 0.8), {"A": (), "B": ()})
-        found.append(evaluate(users, plan).feedback_p)
+        found.append(compare_arms(users, plan).feedback_p)
     assert np.mean(np.array(found) < 0.001) < 0.006
     alarms = np.mean(np.array(found) < 0.05)
     assert (0.01 if paired else 0.03) < alarms < 0.07  # The sign test is exact: at most 0.05.
@@ -551,12 +551,14 @@ def test_equal_habits_are_called_different_as_rarely_as_promised(paired):
 def test_feedback_that_differs_is_said_and_forbids_every_conclusion():
     answers = [UserAnswer("AB"[n % 2], n % 5 > 0, f"{n}", "") for n in range(2000)]
     more = [UserAnswer("B", True, f"{n}", "") for n in range(1, 500, 2)]
-    found = evaluate(Users.of(answers + more), Plan())
+    found = compare_arms(Users.of(answers + more), Plan())
     text = text_of(found)
     assert found.lopsided and found.winner is None
     assert "a user gave feedback 1 times on A and 1.25 times on B. Equal habits" in text
     silent = [UserAnswer("A", None, f"{n}", "") for n in range(0, 500, 2)]
-    values = presentation.TrialResult(evaluate(Users.of(answers + silent), Plan()), "log").values()
+    values = presentation.TrialResult(
+        compare_arms(Users.of(answers + silent), Plan()), "log"
+    ).values()
     (said,) = values["conclusions"]
     assert "users gave feedback on 87.5 % of A's answers and 100 % of B's" in said
     assert values["lopsided"] and values["feedback"] == {"A": 0.875, "B": 1}
@@ -566,7 +568,7 @@ def test_feedback_that_differs_is_said_and_forbids_every_conclusion():
 def test_a_difference_that_turns_round_forbids_every_conclusion():
     first, second = (draw(*pair, 1, 2000, 0) for pair in ((0.6, 0.95), (0.95, 0.6)))
     right, in_b = (np.concatenate([one[0], two[0]]) for one, two in zip(first, second, strict=True))
-    found = evaluate(users_of(right, in_b), Plan())
+    found = compare_arms(users_of(right, in_b), Plan())
     assert found.drifts and found.winner is None
     assert "the difference changed while users came" in text_of(found)
 
@@ -578,7 +580,7 @@ def test_users_who_saw_both_models_are_compared_with_themselves():
         UserAnswer("AB"[arm], bool(right[n, arm]), str(n), "") for n, arm in np.ndindex(400, 2)
     ]
     answers += [UserAnswer("A", True, f"only {n}", "") for n in range(7)]
-    found = evaluate(Users.of(answers), Plan())
+    found = compare_arms(Users.of(answers), Plan())
     only_a, only_b = (right[:, 0] & ~right[:, 1]).sum(), (~right[:, 0] & right[:, 1]).sum()
     assert found.paired and found.users == (400, 400) and found.left_out == 7
     assert found.test == "McNemar's exact test"
@@ -589,7 +591,7 @@ def test_users_who_saw_both_models_are_compared_with_themselves():
 
 def test_models_that_always_agree_are_not_compared():
     answers = [UserAnswer(arm, n % 3 > 0, str(n), "") for n in range(200) for arm in "AB"]
-    found = evaluate(Users.of(answers), Plan())
+    found = compare_arms(Users.of(answers), Plan())
     assert found.interval is None and found.needed is None and found.p == 1
     assert "both models were right equally often" in text_of(found)
 
@@ -715,4 +717,4 @@ def test_pairs_that_show_nothing_say_how_many_pictures_would():
 
 def test_numbers_of_an_empty_log_are_refused():
     with pytest.raises(UserError, match="expected at least 2 users of each model"):
-        evaluate(Users.of([]), Plan())
+        compare_arms(Users.of([]), Plan())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import as_flags, read_json
 
-from jaxnets.base.display import RESUME, fold, width_of
+from jaxnets.base.display import RESUME, width_of, wrap
 from jaxnets.base.language import Text, said, speaking
 from jaxnets.runs.run import SAVED
 
@@ -102,6 +102,6 @@ def test_the_message_of_an_interrupt_is_chinese_and_its_command_whole():
     ends = Text("{}; {}", Text(SAVED, 320, 1, 2), Text(RESUME, command))
     message = Text("interrupted; {}", ends)
     with speaking("zh"):
-        first, rest = fold(said(message), 80).split("\n")
+        first, rest = wrap(said(message), 80).split("\n")
         assert first == "已中断；已在第 320 步后保存（第 1 轮，共 2 轮）；继续训练："
         assert rest == f"  {command}"

@@ -26,7 +26,7 @@ from jaxnets.gradcheck.compare import (
     Passes,
     Problem,
     RelativeError,
-    check,
+    check_problems,
 )
 from jaxnets.gradcheck.layer_check import with_backward
 from jaxnets.gradcheck.networks import sides_of
@@ -70,7 +70,7 @@ def test_a_network_agrees_with_both_oracles(name):
     ],
 )
 def test_a_large_network_agrees_with_autodiff(name, dtype, tolerance):
-    problem = network_checks.problem_of(NETWORKS[name])._replace(brief=True)  # No differences.
+    problem = network_checks.network_problem(NETWORKS[name])._replace(brief=True)  # No differences.
     (program,) = compare.compiled([(problem, dtype)])
     assert compare.errors_of(program)[0].value <= tolerance
 
@@ -137,8 +137,8 @@ def test_an_error_of_a_billionth_before_a_norm_is_found(break_rule, name, wrong)
         return {**d_params, "kernel": wrong(d_params["kernel"])}, dx
 
     break_rule(kind, backward=backward)
-    problem = network_checks.problem_of(small_network(NORM_BEHIND_BIAS[name]))
-    row = check(name, [problem], {"float64": TOLERANCES["float64"]})
+    problem = network_checks.network_problem(small_network(NORM_BEHIND_BIAS[name]))
+    row = check_problems(name, [problem], {"float64": TOLERANCES["float64"]})
     assert not row.ok and row.worst == f"gradient.{name}1.kernel"
     assert row.errors["float64"].value == pytest.approx(1e-9, rel=0.01)
 
@@ -165,20 +165,20 @@ def problem(function, x, manual=None, automatic=None, kinks=False):
 
 
 def test_a_kink_within_reach_is_replaced_and_hides_no_mistake():
-    row = check("relu", [problem(jax.nn.relu, KINKY, kinks=True)], TOLERANCES)
+    row = check_problems("relu", [problem(jax.nn.relu, KINKY, kinks=True)], TOLERANCES)
     assert row.ok and row.kinks > 0 and row.compared >= 3
-    unnoticed = check("relu", [problem(jax.nn.relu, KINKY)], TOLERANCES)
+    unnoticed = check_problems("relu", [problem(jax.nn.relu, KINKY)], TOLERANCES)
     assert not unnoticed.ok and unnoticed.errors[DIFFERENCES].value > 0.1
     wrong = problem(jax.nn.relu, KINKY, manual=jnp.ones_like, kinks=True)
-    errors = check("relu", [wrong], TOLERANCES).errors
+    errors = check_problems("relu", [wrong], TOLERANCES).errors
     assert all(errors[column].value > 0.1 for column in ("float64", DIFFERENCES))
 
 
 def test_a_leaf_of_kinks_alone_fails_unless_it_ties():
     everywhere = problem(jax.nn.relu, np.array([4e-8, -4e-8]), kinks=True)
-    row = check("relu", [everywhere], TOLERANCES)
+    row = check_problems("relu", [everywhere], TOLERANCES)
     assert not row.ok and "kinks everywhere" in row.worst and row.compared == 0
-    assert check("relu", [everywhere._replace(ties=True)], TOLERANCES).ok
+    assert check_problems("relu", [everywhere._replace(ties=True)], TOLERANCES).ok
 
 
 def test_a_strong_curvature_is_no_mistake_and_hides_none():
@@ -191,8 +191,8 @@ def test_a_strong_curvature_is_no_mistake_and_hides_none():
         return (1 + 3e-6) * 400 * jnp.cos(400 * x)
 
     x, columns = np.array([0.0, 0.3, 1.0]), {"float64": 1.0, DIFFERENCES: TOLERANCES[DIFFERENCES]}
-    assert check("wave", [problem(wave, x)], columns).ok
-    found = check("wave", [problem(wave, x, manual=wrong)], columns)
+    assert check_problems("wave", [problem(wave, x)], columns).ok
+    found = check_problems("wave", [problem(wave, x, manual=wrong)], columns)
     assert not found.ok and found.errors[DIFFERENCES].value == pytest.approx(3e-6, rel=0.2)
 
 
@@ -207,9 +207,9 @@ def test_sides_that_rounding_changes_are_no_kink():
 
         return smooth._replace(at=lambda dtype: smooth.at(dtype)._replace(number=number))
 
-    row = check("sine", [rounding(None)], TOLERANCES)
+    row = check_problems("sine", [rounding(None)], TOLERANCES)
     assert row.ok and row.compared > 5
-    wrong = check("sine", [rounding(jnp.tan)], TOLERANCES)
+    wrong = check_problems("sine", [rounding(jnp.tan)], TOLERANCES)
     assert "kinks everywhere" in wrong.errors[DIFFERENCES].leaf
 
 
@@ -222,13 +222,13 @@ def test_a_winner_that_changes_is_a_kink():
 def test_differences_find_what_autodiff_would_share():
     """If both gradients are wrong in the same way, only the forward pass can tell."""
     wrong = problem(jnp.sin, np.array([0.3, -1.0]), manual=jnp.tan, automatic=jnp.tan)
-    row = check("sine", [wrong], TOLERANCES)
+    row = check_problems("sine", [wrong], TOLERANCES)
     assert row.errors["float64"].value == 0 and row.errors[DIFFERENCES].value > 1e-2
 
 
 def test_nan_wrong_shapes_and_wrong_names_are_infinite_errors():
     x = np.array([0.5, 2.0])
-    nan = check("nan", [problem(jnp.sin, x, manual=lambda x: x * jnp.nan)], TOLERANCES)
+    nan = check_problems("nan", [problem(jnp.sin, x, manual=lambda x: x * jnp.nan)], TOLERANCES)
     assert {error.value for error in nan.errors.values()} == {np.inf}
     error = compare.disagreement({"x": np.ones((2, 1))}, {"x": np.ones(2)})
     assert error == RelativeError(np.inf, "x, whose shape is (2, 1), not (2,)")

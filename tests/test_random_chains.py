@@ -31,8 +31,8 @@ from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.export import archive, export
-from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, check
-from jaxnets.gradcheck.networks import NUM_CLASSES, NetworkCase, problem_of
+from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, check_problems
+from jaxnets.gradcheck.networks import NUM_CLASSES, NetworkCase, network_problem
 from jaxnets.losses import cross_entropy
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
@@ -346,7 +346,9 @@ def test_right_networks_pass_gradcheck(request, columns):
     for number in range(first, first + (request.config.getoption("cases") or 400)):
         chain = a_chain(number)
         config = preset(from_object(chain).for_data(IMAGE, NUM_CLASSES))
-        row = check(f"{number}: {chain}", [problem_of(NetworkCase(config, IMAGE))], tolerances)
+        row = check_problems(
+            f"{number}: {chain}", [network_problem(NetworkCase(config, IMAGE))], tolerances
+        )
         print(row, flush=True)
         failed += [] if row.ok else [row]
     assert not failed

@@ -134,7 +134,7 @@ def test_the_calibration_is_scikit_learns_and_the_papers(predictions):
 
 
 def test_the_answers_are_those_of_the_run(run):
-    found = evaluation.predict(run.trained, run.data.test)
+    found = evaluation.predictions_of(run.trained, run.data.test)
     result = read_json(run.folder.path / "result.json")
     assert found.right.mean() == result["test_accuracy"]
     assert found.confusion.sum() == result["test_count"]
@@ -521,7 +521,7 @@ def test_ticks_are_few_round_and_on_the_axis(seed):
         ticks = axis.ticks()
         assert 1 <= len(ticks) <= 9 and ticks == sorted(ticks)
         assert all(-1e-6 <= axis(tick) <= 100 + 1e-6 for tick in [*ticks, *values])
-        assert len({charts.plain(tick) for tick in ticks}) == len(ticks)
+        assert len({charts.short_number(tick) for tick in ticks}) == len(ticks)
 
 
 @pytest.mark.parametrize(

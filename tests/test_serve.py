@@ -186,7 +186,7 @@ def test_pixels_in_json_are_the_networks_own(server, runs, largest):
 
 def test_bytes_become_the_floats_of_the_training():
     values = protocol.to_numbers([[*range(256)]])
-    images = protocol.to_images("image", values, (16, 16, 1), 255)
+    images = protocol.checked_images("image", values, (16, 16, 1), 255)
     np.testing.assert_array_equal(images.ravel(), to_float(np.arange(256, dtype=np.uint8)))
 
 
@@ -292,13 +292,13 @@ def requests(server):
 
 def test_a_new_checkpoint_takes_over_without_a_lost_request(tmp_path, looking, monkeypatch, capfd):
     reports = []  # Stderr is read once, at the end: capfd loses what is written while it reads.
-    report = service.report
+    report = service.log_line
 
     def noted(text, *values):
         reports.append(text.format(*values))
         report(text, *values)
 
-    monkeypatch.setattr(service, "report", noted)
+    monkeypatch.setattr(service, "log_line", noted)
     run = SoftmaxRun(tmp_path / "a", step=1)
     with run.folder, Served([run.path], tmp_path / "log") as server, requests(server) as failed:
         compiled = server.service.models[0].version.compiled

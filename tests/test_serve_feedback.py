@@ -14,7 +14,7 @@ import pytest
 from jaxnets.abtest.log import read_users
 from jaxnets.base.errors import UserError
 from jaxnets.server import feedback
-from jaxnets.server.feedback import FeedbackLog, FeedbackRow, read, shown
+from jaxnets.server.feedback import FeedbackLog, FeedbackRow, read, without_password
 
 
 def row(number: int, arm="A", correct=True, label: str | None = "7"):
@@ -310,6 +310,9 @@ def test_no_error_shows_a_password(request, url, run_command, tmp_path):
 @pytest.mark.oracle
 def test_a_log_is_shown_by_its_hosts_and_database():
     pytest.importorskip("psycopg")
-    assert shown("postgresql://ann:x@a:1/d?sslmode=require&password=x") == "postgresql://a:1/d"
-    assert shown("postgres://ann@[::1]/d") == "postgresql://[::1]/d"
-    assert shown("runs/log.sqlite") == "runs/log.sqlite"
+    assert (
+        without_password("postgresql://ann:x@a:1/d?sslmode=require&password=x")
+        == "postgresql://a:1/d"
+    )
+    assert without_password("postgres://ann@[::1]/d") == "postgresql://[::1]/d"
+    assert without_password("runs/log.sqlite") == "runs/log.sqlite"

@@ -11,7 +11,7 @@ import pytest
 from conftest import HANGS, ROOT
 from PIL import Image
 
-from jaxnets.base.display import fold, width_of
+from jaxnets.base.display import width_of, wrap
 
 pty = pytest.importorskip("pty")  # Not on Windows.
 
@@ -179,6 +179,6 @@ def test_a_pipe_has_colours_only_where_they_are_forced(run_python, env, coloured
 def test_a_command_to_be_pasted_is_never_broken():
     command = "python train.py --resume --workdir=/" + 90 * "x"
     text = f"error: interrupted; saved after step 320 (epoch 1 of 2); resume with: {command}"
-    first, *rest = fold(text, 80).split("\n")
+    first, *rest = wrap(text, 80).split("\n")
     assert len(first) <= 80 and rest == [f"  {command}"]
-    assert fold(text, 500) == text
+    assert wrap(text, 500) == text

@@ -274,10 +274,10 @@ def drawn(seed, wrongness, count=600):
 
 
 def test_calibration_is_told_from_its_contrary():
-    good, over, under = (verdicts.calibration(drawn(0, x)) for x in (1.0, 2.0, 0.4))
+    good, over, under = (verdicts.calibration_finding(drawn(0, x)) for x in (1.0, 2.0, 0.4))
     assert good[:2] == ("good", "calibrated")
     assert over[:2] == ("bad", "overconfident") and under[:2] == ("bad", "underconfident")
-    few = verdicts.calibration(drawn(0, 2.0, count=99))
+    few = verdicts.calibration_finding(drawn(0, 2.0, count=99))
     assert few == ("unknown", "calibration_few_images", {"images": 99, "needed": 100})
 
 
@@ -313,7 +313,7 @@ def test_calibrated_networks_are_rarely_accused_and_overconfident_ones_are(
 
 
 def test_a_small_miscalibration_is_no_fault():
-    found = verdicts.calibration(drawn(0, 1.05, count=50_000))
+    found = verdicts.calibration_finding(drawn(0, 1.05, count=50_000))
     assert verdicts.calibrated(drawn(0, 1.05, count=50_000)).p < verdicts.ALPHA
     assert found[:2] == ("good", "nearly_calibrated"), found
 
@@ -332,7 +332,7 @@ def test_two_runs_are_compared_by_mcnemars_exact_test():
     a[:4], b[2:20] = 1, 1
     answers = [predictions(labels, x, size=2) for x in (b, a, same)]
     p = stats.binomtest(2, 18).pvalue
-    assert verdicts.compared(answers[1], answers[0]) == (16, 2, pytest.approx(p))
+    assert verdicts.compare_predictions(answers[1], answers[0]) == (16, 2, pytest.approx(p))
     better = verdicts.comparison(["b", "a"], answers[:2])
     numbers = {"best": "a", "other": "b", "images": "18", "wins": "16", "p": f"{p:.2g}"}
     assert better == [("good", "better", numbers)]
@@ -383,7 +383,7 @@ def test_the_verdicts_are_chinese_in_a_chinese_report():
     judged = [
         judge(run) for judge in (verdicts.overfitting, verdicts.still_falling) for run in runs
     ]
-    judged += [verdicts.calibration(found), verdicts.confused(found, list("甲乙丙"))]
+    judged += [verdicts.calibration_finding(found), verdicts.confused(found, list("甲乙丙"))]
     judged += verdicts.comparison(["甲", "乙"], [found, drawn(0, 1.0)])
     with speaking("zh"):
         texts = [sentence(one) for one in judged]

@@ -293,7 +293,7 @@ def test_a_tie_to_the_last_is_found_without_bfloat16s_rounding(dtype, monkeypatc
 
 def error_of_network(name):
     """The error in float64 that the check of a network finds."""
-    problem = networks.problem_of(NETWORKS[name], kernels=True)
+    problem = networks.network_problem(NETWORKS[name], kernels=True)
     (program,) = compiled([(problem, "float64")])
     return errors_of(program)[0].value
 

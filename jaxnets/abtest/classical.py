@@ -53,7 +53,7 @@ def welch(a: np.ndarray, b: np.ndarray, alpha: float) -> tuple[Interval, float]:
     return _t_test(float(np.mean(b) - np.mean(a)), (a, b), alpha)
 
 
-def paired(differences: np.ndarray, alpha: float) -> tuple[Interval, float]:
+def paired_t_test(differences: np.ndarray, alpha: float) -> tuple[Interval, float]:
     """The interval of the mean difference, and the two-sided p, by Student's t-test."""
     return _t_test(float(np.mean(differences)), (differences,), alpha)
 

@@ -52,16 +52,16 @@ def _of_log(log: str, plan: "Plan", output: str | None) -> CommandResult:
         raise UserError("expected a log, or two runs: abtest {} RUN_B", log)
 
     from jaxnets.abtest import presentation, trial
-    from jaxnets.abtest.log import name_of, read_users
+    from jaxnets.abtest.log import log_name, read_users
 
     if output:
         from jaxnets.drawing.svg import figure_path
 
         figure_path(output)
-    found = trial.evaluate(read_users(log), plan)
+    found = trial.compare_arms(read_users(log), plan)
     if output:
         presentation.plot(found).save(output)
-    return presentation.TrialResult(found, name_of(log))
+    return presentation.TrialResult(found, log_name(log))
 
 
 def _of_runs(

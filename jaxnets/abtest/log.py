@@ -106,7 +106,7 @@ def read_users(path: str) -> Users:
     """
     answers = _answers(path) if is_url(path) else _answers_in_file(path)
     users = Users.of(itertools.islice(answers, MAX_ANSWERS + 1))
-    name = name_of(path)
+    name = log_name(path)
     if not users.judged.any():
         raise UserError("{}: expected answers of users, found none", name)
     if users.shown.sum() > MAX_ANSWERS:
@@ -114,9 +114,9 @@ def read_users(path: str) -> Users:
     return users
 
 
-def name_of(log: str) -> str:
+def log_name(log: str) -> str:
     """A log's path, or its URL without a password."""
-    return _feedback().shown(log) if is_url(log) else short_path(log)
+    return _feedback().without_password(log) if is_url(log) else short_path(log)
 
 
 def _feedback() -> Any:

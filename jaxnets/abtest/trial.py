@@ -107,7 +107,7 @@ class Trial:
         return self.feedback_p < UNLIKELY
 
 
-def evaluate(users: Users, plan: Plan) -> Trial:
+def compare_arms(users: Users, plan: Plan) -> Trial:
     """Tests the difference between the models.
 
     Users who saw one model each are compared between the models; users who saw both, with
@@ -192,7 +192,7 @@ def _once(
         interval = classical.paired_interval(only_a, only_b, len(a), alpha)
         return N_("McNemar's exact test"), interval, mcnemar(only_a, only_b)[0]
     if is_paired:
-        return (N_("paired t-test"), *classical.paired(b - a, alpha))
+        return (N_("paired t-test"), *classical.paired_t_test(b - a, alpha))
     if is_binary:
         counts = float(a.sum()), len(a), float(b.sum()), len(b)
         return (

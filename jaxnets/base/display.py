@@ -100,7 +100,7 @@ def is_screen(stream: Any) -> bool:
         return False
 
 
-def fold(text: str, width: int) -> str:
+def wrap(text: str, width: int) -> str:
     """Breaks long lines between words; a command gets a line of its own, and is never broken."""
     marks = [_(text).removesuffix("{}") for text in (REPORT, PICTURES, RESUME)]
     lines = []
@@ -166,7 +166,7 @@ def show(text: str, stream: Any = None, red: str = "error:") -> None:
     parts = OURS.split(text)  # Every second one is ours.
     parts[::2] = map(printable, parts[::2])
     text = "".join(parts)
-    text = fold(text, columns(stream))
+    text = wrap(text, columns(stream))
     if text.startswith(f"{red} "):
         text = paint(red, "red", stream) + text.removeprefix(red)
     print(text, file=stream, flush=True)

@@ -90,7 +90,7 @@ def completion(shell: Annotated[tuple[str, ...], Flag(metavar="SHELL")]) -> int:
     from jaxnets.cli import completion
 
     kinds = {name: one.kinds for name, one in COMMANDS.items()}
-    print(completion.answer(shell, {"train": (Config, ConfigFile), **kinds}))
+    print(completion.completion_of(shell, {"train": (Config, ConfigFile), **kinds}))
     return DONE
 
 

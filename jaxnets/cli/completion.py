@@ -33,7 +33,9 @@ compdef _jaxnets jaxnets""",
 }
 
 
-def answer(arguments: Sequence[str], commands: Mapping[str, tuple[type[Options], ...]]) -> str:
+def completion_of(
+    arguments: Sequence[str], commands: Mapping[str, tuple[type[Options], ...]]
+) -> str:
     """The output of `jaxnets completion`: a shell's script or, for that script, words."""
     if len(arguments) == 2 and arguments[0] == "words":
         return "\n".join(words(arguments[1], commands))

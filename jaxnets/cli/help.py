@@ -9,7 +9,14 @@ from jaxnets.base.display import fill
 from jaxnets.base.language import N_, _
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
-from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, show
+from jaxnets.config.options import (
+    Options,
+    flag_name,
+    is_positional,
+    metavar,
+    options_of,
+    value_text,
+)
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
 from jaxnets.config.resolve import preset
 
@@ -84,7 +91,7 @@ def entry(field: dataclasses.Field, value: Any, note: str = "") -> tuple[str, st
         name = metavar(field)
     else:
         name = f"--{flag_name(field)}={metavar(field)}"
-        shown = show(field, value)
+        shown = value_text(field, value)
         default = _(shown) if value is None or value == () else shown
         notes.append(note or _("default: {}", default))
     return name, _(field.metadata["help"]) + (f" [{'; '.join(notes)}]" if notes else "")

@@ -119,7 +119,7 @@ def parse(field: Field, text: str) -> object:
         ) from None
 
 
-def show(field: Field, value: object) -> str:
+def value_text(field: Field, value: object) -> str:
     """A value as the help shows it."""
     if value is None or value == ():
         return field.metadata["none"] or field.metadata["unset"] or "none"
@@ -152,7 +152,9 @@ def _expected(field: Field) -> Text:
     kind, element, _ = types_of(field)
     if kind is not tuple:
         return Text(TYPE_NAMES[kind])
-    example = show(field, field.default) if field.default else "64,64" if element is int else "a,b"
+    example = (
+        value_text(field, field.default) if field.default else "64,64" if element is int else "a,b"
+    )
     return Text("numbers as {}", example) if element is int else Text("names as {}", example)
 
 

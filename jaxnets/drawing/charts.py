@@ -87,10 +87,10 @@ def _round_up(step: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
 
 
-def plain(value: float) -> str:
+def short_number(value: float) -> str:
     """A number in a few characters.
 
-    >>> plain(12345.6), plain(0.25), plain(1e-7), plain(3)
+    >>> short_number(12345.6), short_number(0.25), short_number(1e-7), short_number(3)
     ('12,346', '0.25', '1e-07', '3')
     """
     if abs(value) >= 1000 and abs(value) < 1e7:
@@ -119,7 +119,7 @@ class Scale(NamedTuple):
     """How an axis looks."""
 
     label: str = ""
-    show: Callable[[float], str] = plain  # How its numbers are written.
+    show: Callable[[float], str] = short_number  # How its numbers are written.
     log: bool | None = None  # None decides by the range.
 
 
@@ -243,7 +243,7 @@ def _draw_axes(
         y = y._replace(high=min(y.high, 1.0))
     ticks = y.ticks()
     texts = [of_y.show(tick) for tick in ticks]
-    if of_y.show is plain and len(set(texts)) < len(texts):  # The numbers hardly differ.
+    if of_y.show is short_number and len(set(texts)) < len(texts):  # The numbers hardly differ.
         texts = [f"{tick:.12g}" for tick in ticks]
     left = max(56.0, max(text_width(text, 12) for text in texts) + 12)
     for tick, text in zip(ticks, texts, strict=True):
@@ -256,10 +256,10 @@ def _draw_axes(
     places = [tick for tick in places if x.low <= tick <= x.high]
     wide = (x.end - x.start) / max(len(places) - 1, 1)
     for tick in places:
-        size = _fitting(plain(tick), 12, wide)
-        at = min(x(tick), WIDTH - 5 - text_width(plain(tick), size) / 2)
+        size = _fitting(short_number(tick), 12, wide)
+        at = min(x(tick), WIDTH - 5 - text_width(short_number(tick), size) / 2)
         look = {"font_size": size, "text_anchor": "middle", "fill": "soft"}
-        figure.text(at, top + HEIGHT + 18, plain(tick), **look)
+        figure.text(at, top + HEIGHT + 18, short_number(tick), **look)
     centre = {"text_anchor": "middle", "fill": "soft"}
     figure.text((left + WIDTH) / 2, top + HEIGHT + 36, of_x.label, **centre)
     return x, y

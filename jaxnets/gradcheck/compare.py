@@ -60,7 +60,7 @@ def quick_options(*, fast: bool = False) -> dict[str, Any]:
     return options | (compiler_options_for_init(platform) or {}) if fast else options
 
 
-Change = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
+LeafChange = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
 
 
 Inputs = Mapping[str, Any]  # Arrays by name, or trees of them.
@@ -170,7 +170,9 @@ class Differences(NamedTuple):
     kinks: int = 0
 
 
-def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) -> CheckResult:
+def check_problems(
+    name: str, problems: Sequence[Problem], tolerances: dict[str, float]
+) -> CheckResult:
     """Compares the passes of every problem with both oracles."""
     started = time.perf_counter()
     errors = dict.fromkeys(tolerances, RelativeError())
@@ -300,7 +302,7 @@ def central_differences(
     rng = np.random.default_rng(0)
 
     # One after the other, for a direction is as large as the slopes.
-    def trials() -> Iterator[tuple[str, Iterator[Change], Any]]:
+    def trials() -> Iterator[tuple[str, Iterator[LeafChange], Any]]:
         yield "a direction", _directions(slopes, rng), length / np.sqrt(size)
         names = [name for name, _ in _named_leaves(passes.inputs)]
         for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
@@ -349,7 +351,7 @@ def _error_of(ends: Ends, typical: float, step: float, terms: Sequence[jax.Array
 
 
 def _ends_of(
-    move: Change, step: float, program: Program, passes: Passes, slopes: list[np.ndarray]
+    move: LeafChange, step: float, program: Program, passes: Passes, slopes: list[np.ndarray]
 ) -> Ends:
     """Both ends of a move. The slopes are multiplied by the move as it came out after rounding."""
     leaves, tree = jax.tree.flatten(passes.inputs)
@@ -391,7 +393,7 @@ def _rows(array: np.ndarray) -> Iterator[slice | EllipsisType]:
         yield from (slice(start, start + rows) for start in range(0, len(array), rows))
 
 
-def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[Change]:
+def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[LeafChange]:
     for _ in range(ATTEMPTS):
         changes = [rng.standard_normal(slope.shape, np.float32) for slope in slopes]
         length = np.sqrt(sum(np.vdot(change, change) for change in changes))
@@ -400,10 +402,10 @@ def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[
         yield dict(enumerate(changes))
 
 
-def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> Iterator[Change]:
+def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> Iterator[LeafChange]:
     """Yields single elements of a leaf: the one whose slope is steepest, then random ones."""
 
-    def along(index: int) -> Change:
+    def along(index: int) -> LeafChange:
         change = np.zeros(slope.shape, np.float32)
         change.flat[index] = 1
         return {number: change}

@@ -30,7 +30,7 @@ from jaxnets.gradcheck.compare import (
     Passes,
     Problem,
     RelativeError,
-    check,
+    check_problems,
     compiled,
     disagreement,
     errors_of,
@@ -255,7 +255,7 @@ def check_rule(name: str, rule: LayerRule, draws: int | None = None, seed: int =
     problems = [problem_of(rule, setting) for setting in rule.settings]
     problems += [problem_of(rule, setting)._replace(brief=True) for setting in drawn]
     tolerances = {key: x for key, x in TOLERANCES.items() if rule.bfloat16 or key != "bfloat16"}
-    return _with_causes(check(name, problems, tolerances), rule, [*rule.settings, *drawn])
+    return _with_causes(check_problems(name, problems, tolerances), rule, [*rule.settings, *drawn])
 
 
 def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
@@ -264,7 +264,7 @@ def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
     problems = [
         problem_of(rule, setting)._replace(brief=True, large=True) for setting in rule.settings
     ]
-    row = check(name, problems, {"float64": TOLERANCES["float64"]})
+    row = check_problems(name, problems, {"float64": TOLERANCES["float64"]})
     return _with_causes(row, rule, rule.settings)
 
 

@@ -24,7 +24,7 @@ from jaxnets.gradcheck.compare import (
     CheckResult,
     Passes,
     Problem,
-    check,
+    check_problems,
     with_statistics_aside,
 )
 from jaxnets.gradcheck.errors import recording_terms
@@ -94,7 +94,7 @@ def check_network(name: str, network: NetworkCase) -> CheckResult:
     With fewer digits than float64's, the gradient's oracle is `oracle.both_loss_and_grads`, and the
     loss is compared with that of a float32 network.
     """
-    return check(f"{name}, {network.config.loss}", [problem_of(network)], TOLERANCES)
+    return check_problems(f"{name}, {network.config.loss}", [network_problem(network)], TOLERANCES)
 
 
 def has_kernels(network: NetworkCase) -> bool:
@@ -111,10 +111,10 @@ def check_network_with_kernels(name: str, network: NetworkCase) -> CheckResult:
     the kernels' own numbers.
     """
     tolerances = {name: x for name, x in TOLERANCES.items() if name != DIFFERENCES}
-    return check(f"{name}, kernels", [problem_of(network, kernels=True)], tolerances)
+    return check_problems(f"{name}, kernels", [network_problem(network, kernels=True)], tolerances)
 
 
-def problem_of(network: NetworkCase, *, kernels: bool = False) -> Problem:
+def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
     """A network with random parameters, images and labels, one of them padding.
 
     With kernels it is their gradient that is compared, in float64 with that of the pairs.

@@ -100,7 +100,7 @@ def set_up_jax(
         raise UserError(
             "devices: expected at most {} ({}{}), got {}",
             len(found) * processes,
-            describe(found),
+            describe_devices(found),
             Text(" in each of {} processes", processes) if connected else "",
             devices,
         )
@@ -147,7 +147,9 @@ def _found(platform: str | None) -> Devices:
         hint = Text("JAX_PLATFORMS={} keeps it from looking further", allowed)
     else:
         hint = Text("{}, in Colab choose a runtime with one", Text(ACCELERATORS[platform]))
-    raise UserError("platform: expected {}, JAX has only {}; {}", platform, describe(found), hint)
+    raise UserError(
+        "platform: expected {}, JAX has only {}; {}", platform, describe_devices(found), hint
+    )
 
 
 def versions() -> dict[str, str]:
@@ -166,14 +168,14 @@ def surroundings(devices: Devices) -> dict[str, Any]:
     return {
         "versions": versions(),
         "device_platform": devices[0].platform,
-        "device": str(describe(devices)),
+        "device": str(describe_devices(devices)),
         "num_devices": len(devices),
         "processor": cpu_name() if on_cpu else devices[0].device_kind,
         "cores": num_cores() if on_cpu else None,
     }
 
 
-def describe(devices: Devices) -> Text:
+def describe_devices(devices: Devices) -> Text:
     """The devices in a few words: "CPU, 2 cores" or "8 x TPU v5 lite"."""
     if devices[0].platform == "cpu":
         cores = Text(CORE) if (count := num_cores()) == 1 else Text(CORES, count)

@@ -13,7 +13,7 @@ from jaxnets.base.display import NOT_FINISHED, line, printable, show, width_of
 from jaxnets.base.errors import ERROR, UserError
 from jaxnets.base.language import _, said
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
-from jaxnets.data.pictures.folder import kind_of, note_unread
+from jaxnets.data.pictures.folder import ending_of, note_unread
 from jaxnets.predict.predict import BATCH, best_classes, load_predictor
 
 STDIN = "-"
@@ -120,7 +120,7 @@ def _in_folder(
         yield str(folder), BadPictureError(error.strerror or str(error))
         return
     files = [entry for entry in entries if not entry.is_dir()]
-    unread.update(kind_of(file.name) for file in files if file.suffix.lower() not in endings)
+    unread.update(ending_of(file.name) for file in files if file.suffix.lower() not in endings)
     files = [file for file in files if file.suffix.lower() in endings]
     yield from ((str(file), file) for file in files)
     if levels and not files:

@@ -17,7 +17,7 @@ from jaxnets.base.language import N_, _, speaking
 from jaxnets.config.command import CommandResult
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset
-from jaxnets.drawing.charts import percent, plain
+from jaxnets.drawing.charts import percent, short_number
 from jaxnets.drawing.svg import Figure, check_png
 from jaxnets.predict.trained import to_input
 from jaxnets.report import figures, ledger
@@ -412,7 +412,7 @@ def _gradients(run: RunFacts) -> Part | None:
         "kernels": kernels,
         "own_rules": bool(rules_sha256(run.config)),
         "sizes": [
-            [one.layer, *map(plain, one[1:]), plain(one.update / (one.weights or 1))]
+            [one.layer, *map(short_number, one[1:]), short_number(one.update / (one.weights or 1))]
             for one in sizes
         ],
     }

@@ -23,7 +23,7 @@ from jaxnets.drawing.svg import Figure
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.run_data import data_named, data_of
 from jaxnets.predict.trained import TrainedNetwork, load_network
-from jaxnets.report.evaluation import Mistake, Predictions, class_scores, mistakes, predict
+from jaxnets.report.evaluation import Mistake, Predictions, class_scores, mistakes, predictions_of
 from jaxnets.report.figures import MISTAKE_COLUMNS, mistakes_figure
 from jaxnets.runs.progress import Doing
 
@@ -198,7 +198,7 @@ def _evaluate(run: str, where: str | None, prepare_as: str, doing: Doing) -> Eva
     if not len(data.test):
         raise UserError("{}: expected test images, found none", data.name)
     doing(_("evaluating {} pictures", f"{len(data.test):,}"))
-    found = predict(trained, data.test)
+    found = predictions_of(trained, data.test)
     return Evaluation(run, trained, data, part, found, files, unreadable)
 
 

@@ -73,7 +73,7 @@ class Predictions(NamedTuple):
         return counts
 
 
-def predict(trained: TrainedNetwork, split: Split) -> Predictions:
+def predictions_of(trained: TrainedNetwork, split: Split) -> Predictions:
     """The network's answers for every image of a split that can be read."""
     forward = compile_network(trained.config, trained.model, jax.nn.log_softmax)
     params = jax.device_put(trained.params)

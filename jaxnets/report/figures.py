@@ -18,8 +18,8 @@ from jaxnets.drawing.charts import (
     dots,
     matrix,
     percent,
-    plain,
     reliability,
+    short_number,
 )
 from jaxnets.drawing.svg import Figure, signed_pixels, text_width, tiled
 from jaxnets.report.evaluation import Calibration, ClassScores, Mistake, Predictions
@@ -65,7 +65,7 @@ def learning_figures(runs: Sequence[RunFacts]) -> list[Figure]:
         if len(runs) > 1 and len(columns) > 1 and known:
             title += f" ({labels[columns.index(known[-1])]})"
         if series:
-            show = percent if name in SHARES else plain
+            show = percent if name in SHARES else short_number
             alt = f"{title}" + _(". ") + _("; ").join(_from_to(one, show) for one in series[:6])
             log = None if name in ("loss", "speed") else False
             y = Scale(show=show, log=log)
@@ -276,7 +276,7 @@ def norms_figure(found: Sequence[Norms]) -> Figure:
     rows = [Marks(_in_few_letters(one.layer), one[1:]) for one in found]
     ratios = [one.update / one.weights if one.weights else 0.0 for one in found]
     worst = int(np.argmax(ratios))
-    found_in = plain(ratios[worst]), found[worst].layer
+    found_in = short_number(ratios[worst]), found[worst].layer
     alt = _("The largest ratio of update to weights: {} in {}.", *found_in)
     labels = [_("weights"), _("gradient"), _("update")]
     caption = Caption("norms", _("Size of weights, gradients and updates"), alt)

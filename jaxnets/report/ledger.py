@@ -36,17 +36,17 @@ from jaxnets.training.step import autodiff_loss_and_grad
 MAX_PARAMS = 5_000_000
 IMAGES, FEW_IMAGES = 32, 2
 
-Arrays = Any  # Arrays by layer and name.
+GradientArrays = Any  # Arrays by layer and name.
 
 
 class Gradients(NamedTuple):
     """Gradients of the summed loss of some training images, in one or several precisions."""
 
     count: int  # The number of images.
-    manual: dict[str, Arrays]  # By hand.
-    automatic: dict[str, Arrays]  # By autodiff of the plain network.
-    terms: dict[str, Arrays]  # What `errors.recording_terms` records.
-    kernels: Arrays | None  # By hand with this machine's kernels, in float64.
+    manual: dict[str, GradientArrays]  # By hand.
+    automatic: dict[str, GradientArrays]  # By autodiff of the plain network.
+    terms: dict[str, GradientArrays]  # What `errors.recording_terms` records.
+    kernels: GradientArrays | None  # By hand with this machine's kernels, in float64.
 
 
 def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
@@ -72,7 +72,7 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
                 for program in _programs(trained, dtype):
                     lowered = jax.jit(program, compiler_options=options).lower(*arrays[dtype])
                     programs.append((dtype, pool.submit(lowered.compile)))
-    found: dict[str, list[Arrays]] = {dtype: [] for dtype in PRECISIONS if dtype in arrays}
+    found: dict[str, list[GradientArrays]] = {dtype: [] for dtype in PRECISIONS if dtype in arrays}
     for dtype, program in programs:
         with precision(dtype):
             found[dtype] += jax.device_get(program.result()(*arrays[dtype]))
@@ -95,13 +95,13 @@ def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
     if dtype != "float64":
         both = both_loss_and_grads(model, model, config.loss, "float32")
 
-        def in_few_digits(params: Any, batch: Batch) -> list[Arrays]:
+        def in_few_digits(params: Any, batch: Batch) -> list[GradientArrays]:
             found = both(params, batch, key())[1]
             return [found.manual, found.terms, found.automatic]
 
         return [in_few_digits]
 
-    def manual(params: Any, batch: Batch) -> list[Arrays]:
+    def manual(params: Any, batch: Batch) -> list[GradientArrays]:
         terms: list[jax.Array] = []
         by_hand = manual_loss_and_grad(model, config.loss, recording_terms(rule_of, terms))
         return [by_hand(params, batch, key())[1], terms]
@@ -141,7 +141,7 @@ class Entry(NamedTuple):
         return all(error <= TOLERANCES[dtype] for dtype, error in self.errors.items())
 
 
-def layers_of(trained: TrainedNetwork) -> list[str]:
+def layers_with_params(trained: TrainedNetwork) -> list[str]:
     """The layers with parameters, in the order of the forward pass, as `by_layer` names them."""
     names = [".".join(path) for path, _ in walk(trained.model)]
     with_params = by_layer(trained.params)
@@ -158,7 +158,7 @@ def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
         dtype: floor_of((tree, found.terms[dtype]), dtype, TOLERANCES[dtype])
         for dtype, tree in found.automatic.items()
     }
-    for layer in layers_of(trained):
+    for layer in layers_with_params(trained):
         for name, reference in by_autodiff[widest][layer].items():
             at = np.unravel_index(np.abs(reference).argmax(), reference.shape)
             errors = {}
@@ -205,7 +205,7 @@ def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[
     parts = [by_layer(part) for part in found_sizes]
     return [
         Norms(layer, *(float(np.sqrt(sum(part[layer].values()))) for part in parts))
-        for layer in layers_of(trained)
+        for layer in layers_with_params(trained)
     ]
 
 

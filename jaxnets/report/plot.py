@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxnets.base.errors import UserError
-from jaxnets.drawing.charts import Caption, Scale, Series, curves, matrix, percent, plain
+from jaxnets.drawing.charts import Caption, Scale, Series, curves, matrix, percent, short_number
 from jaxnets.drawing.svg import Figure
 from jaxnets.metrics import Metrics
 
@@ -35,7 +35,7 @@ def plot(of: Sequence[dict[str, Any]] | Metrics) -> Figure:
 def _learning(history: Sequence[dict[str, Any]]) -> Figure:
     """Loss and accuracy over the epochs, of training and validation."""
     epochs, drawn = [record["epoch"] for record in history], []
-    for name, show in (("loss", plain), ("accuracy", percent)):
+    for name, show in (("loss", short_number), ("accuracy", percent)):
         parts = {
             part: [r.get(f"{part}_{name}") for r in history] for part in ("train", "validation")
         }

@@ -12,7 +12,7 @@ from jaxnets.base.language import _, said
 from jaxnets.data.datasets import Dataset
 from jaxnets.predict.run_data import data_of
 from jaxnets.predict.trained import TrainedNetwork, load_network
-from jaxnets.report.evaluation import Predictions, predict
+from jaxnets.report.evaluation import Predictions, predictions_of
 from jaxnets.runs.run_folder import CONFIG, RESULT, SECTIONS, RunFolder
 
 
@@ -35,7 +35,7 @@ class RunFacts:
         """The network's answers for the test images; None where they are not to be had."""
         with self.attempt(_("Mistakes")):
             if self.trained is not None and self.data is not None:
-                return predict(self.trained, self.data.test)
+                return predictions_of(self.trained, self.data.test)
         return None
 
     @property

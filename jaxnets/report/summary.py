@@ -14,7 +14,7 @@ from jaxnets.base.display import shortened, table, width_of
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
 from jaxnets.config.command import CommandResult
-from jaxnets.drawing.charts import plain
+from jaxnets.drawing.charts import short_number
 from jaxnets.drawing.svg import Figure
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models.chain import Chain, apply_layer, chains_of
@@ -173,7 +173,7 @@ def network_figure(found: Summary) -> Figure:
 
 
 def _shape(shape: Sequence[int]) -> str:
-    return " × ".join(map(plain, shape))
+    return " × ".join(map(short_number, shape))
 
 
 def _glyph(figure: Figure, y: float, shape: tuple[int, ...], largest: int) -> None:

@@ -204,7 +204,7 @@ def calibrated(found: Predictions, seed: int = 0) -> Calibrated:
     return Calibrated(error, float(np.quantile(chance, 0.95)), float(p))
 
 
-def calibration(found: Predictions) -> Finding:
+def calibration_finding(found: Predictions) -> Finding:
     """Whether the network is right as often as it says."""
     if len(found.labels) < MIN_IMAGES:
         numbers = {"images": len(found.labels), "needed": MIN_IMAGES}
@@ -225,7 +225,7 @@ def verdicts(run: RunFacts) -> list[Finding]:
     found = [overfitting(run), still_falling(run)] if run.records else []
     if run.predictions is not None and run.trained is not None:
         found.append(confused(run.predictions, run.trained.class_names))
-        found.append(calibration(run.predictions))
+        found.append(calibration_finding(run.predictions))
     return found
 
 
@@ -237,7 +237,7 @@ class Compared(NamedTuple):
     p: float  # McNemar's, exact.
 
 
-def compared(a: Predictions, b: Predictions) -> Compared | None:
+def compare_predictions(a: Predictions, b: Predictions) -> Compared | None:
     """McNemar's test of two runs; None if their images are others."""
     same = np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels)
     if not same:
@@ -262,7 +262,7 @@ def comparison(names: Sequence[str], answers: Sequence[Predictions | None]) -> l
 
 def _against(best: str, a: Predictions, other: str, b: Predictions, pairs: int) -> Finding:
     """The verdict on two runs of so many pairs."""
-    pair = compared(a, b)
+    pair = compare_predictions(a, b)
     names = {"best": printable(best), "other": printable(other)}
     if pair is None:
         return Finding("unknown", "other_images", names)

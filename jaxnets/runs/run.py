@@ -10,7 +10,7 @@ import jax
 
 from jaxnets.backprop.rule import FindRule
 from jaxnets.backprop.rules import rule_of
-from jaxnets.base.display import columns, fold, printable, short_path, show
+from jaxnets.base.display import columns, printable, short_path, show, wrap
 from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.base.language import N_, Text, _, said
 from jaxnets.config.fields import SINGLE_PROCESS, Config
@@ -19,7 +19,7 @@ from jaxnets.config.resolve import OwnNetwork, StoredRun, of_process
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import Experiment, OwnRules, find_devices
 from jaxnets.machine.distributed import ConnectedProcesses, connected
-from jaxnets.machine.platform import Processes, describe, surroundings, versions
+from jaxnets.machine.platform import Processes, describe_devices, surroundings, versions
 from jaxnets.metrics import Metrics
 from jaxnets.models.weights import describe_weights, head_of, weights_sha256
 from jaxnets.networks.rows import own_files
@@ -134,7 +134,7 @@ class Run(Observer):
         """The lines that name the network, the data and the devices; if resumed, the step, too."""
         config, data, devices = self.config, self.experiment.data, self.experiment.parallel.devices
         state, params = self.checkpoint.state, self.checkpoint.state.params
-        where = said(describe(devices))
+        where = said(describe_devices(devices))
         where += _(" (no accelerator)") if devices[0].platform == "cpu" else ""
         parts = {
             N_("{} train"): data.train,
@@ -169,7 +169,7 @@ class Run(Observer):
         if config.resume:
             where = printable(short_path(str(self.folder.path)))
             line += "\n" + _("resuming {} after step {}", where, f"{int(state.step):,}")
-        return fold(line, columns())
+        return wrap(line, columns())
 
     def train(self, observers: Sequence[Observer] = ()) -> None:
         """Trains; after each epoch it validates, logs and saves.

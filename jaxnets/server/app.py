@@ -18,7 +18,7 @@ from jaxnets.base.version import __version__
 from jaxnets.server import protocol
 from jaxnets.server.models import Model, Version
 from jaxnets.server.page import INDEX, Page
-from jaxnets.server.service import ServerMetrics, Service, report, verify
+from jaxnets.server.service import ServerMetrics, Service, log_line, verify
 
 MAX_BODY = 16 << 20  # Bytes of a body; a phone's photo has up to 12 MB.
 MAX_KEY = 256  # Characters of a user's key.
@@ -169,7 +169,7 @@ def _protocol(service: Service) -> APIRouter:
     @of_model.get("")
     async def model(found: Annotated[Any, Depends(find)]) -> protocol.ModelMetadata:
         """A model's metadata."""
-        return protocol.describe(found[0], form, len(service.class_names))
+        return protocol.metadata_of(found[0], form, len(service.class_names))
 
     @of_model.get("/ready")
     async def model_ready(found: Annotated[Any, Depends(find)]) -> dict[str, Any]:
@@ -259,7 +259,7 @@ async def _refuse_values(_: Request, error: Any) -> Response:
 async def _admit_fault(request: Request, error: Exception) -> Response:
     """A bug: one line here, and none of it there."""
     kind = type(error).__name__
-    report("error: {} {}: {}: {}", request.method, request.url.path, kind, error)
+    log_line("error: {} {}: {}: {}", request.method, request.url.path, kind, error)
     return _error(500, "the server has a fault")
 
 

@@ -103,7 +103,7 @@ class FeedbackRow(NamedTuple):
 COLUMNS = [FEEDBACK.c[name] for name in FeedbackRow._fields]
 
 
-def shown(log: str) -> str:
+def without_password(log: str) -> str:
     """A log's file, or the host and the database of its URL, without user, password or options."""
     if not is_url(log):
         return log
@@ -174,7 +174,7 @@ def read(log: str | Path) -> list[FeedbackRow]:
 
 def rows(log: str | Path) -> Iterator[FeedbackRow]:
     """The same, row by row."""
-    name = shown(str(log))
+    name = without_password(str(log))
     if is_url(str(log)):
         engine = _connect(str(log))
     elif Path(log).is_file():
@@ -218,7 +218,7 @@ class FeedbackLog:
         Raises:
           UserError: It cannot be written, or is no log.
         """
-        self.place = shown(str(log))
+        self.place = without_password(str(log))
         try:
             self._engine = _connect(str(log)) if is_url(str(log)) else _open(str(log))
         except OSError as error:

@@ -32,7 +32,7 @@ MAX_IMAGES = 1024  # In a request.
 # Pixels are bytes from 0 to 255, or floats from 0 to 1.
 DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "UINT8": "u1"}
 
-ImageShape = tuple[int, ...]  # A network's (H, W, C).
+InputShape = tuple[int, ...]  # A network's (H, W, C).
 OutputName = Literal["probabilities", "labels"]
 # Of a body: FastAPI hands on as bytes what is not sent as JSON.
 OR_BYTES = WrapValidator(lambda sent, read: sent if isinstance(sent, bytes) else read(sent))
@@ -193,14 +193,14 @@ class Error(BaseModel):
 # From requests to images.
 
 
-def read_pixels(asked: Pixels, form: ImageShape) -> np.ndarray:
+def read_pixels(asked: Pixels, form: InputShape) -> np.ndarray:
     """The images of this server's own JSON, [N, H, W, C] float32 from 0 to 1."""
     if asked.image is not None:
-        return to_images("image", asked.image[None], form, asked.max)
-    return to_images("images", asked.images, form, asked.max)
+        return checked_images("image", asked.image[None], form, asked.max)
+    return checked_images("images", asked.images, form, asked.max)
 
 
-def read_tensor(asked: Inference, rest: bytes, form: ImageShape) -> np.ndarray:
+def read_tensor(asked: Inference, rest: bytes, form: InputShape) -> np.ndarray:
     """The images of a request of the protocol and of the bytes behind it, as above."""
     (tensor,) = asked.inputs
     count, size = math.prod(tensor.shape), tensor.parameters.binary_data_size
@@ -218,10 +218,10 @@ def read_tensor(asked: Inference, rest: bytes, form: ImageShape) -> np.ndarray:
         if values.size != count:
             raise HTTPException(400, f"data: expected {count:,} numbers, got {values.size:,}")
     largest = 255 if tensor.datatype == "UINT8" else 1
-    return to_images("images", values.reshape(tensor.shape), form, largest)
+    return checked_images("images", values.reshape(tensor.shape), form, largest)
 
 
-def to_images(name: str, values: np.ndarray, form: ImageShape, largest: int) -> np.ndarray:
+def checked_images(name: str, values: np.ndarray, form: InputShape, largest: int) -> np.ndarray:
     """Images [N, H, W, C] float32 from 0 to 1.
 
     Args:
@@ -251,7 +251,7 @@ def to_images(name: str, values: np.ndarray, form: ImageShape, largest: int) -> 
 # From probabilities [N, K] to answers.
 
 
-def describe(model: Model, form: ImageShape, classes: int) -> ModelMetadata:
+def metadata_of(model: Model, form: InputShape, classes: int) -> ModelMetadata:
     """A model's metadata."""
     return ModelMetadata(
         name=model.name,

@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from jaxnets.base.errors import BY_SIGNAL, DONE, UserError, first_line, not_installed
 from jaxnets.machine.ray_cluster import join_ray
-from jaxnets.server.service import report
+from jaxnets.server.service import log_line
 
 NAME = "jaxnets"  # Of the application in the cluster, and of its one deployment.
 AT_A_TIME = 256  # Requests that a replica has: four of its largest batches.
@@ -110,5 +110,5 @@ def serve_replicas(
         except SystemExit as stopped:
             status = stopped.code
         serve.delete(NAME)
-    report("stopped: what was accepted is answered and saved")
+    log_line("stopped: what was accepted is answered and saved")
     return status

@@ -191,7 +191,9 @@ class Service:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Looks for new checkpoints meanwhile; afterwards nothing waits and the log is closed."""
-        watchers = [asyncio.create_task(model.watch(self._loader, report)) for model in self.models]
+        watchers = [
+            asyncio.create_task(model.watch(self._loader, log_line)) for model in self.models
+        ]
         try:
             yield
         finally:
@@ -274,14 +276,14 @@ class Service:
             (saved,) = self._rows.put([row])
             is_in = await saved
         except OSError as error:
-            report("error: {}", error)
+            log_line("error: {}", error)
             raise HTTPException(503, "the feedback could not be saved") from None
         if not is_in:
             raise HTTPException(409, "answer: another feedback for it came first")
         self.metrics.feedback.labels(ticket.arm, str(correct).lower()).inc()
 
 
-def report(text: str, *values: object) -> None:
+def log_line(text: str, *values: object) -> None:
     """Prints a line in the locale's language on stderr, which may be closed."""
     with contextlib.suppress(OSError, ValueError):
         print(one_line(_(text, *values)), file=sys.stderr, flush=True)

@@ -21,10 +21,10 @@ from jaxnets.base.language import Text, _
 from jaxnets.networks.own import know
 from jaxnets.server import is_url
 from jaxnets.server.app import create_app
-from jaxnets.server.feedback import shown
+from jaxnets.server.feedback import without_password
 from jaxnets.server.models import SIZES, names_of
 from jaxnets.server.replicas import GRACE, exit_on_signals, serve_replicas
-from jaxnets.server.service import Service, report
+from jaxnets.server.service import Service, log_line
 
 BACKLOG = 1024  # Connections that the system accepts before this process does.
 MAX_CONNECTIONS = 1000  # Beyond them the answer is 503; many systems give a process 1,024 files.
@@ -63,7 +63,7 @@ def serve(
     with contextlib.closing(listener):
         log = feedback or str(default_log(folders))
         if shared := is_url(log):
-            where = shown(log)
+            where = without_password(log)
         else:
             where = log = os.path.abspath(Path(log).expanduser())
         # Where others serve, this one finds out first what they would fail by.
@@ -72,7 +72,7 @@ def serve(
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if not is_loopback:
-            report(
+            log_line(
                 "warning: whoever reaches {} may ask, answer and see training images: there is no "
                 "login",
                 address[0],
@@ -159,5 +159,5 @@ def _run(app: FastAPI, listener: socket.socket, announce: Callable[[], None]) ->
         Server(config).run(sockets=[listener])
     except SystemExit as stopped:
         status = stopped.code
-    report("stopped: what was accepted is answered and saved")
+    log_line("stopped: what was accepted is answered and saved")
     return status

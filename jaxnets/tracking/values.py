@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config
-from jaxnets.config.options import options_of, show
+from jaxnets.config.options import options_of, value_text
 from jaxnets.config.resolve import FOLLOWS, OF_THE_PROCESS
 
 # Fields of Config that are no hyperparameters: where a run works, and what observes it.
@@ -26,7 +26,7 @@ def hyperparameters(config: Config) -> dict[str, Any]:
 
 
 def _text(field: Field, value: object) -> str:
-    return show(field, value) if value else "none"  # The help would say what None leads to.
+    return value_text(field, value) if value else "none"  # The help would say what None leads to.
 
 
 def scalars_of(record: dict[str, Any]) -> dict[str, float]:

@@ -120,7 +120,7 @@ def holm(chances: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def verdict(ranks: Sequence[Rank], race: bool) -> str:
+def lead_text(ranks: Sequence[Rank], race: bool) -> str:
     """Whether the winner's lead is significant, or how the race stands, in a sentence.
 
     A lead that is not significant shows no equality either, so its interval stands beside it.
@@ -179,7 +179,7 @@ class Ranking(CommandResult):
             rank.beaten_by is not None if race else rank.p < SIGNIFICANCE for rank in ranks[1:]
         ]
         with speaking("en"):
-            conclusion = verdict(ranks, race)
+            conclusion = lead_text(ranks, race)
         values = {
             "flags": self.search.plain_flags,
             "over": self.search.over,
@@ -208,7 +208,7 @@ class Ranking(CommandResult):
             row += [str(rank.seeds), rank.beaten_by or ""] if race else []
             rows.append([cell.replace("nan", "  -") for cell in row])
         where = _("results: {}", short_path(str(self.search.folder)))
-        return "\n".join([*table(rows, "<>>>>><"), "", verdict(ranks, race), "", where])
+        return "\n".join([*table(rows, "<>>>>><"), "", lead_text(ranks, race), "", where])
 
 
 def plot(search: Search) -> Figure:

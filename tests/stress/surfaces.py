@@ -622,7 +622,7 @@ def log_case(sample: dict[str, bytes], folder: Path, rng: Rng) -> None:
         path.write_bytes(damage(rng, sample[kind], sample[rng.choice(sorted(sample))]))
 
     def test() -> None:
-        found = trial.evaluate(read_users(str(path)), trial.Plan())
+        found = trial.compare_arms(read_users(str(path)), trial.Plan())
         show(presentation.TrialResult(found, path.name).text())
         json.dumps(presentation.TrialResult(found, "log").values(), allow_nan=False)
 

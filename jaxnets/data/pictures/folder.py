@@ -153,7 +153,7 @@ def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
     return found, "" if where == root else "test"
 
 
-def kind_of(name: str) -> str:
+def ending_of(name: str) -> str:
     """The ending of a file's name in lower case, or the name if it has none."""
     return os.path.splitext(name)[1].lower() or name
 
@@ -271,7 +271,7 @@ def _files(folder: Path, root: Path, unread: Counter[str]) -> Iterator[bytes]:
                 elif entry.name.lower().endswith(endings):
                     yield entry.path[start:]
                 else:
-                    unread[kind_of(os.fsdecode(entry.name))] += 1
+                    unread[ending_of(os.fsdecode(entry.name))] += 1
 
 
 def _key(root: Path, paths: np.ndarray, settings: tuple[int | None, ...]) -> str:

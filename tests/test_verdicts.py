@@ -205,7 +205,7 @@ def test_a_change_and_its_p_are_those_of_least_squares():
     x, y = np.stack([np.arange(6), np.ones(6)], axis=1), np.array(losses[-6:])
     (slope, _), (rest,), *_ = np.linalg.lstsq(x, y, rcond=None)
     error = np.sqrt(rest / 4 / np.arange(6).var() / 6)
-    found = verdicts.course(losses)
+    found = verdicts.trend_of(losses)
     assert found is not None and found.count == 6
     assert found.change == pytest.approx(5 * slope / y.mean())
     assert found.p == pytest.approx(stats.t.cdf(-abs(slope) / error, 4))
@@ -213,7 +213,7 @@ def test_a_change_and_its_p_are_those_of_least_squares():
 
 def test_noise_is_rarely_a_trend():
     rng = np.random.default_rng(1)
-    drawn = [verdicts.course((1 + rng.normal(0, 0.1, 40)).tolist()) for _ in range(400)]
+    drawn = [verdicts.trend_of((1 + rng.normal(0, 0.1, 40)).tolist()) for _ in range(400)]
     rates = [np.mean([getattr(one, name) for one in drawn]) for name in ("falls", "risen")]
     assert max(rates) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
 

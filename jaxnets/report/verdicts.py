@@ -36,7 +36,7 @@ class Finding(NamedTuple):
     values: dict[str, Any]  # and the numbers in it.
 
 
-class Course(NamedTuple):
+class Trend(NamedTuple):
     """How a loss went from epoch to epoch."""
 
     count: int  # The epochs of the last quarter, FEWEST at least.
@@ -51,7 +51,7 @@ class Course(NamedTuple):
         return self.change <= -EFFECT and self.p < ALPHA
 
 
-def course(losses: Sequence[float]) -> Course | None:
+def trend_of(losses: Sequence[float]) -> Trend | None:
     """How a loss went; None of fewer than FEWEST epochs.
 
     The epochs' noise is taken for independent, which flatters the p a little.
@@ -75,7 +75,7 @@ def course(losses: Sequence[float]) -> Course | None:
     noise = np.median(np.abs(np.diff(every[lowest:]))) / (math.sqrt(2) * norm.ppf(0.75))
     rise = levels[-1] - levels[lowest]
     risen = rise >= EFFECT * levels[lowest] and rise > 3 * noise * math.sqrt(2 / width)
-    return Course(count, change, p, int(every.argmin()), bool(risen))
+    return Trend(count, change, p, int(every.argmin()), bool(risen))
 
 
 def _columns(run: RunFacts, *names: str) -> list[list[float]]:
@@ -88,7 +88,7 @@ def _columns(run: RunFacts, *names: str) -> list[list[float]]:
 def overfitting(run: RunFacts) -> Finding:
     """Whether the validation loss has risen from its minimum while the training loss fell."""
     epochs, train, held_out = _columns(run, "epoch", "train_loss", "validation_loss")
-    of_train, of_held_out = course(train), course(held_out)
+    of_train, of_held_out = trend_of(train), trend_of(held_out)
     if of_train is None or of_held_out is None:
         return Finding(
             "unknown", "overfitting_too_early", {"epochs": len(epochs), "needed": FEWEST}
@@ -119,7 +119,7 @@ def still_falling(run: RunFacts) -> Finding:
     """
     validated = run.validation_count >= MIN_IMAGES
     epochs, losses = _columns(run, "epoch", "validation_loss" if validated else "train_loss")
-    found = course(losses)
+    found = trend_of(losses)
     if found is None:
         return Finding("unknown", "falling_too_early", {"epochs": len(losses), "needed": FEWEST})
     lowest, last = four_digits(losses[found.lowest]), four_digits(losses[-1])

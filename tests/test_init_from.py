@@ -143,15 +143,11 @@ def test_a_folder_without_a_trained_run_is_refused(first, tune, tmp_path):
     tune(tmp_path / "nothing").assert_refused("init_from: expected a .safetensors file or a run")
 
 
-@pytest.mark.parametrize("shape", [None, 3, [], {}, "28", ["x"], [[1]], [10**9, 1, 1]])
-def test_a_strangers_run_is_refused_in_one_line_or_taken(shape, first, tune, tmp_path):
+@pytest.mark.parametrize("shape", [None, [10**9, 1, 1]])
+def test_a_strangers_run_is_refused_in_one_line(shape, first, tune):
     path = first / "config.json"
     path.write_text(json.dumps(read_json(path) | {"image_shape": shape}))
-    outcome = tune(first, "--epochs=1")
-    if isinstance(shape, list) and shape:
-        outcome.assert_refused("decode_size: expected a whole number")
-    else:
-        assert outcome.status == 0, outcome.err
+    tune(first, "--epochs=1").assert_refused("config.json: damaged: expected image_shape")
 
 
 def test_checkpoints_of_an_older_version_are_refused(first, tune):

@@ -58,7 +58,7 @@ class StoredRun(NamedTuple):
     command: str = "train"  # The words of `jaxnets` that continue it.
     # Of a run that gives its weights.
     weights: str | None = None  # The file of its last checkpoint.
-    image_side: Any = None  # Pixels, as config.json has it: it may be untrusted.
+    image_side: int | None = None  # Pixels; the number of features of a table.
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict() | {"config": dataclasses.asdict(self.config)}

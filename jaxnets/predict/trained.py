@@ -8,16 +8,13 @@ import jax.numpy as jnp
 
 from jaxnets.base.errors import UserError
 from jaxnets.config.fields import Config
-from jaxnets.data.datasets import MAX_CLASSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models.chain import Chain
 from jaxnets.networks.create import create_model
-from jaxnets.runs.request import read_config
+from jaxnets.runs.request import data_form, read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import to_float
-
-MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,27 +63,6 @@ def load_network(workdir: str, *, takes_rows: bool = False) -> TrainedNetwork:
 def to_input(config: Config, images: Any) -> Any:
     """The network's input for images in the data set's format, as in an evaluation."""
     return to_float(center_crop(images, config.input_size))
-
-
-def data_form(folder: RunFolder) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Reads the images' shape and the classes' names from config.json, which may be untrusted."""
-    written = folder.read(CONFIG)
-    shape, names = written.get("image_shape"), written.get("class_names")
-    if not (
-        isinstance(shape, list)
-        and all(type(size) is int and 1 <= size <= MAX_SIDE for size in shape)
-        and (len(shape) == 1 or (len(shape) == 3 and shape[2] in (1, 3)))
-        and isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
-        and 2 <= len(names) <= MAX_CLASSES
-    ):
-        raise UserError(
-            "{}: damaged: expected image_shape as [H, W, 1 or 3] or [D], and class_names as 2 to "
-            "{} texts",
-            folder.path / CONFIG,
-            MAX_CLASSES,
-        )
-    return tuple(shape), tuple(names)
 
 
 def params_like(

@@ -23,7 +23,7 @@ from jaxnets.config.resolve import (
 )
 from jaxnets.data.arrays import NAME as ARRAYS
 from jaxnets.data.arrays import scaling_of
-from jaxnets.data.datasets import Dataset
+from jaxnets.data.datasets import MAX_CLASSES, Dataset
 from jaxnets.data.load import load_dataset
 from jaxnets.machine.platform import keep_freed_memory
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
@@ -36,6 +36,7 @@ from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, RunFolder, comman
 # Smaller images in arrays, as scikit-learn's digits, are enlarged for convolutions: the cnn takes
 # none of them.
 LEAST_SIDE, ENLARGED_SIDE = 10, 16
+MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 
 class Request(NamedTuple):
@@ -144,6 +145,27 @@ def read_config(folder: RunFolder) -> Config:
         raise UserError("{}: {}", folder.path / CONFIG, error) from error
 
 
+def data_form(folder: RunFolder) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Reads the images' shape and the classes' names from config.json, which may be untrusted."""
+    written = folder.read(CONFIG)
+    shape, names = written.get("image_shape"), written.get("class_names")
+    if not (
+        isinstance(shape, list)
+        and all(type(size) is int and 1 <= size <= MAX_SIDE for size in shape)
+        and (len(shape) == 1 or (len(shape) == 3 and shape[2] in (1, 3)))
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and 2 <= len(names) <= MAX_CLASSES
+    ):
+        raise UserError(
+            "{}: damaged: expected image_shape as [H, W, 1 or 3] or [D], and class_names as 2 to "
+            "{} texts",
+            folder.path / CONFIG,
+            MAX_CLASSES,
+        )
+    return tuple(shape), tuple(names)
+
+
 def run_with_weights(init_from: str | None) -> StoredRun | None:
     """The run with initial weights; None if `init_from` names a file, or nothing.
 
@@ -154,10 +176,10 @@ def run_with_weights(init_from: str | None) -> StoredRun | None:
     if not os.path.exists(os.path.join(path, CONFIG)):
         return None
     folder = RunFolder.open(path)
-    steps, shape = folder.steps, folder.read(CONFIG).get("image_shape")
+    shape, _class_names = data_form(folder)
+    steps = folder.steps
     last = short_path(str(path_of(folder.path / CHECKPOINTS, steps[-1]))) if any(steps) else None
-    side = shape[0] if isinstance(shape, list) and shape else None
-    return StoredRun(path, read_config(folder), weights=last, image_side=side)
+    return StoredRun(path, read_config(folder), weights=last, image_side=shape[0])
 
 
 def run_to_resume(given: Mapping[str, Any]) -> StoredRun:

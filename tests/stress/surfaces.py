@@ -425,7 +425,7 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     def read() -> None:
         opened = RunFolder.open(str(folder))
         config = request.read_config(opened)
-        shape, names = trained.data_form(opened)
+        shape, names = request.data_form(opened)
         if config.model == "softmax":
             trained.params_like(opened, config, trained.create_model(config, len(names)), shape)
 

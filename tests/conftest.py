@@ -414,14 +414,11 @@ def keras(tmp_path_factory):
     return keras
 
 
-MUCH = 2 << 30  # Bytes.
-
-
 @pytest.fixture(autouse=True)
 def memory_given_back():
-    """Lets go of compiled programs where they are many."""
+    """Lets go of compiled programs where they are many: each later test traces its own anew."""
     yield
-    if resident() > MUCH:
+    if share_of_memory() > 1 / 6:
         from jaxnets.machine.platform import return_freed_memory
 
         jax.clear_caches()
@@ -429,10 +426,12 @@ def memory_given_back():
         return_freed_memory()
 
 
-def resident() -> int:
-    """The bytes of memory that this process holds; 0 where the system does not say."""
+def share_of_memory() -> float:
+    """The share of the machine's memory that this process holds; 0 where the system hides it."""
     statm = Path("/proc/self/statm")
-    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+    if not statm.exists():
+        return 0
+    return int(statm.read_text().split()[1]) / os.sysconf("SC_PHYS_PAGES")
 
 
 @pytest.fixture

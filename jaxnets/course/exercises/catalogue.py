@@ -19,11 +19,11 @@ from jaxnets.base.language import N_, _
 from jaxnets.course.exercises.student import (
     drawn,
     near,
-    plain,
     shown,
     student_called,
     value_of,
     values_of,
+    without_noise,
 )
 
 COMPUTE, FILL_IN, FIND_THE_BUG = N_("compute"), N_("fill in"), N_("find the bug")
@@ -109,8 +109,8 @@ class Sheet(Exercise):
         found = []
         for name, question in self.asked.items():
             slips = question.get("slips", {}).items()
-            wrong = [(plain(value_of(slip, self.values)), says) for slip, says in slips]
-            answer = plain(self.values[name])
+            wrong = [(without_noise(value_of(slip, self.values)), says) for slip, says in slips]
+            answer = without_noise(self.values[name])
             found.append(Question(**{**question, "name": name, "answer": answer, "slips": wrong}))
         return found
 

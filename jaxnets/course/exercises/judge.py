@@ -156,7 +156,7 @@ def cases_of(function: str) -> list[Any]:
     """
     exercise = exercise_of_function(function)
     if isinstance(exercise, Task):
-        return tasks.cases_of(exercise)
+        return tasks.task_cases(exercise)
     rule = layer_of(exercise)
     declared = [one for one in rule.settings if math.prod(one.static.get("window", ())) <= WIDEST]
     cases = []

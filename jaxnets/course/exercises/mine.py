@@ -27,7 +27,7 @@ from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_fun
 from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_file, layer_of
 from jaxnets.course.exercises.mistakes import mistake
-from jaxnets.course.exercises.passes import Call, ResultError, file_of, named_result, run_file
+from jaxnets.course.exercises.passes import Call, ResultError, defined_by, file_of, named_result
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import OwnRules, make_loss_and_grad
@@ -71,7 +71,7 @@ class Own(NamedTuple):
     def backward(self) -> Backward:
         """The function; this runs its file."""
         try:
-            return self.function or run_file(self.text, self.where)[self.exercise.function]
+            return self.function or defined_by(self.text, self.where)[self.exercise.function]
         except (Exception, SystemExit) as error:
             raise UserError("exercise: {}: {}", self.where, mistake(error, self.where)) from error
 

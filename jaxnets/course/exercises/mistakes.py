@@ -186,7 +186,7 @@ def _reason(error: BaseException, failed: FailedCode) -> str:
         if isinstance(node, ast.Call):
             function = failed.operand(node.func)
             if function.value is not UNKNOWN and not callable(function.value):
-                return _("{} is {}, not a function", function.text, kind_of(function.value))
+                return _("{} is {}, not a function", function.text, kind_in_words(function.value))
         for operand in operands:
             if said := _no_array(operand):
                 return said
@@ -244,7 +244,7 @@ def _no_attribute(node: ast.Attribute, failed: FailedCode) -> str:
     if isinstance(owner.value, jax.Array | np.ndarray):
         said = _("an array has no attribute {}", name)
     else:
-        text = owner.text if isinstance(owner.value, ModuleType) else kind_of(owner.value)
+        text = owner.text if isinstance(owner.value, ModuleType) else kind_in_words(owner.value)
         said = _("{} has no attribute {}", text, name)
     known = [one for one in dir(owner.value) if not one.startswith("_")]
     near = ELSEWHERE.get(name) or nearest(name, known)
@@ -324,7 +324,7 @@ def _plain(error: BaseException) -> str:
     return kind if message == kind else f"{kind}: {message}"
 
 
-def kind_of(value: Any) -> str:
+def kind_in_words(value: Any) -> str:
     """The kind of a value, in the reader's language."""
     if isinstance(value, jax.Array | np.ndarray):
         return _("an array")

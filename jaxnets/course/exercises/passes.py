@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.base.language import N_, _
-from jaxnets.course.exercises.mistakes import kind_of, mistake
+from jaxnets.course.exercises.mistakes import kind_in_words, mistake
 from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
 
 NOTHING = N_("it returns nothing; its last line must be a return")
@@ -217,10 +217,10 @@ def _kind(value: Any) -> str:
         return _("a {} of {}", type(value).__name__, len(value))
     if value is None:
         return _("None")
-    return _("..., the blank to fill in") if value is ... else kind_of(value)
+    return _("..., the blank to fill in") if value is ... else kind_in_words(value)
 
 
-def run_file(source: str, path: str) -> dict[str, Any]:
+def defined_by(source: str, path: str) -> dict[str, Any]:
     """Runs a file whose text is known; returns what it defines."""
     linecache.cache[path] = len(source), None, source.splitlines(keepends=True), path
     namespace: dict[str, Any] = {"__name__": "exercise"}
@@ -233,7 +233,7 @@ def run_source(
 ) -> list[dict[str, np.ndarray]] | str:
     """Runs a file and its function on each call; what goes wrong is returned in one line."""
     try:
-        return answers_of(run_file(source, path)[name], calls)
+        return answers_of(defined_by(source, path)[name], calls)
     except ResultError as error:
         return str(error)
     except KeyboardInterrupt:

@@ -39,7 +39,7 @@ def values_of(numbers: Mapping[str, Any], expressions: Mapping[str, str]) -> dic
     return found
 
 
-def plain(value: Any) -> Any:
+def without_noise(value: Any) -> Any:
     """A number, or lists of numbers, without what rounding leaves of a 0."""
     array = np.asarray(value, float)
     return np.where(np.abs(array) < 1e-12, 0.0, array).tolist()
@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
 
 def shown(value: Any) -> str:
     """A number in six digits, or rows of them as [1, 2]."""
-    value = plain(value)
+    value = without_noise(value)
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
     return f"{value:.6g}"

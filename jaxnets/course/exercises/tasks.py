@@ -30,7 +30,7 @@ class TaskCase(NamedTuple):
     right: Numbers
 
 
-def cases_of(task: Task) -> list[TaskCase]:
+def task_cases(task: Task) -> list[TaskCase]:
     """The calls of a task, with the right results."""
     found = []
     for arguments, settings, results, *functions in RUNS[task.name]():

@@ -340,9 +340,6 @@ class ReplicaRunFolder(RunFolder):
     def save(self, step: int, tree: object) -> None:
         """The first process saves."""
 
-    def keep_files(self, kept: Iterable[Path]) -> None:
-        """The first process does."""
-
 
 def make_folder(workdir: str | None, name: str) -> Path:
     """Makes the folder that is asked for or, by default, a new one of a name and the time.

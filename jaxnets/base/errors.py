@@ -11,7 +11,7 @@ from typing import TextIO, TypeVar
 from jaxnets.base.display import one_line, short_path, show
 from jaxnets.base.language import LANGUAGES, N_, Text, _, asked_for, said, speaking
 
-Kind = TypeVar("Kind")
+Expected = TypeVar("Expected")
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
@@ -131,7 +131,7 @@ def discard(stream: TextIO) -> None:
     os.close(nowhere)
 
 
-def expect(value: object, kind: type[Kind], example: str) -> Kind:
+def expect(value: object, kind: type[Expected], example: str) -> Expected:
     """Returns a value; raises UserError unless it is of a kind, which the example is."""
     if isinstance(value, kind):
         return value

@@ -33,15 +33,15 @@ LOOK_EVERY = 1.0  # Seconds between two looks at a run folder.
 Images = Sequence[np.ndarray] | np.ndarray  # float32 [H, W, C] each.
 Observe = Callable[[str, int, int], None]  # Gets a model's name, images and size of each batch.
 Item = TypeVar("Item")
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 
 
-class Gatherer(Generic[Item, Result]):
+class Gatherer(Generic[Item, Returned]):
     """Hands items that wait to a function in a thread, in the order of arrival, batch by batch."""
 
     def __init__(
         self,
-        work: Callable[[Sequence[Item]], Sequence[Result]],
+        work: Callable[[Sequence[Item]], Sequence[Returned]],
         thread: Executor,
         *,
         batch: int,
@@ -59,14 +59,14 @@ class Gatherer(Generic[Item, Result]):
         """
         self._work, self._thread, self._batch = work, thread, batch
         self.most, self._full = waiting, full
-        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._waiting: deque[tuple[Item, asyncio.Future[Returned]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         """The number of items that wait."""
         return len(self._waiting)
 
-    def put(self, items: Sequence[Item]) -> list["asyncio.Future[Result]"]:
+    def put(self, items: Sequence[Item]) -> list["asyncio.Future[Returned]"]:
         """Queues items; HTTPException with 503, and none of them, if too many would wait."""
         if len(self._waiting) + len(items) > self.most:
             raise HTTPException(503, f"{self._full}: try again", {"Retry-After": "1"})

@@ -187,14 +187,22 @@ def _conclusions(pairs: Pairs, plan: Plan) -> list[str]:
             "{0} is better than {1} on pictures like these: of the {2} on which one model alone is "
             "right, {0} has {3}. If both were equally good, such a lead or a larger one would come "
             "with a chance of {4}.",
-            *(better, OTHER[better], f"{disagree:,}", f"{most:,}", p_text(p)),
+            better,
+            OTHER[better],
+            f"{disagree:,}",
+            f"{most:,}",
+            p_text(p),
         )
         return [text]
     low, high = pairs.interval(plan)
     text = _(
         "No difference is shown: of the {} pictures on which one model alone is right, {} has {}, "
         "as a fair coin may give. B may be worse by up to {}, or better by up to {}.",
-        *(f"{disagree:,}", better, f"{most:,}", points(max(-low, 0)), points(max(high, 0))),
+        f"{disagree:,}",
+        better,
+        f"{most:,}",
+        points(max(-low, 0)),
+        points(max(high, 0)),
     )
     sentences = [text]
     if (needed := pairs.needed(plan)) is not None:
@@ -202,7 +210,10 @@ def _conclusions(pairs: Pairs, plan: Plan) -> list[str]:
         text = _(
             "A true difference of {} would be found with a chance of {} % by {} pictures, {} more "
             "than here.",
-            *(points(plan.effect), f"{100 * plan.power:g}", f"{needed:,}", f"{more:,}"),
+            points(plan.effect),
+            f"{100 * plan.power:g}",
+            f"{needed:,}",
+            f"{more:,}",
         )
         sentences.append(text)
     return sentences

@@ -102,14 +102,17 @@ def conclusions(trial: Trial) -> list[str]:
             "chance with p = {}. Either the assignment is broken, or feedback on one model goes "
             "missing.",
             *(f"{users:,}" for users in trial.users),
-            *(f"{100 - share:g}", f"{share:g}", p_text(trial.split_p)),
+            f"{100 - share:g}",
+            f"{share:g}",
+            p_text(trial.split_p),
         )
         return [text]
     if trial.lopsided:
         text = _(
             "Conclude nothing: {}. Equal habits give such a difference by chance with p = {}. "
             "Feedback that goes missing differently makes equal models differ.",
-            *(_feedback(trial), p_text(trial.feedback_p)),
+            _feedback(trial),
+            p_text(trial.feedback_p),
         )
         return [text]
     if trial.interval is None:
@@ -128,13 +131,16 @@ def conclusions(trial: Trial) -> list[str]:
         text = _(
             "Neither model is better by {} or more ({}, valid at any look). If less does not "
             "matter to you, you may stop and keep either.",
-            *(points(effect), level),
+            points(effect),
+            level,
         )
         return [text]
     text = _(
         "No difference is shown yet. B may be worse by up to {}, or better by up to {} ({}, valid "
         "at any look). You may go on, and look as often as you like.",
-        *(points(-low), points(high), level),
+        points(-low),
+        points(high),
+        level,
     )
     return [text, *_needed(trial)]
 
@@ -176,14 +182,16 @@ def _unknown(trial: Trial) -> str:
         return _(
             "Nothing may be concluded yet: the sequential test begins at {} users, and there are "
             "{}.",
-            *(MIN_USERS, trial.count),
+            MIN_USERS,
+            trial.count,
         )
     if trial.paired:
         return _("Nothing may be concluded: for every user both models were right equally often.")
     return _(
         "Nothing may be concluded yet: the sequential test begins when each model, were both "
         "equally good, would have {} right and {} wrong answers.",
-        *(EXPECTED, EXPECTED),
+        EXPECTED,
+        EXPECTED,
     )
 
 
@@ -196,7 +204,8 @@ def _needed(trial: Trial) -> list[str]:
     text = _(
         "A true difference of {} would be found with a chance of at least {} % by {} users in all, "
         "{} more than now. One look at the end, and none before, would need {} in all.",
-        *(points(plan.effect), f"{100 * plan.power:g}"),
+        points(plan.effect),
+        f"{100 * plan.power:g}",
         *(f"{count:,}" for count in (trial.needed, more, trial.needed_once)),
     )
     return [text]
@@ -207,7 +216,8 @@ def limits(trial: Trial) -> list[str]:
     once = _(
         "The p of one look ({}) counts only if you chose {} users before the start, and did not "
         "look before. Else use the sequential line.",
-        *(p_text(trial.p), f"{trial.count:,}"),
+        p_text(trial.p),
+        f"{trial.count:,}",
     )
     difference = _(NOT_EQUAL)
     if trial.winner:

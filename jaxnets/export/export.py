@@ -60,17 +60,26 @@ class Export(CommandResult):
         path, shape = short_path(str(self.path)), ", ".join(map(str, self.image_shape))
         first = _(
             "{}: {} MB, images [batch, {}] float32 from 0 to 1 -> logits [batch, {}]",
-            *(path, megabytes, shape, classes),
+            path,
+            megabytes,
+            shape,
+            classes,
         )
         if len(self.image_shape) == 1:
             first = _(
                 "{}: {} MB, rows [batch, {}] float32 -> logits [batch, {}]",
-                *(path, megabytes, shape, classes),
+                path,
+                megabytes,
+                shape,
+                classes,
             )
         second = _(
             "checked by {} in a new process without Flax: the logits of {} pictures differ by {} "
             "at most, the largest is {}",
-            *(BY[self.format], sum(BATCHES), f"{self.difference:.1e}", f"{self.largest:.3g}"),
+            BY[self.format],
+            sum(BATCHES),
+            f"{self.difference:.1e}",
+            f"{self.largest:.3g}",
         )
         return f"{first}\n{second}"
 

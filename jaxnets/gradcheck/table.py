@@ -139,8 +139,12 @@ def _summary(rows: Sequence[CheckResult], hint: bool) -> str:
     lines = [
         _(
             "{}: {} {}, expected at most {}, in {} of {}",
-            *(row.name, _(column), f"{error.value:.1e}", f"{row.tolerances[column]:.0e}"),
-            *(error.leaf, error.problem),
+            row.name,
+            _(column),
+            f"{error.value:.1e}",
+            f"{row.tolerances[column]:.0e}",
+            error.leaf,
+            error.problem,
         )
         for row in rows
         for column, error in row.errors.items()
@@ -154,7 +158,11 @@ def _summary(rows: Sequence[CheckResult], hint: bool) -> str:
     lines.append(
         _(
             "{} of {} agree; {} differences taken, {} passed over at a kink; {} s",
-            *(agree, len(rows), compared, kinks, f"{seconds:.0f}"),
+            agree,
+            len(rows),
+            compared,
+            kinks,
+            f"{seconds:.0f}",
         )
     )
     return "\n".join(lines)

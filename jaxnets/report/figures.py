@@ -95,7 +95,9 @@ def confusion_figure(found: Predictions, names: Sequence[str]) -> Figure:
         worst = _("{} taken for {} ({} times)", names[row], names[column], int(wrong[row, column]))
     alt = _(
         "{} of {} test images are right. Most frequent mistake: {}.",
-        *(format(found.right.sum(), ","), format(len(found.labels), ","), worst),
+        format(found.right.sum(), ","),
+        format(len(found.labels), ","),
+        worst,
     )
     return matrix(
         Caption("confusion", _("Confusion matrix"), alt),

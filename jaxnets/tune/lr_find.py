@@ -168,8 +168,13 @@ class Suggestion(CommandResult):
         return _(
             "The loss falls fastest at a learning rate of {} and is lowest at {}: try "
             "--learning_rate={}. The recipe of {} has {} with {}, schedule {}.",
-            *(f"{found.steepest:.2g}", f"{found.lowest:.2g}", rates),
-            *(config.model, f"{config.learning_rate:g}", config.optimizer, config.schedule),
+            f"{found.steepest:.2g}",
+            f"{found.lowest:.2g}",
+            rates,
+            config.model,
+            f"{config.learning_rate:g}",
+            config.optimizer,
+            config.schedule,
         )
 
     def values(self) -> dict[str, Any]:

@@ -140,9 +140,14 @@ def lead_text(ranks: Sequence[Rank], race: bool) -> str:
     lead = _(
         "{} leads {} by {} in accuracy (95 % interval {} to {}): {} (p = {}, paired t-test over {} "
         "seeds, Holm's correction).",
-        *(best.name, other.name, f"{other.lead:.4f}"),
-        *(f"{other.lead - other.margin:+.4f}", f"{other.lead + other.margin:+.4f}"),
-        *(sure, f"{other.p:.2g}", seeds),
+        best.name,
+        other.name,
+        f"{other.lead:.4f}",
+        f"{other.lead - other.margin:+.4f}",
+        f"{other.lead + other.margin:+.4f}",
+        sure,
+        f"{other.p:.2g}",
+        seeds,
     )
     if not tied:
         return lead
@@ -162,7 +167,8 @@ def race_verdict(ranks: Sequence[Rank]) -> str:
     return said + _(
         " A setting is dropped once another has an e-value of {} against it; the truly best one is "
         "ever dropped with a chance of {} at most.",
-        *(f"{threshold(len(ranks)):.3g}", f"{SIGNIFICANCE:g}"),
+        f"{threshold(len(ranks)):.3g}",
+        f"{SIGNIFICANCE:g}",
     )
 
 

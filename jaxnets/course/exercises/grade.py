@@ -269,7 +269,8 @@ def answers_in(
     if not outcome.said:
         return _(
             "it ended without an answer: its process ended itself, or passed {} s or {} MiB",
-            *(limits.seconds, limits.memory),
+            limits.seconds,
+            limits.memory,
         )
     return arrays_of(outcome.said, cases)
 

@@ -309,7 +309,10 @@ def _hints(row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping]) 
         label = case.call.gradient_name(leaf)
         yield _(
             "{} is wrong in {} of {} settings, first in: {}",
-            *(label, len(wrong), len(exact), case.program.problem.label),
+            label,
+            len(wrong),
+            len(exact),
+            case.program.problem.label,
         )
         yield looks(label, yours, right)
     exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value

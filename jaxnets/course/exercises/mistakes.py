@@ -300,7 +300,10 @@ def _no_fit(node: ast.AST | None, arrays: list[Operand], message: str) -> str | 
         right = (b[-2], _("rows")) if len(b) > 1 else (b[0], _("numbers"))
         return _(
             "{} has {} {} and {} has {} {}; in a product of matrices these must be equal",
-            *(first, *left, second, *right),
+            first,
+            *left,
+            second,
+            *right,
         )
     if not isinstance(node, ast.BinOp) and "broadcast" not in message:
         return None

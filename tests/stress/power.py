@@ -415,16 +415,19 @@ class Runs:
     def _resumed(self, folder: Path) -> Iterator[run.Run]:
         """Opens a run as --resume does, except that data and experiment are made once."""
 
+        def load(config: Config) -> Any:
+            return self._made(config)[0].data
+
         def create(config: Config, *_: Any) -> Experiment:
             return dataclasses.replace(self._made(config)[0], config=config)
 
         with contextlib.ExitStack() as stack:
             for target, name, value in (
-                (run, "load_data", lambda config, **_: self._made(config)[0].data),
                 (Experiment, "create", create),
                 (Experiment, "init_state", lambda ours: self._made(ours.config)[1]),
                 (os, "fsync", lambda file: None),
             ):
                 stack.enter_context(mock.patch.object(target, name, value))
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-            yield stack.enter_context(run.Run.open({"resume": True, "workdir": str(folder)}))
+            flags = {"resume": True, "workdir": str(folder)}
+            yield stack.enter_context(run.Run.open(flags, load=load))

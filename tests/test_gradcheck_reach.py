@@ -25,10 +25,15 @@ DRAWS = {
 }
 
 
+def settings_of(layer, draws, seed):
+    """Those that gradcheck tries, the drawn ones first: a corner is in one of them."""
+    rule = LAYERS[layer]
+    return [*drawn_settings(rule, draws, seed), *rule.settings]
+
+
 @functools.cache
 def autodiff_of(layer, index, draws, seed):
-    rule = LAYERS[layer]
-    setting = [*rule.settings, *drawn_settings(rule, draws, seed)][index]
+    rule, setting = LAYERS[layer], settings_of(layer, draws, seed)[index]
     passes = problem_of(rule, setting).at("float64")
     return quick_jit(passes.automatic)(passes.inputs, passes.constants)
 
@@ -37,7 +42,6 @@ def is_found(name, draws=None, seed=0):
     """Whether a layer's check finds a mistake in float64."""
     layer, where, attribute, function = WRONG[name]
     rule = LAYERS[layer]
-    settings = [*rule.settings, *drawn_settings(rule, draws, seed)]
     with contextlib.ExitStack() as stack, precision("float64"):
         if isinstance(where, str):
             wrong = functools.partial(function, getattr(rule, where))
@@ -46,7 +50,7 @@ def is_found(name, draws=None, seed=0):
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             wrong = functools.partial(function, getattr(where, attribute))
             patch.setattr(where, attribute, wrong)
-        for index, setting in enumerate(settings):
+        for index, setting in enumerate(settings_of(layer, draws, seed)):
             passes = problem_of(rule, setting).at("float64")
             ours = quick_jit(passes.manual)(passes.inputs, passes.constants)
             expected = autodiff_of(layer, index, draws, seed)

@@ -77,7 +77,7 @@ def test_no_hostile_submission_passes_or_touches_its_neighbours(submissions, bub
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("judge_in_float64")  # The hostile ones' neighbours have the others.
+@pytest.mark.usefixtures("judge_in_float64")  # The test above grades in every precision.
 def test_every_answer_passes_and_bugs_are_found(submissions, bubblewrap):
     """The sandbox has what each exercise imports, and judges as the judge at home."""
     right = {f"{name}.py": answer_to(name) for name in BLANKS}

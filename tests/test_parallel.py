@@ -43,7 +43,7 @@ def furthest(ours, theirs):
 def after_steps(config, data, steps=20):
     """The parameters, the examples seen and the compiled program after some steps.
 
-    Every fourth batch is a third of the others: of 16 images 5 of 8 devices see padding only.
+    Every fourth batch is a third as large: of batches of 48, it gives 5 of 8 devices only padding.
     """
     experiment = Experiment.create(config, data)
     parallel, train_step = experiment.parallel, experiment.train_step()

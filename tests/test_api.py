@@ -230,6 +230,7 @@ GUESSES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_guess_works(experiment, trained, net, tmp_path):
     folder, path, array = tmp_path / "run", tmp_path / "a.png", np.zeros((20, 20), np.uint8)
     net.fit(verbose=0)

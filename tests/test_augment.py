@@ -432,7 +432,7 @@ def test_only_the_cpu_has_conditionals_for_what_always_applies(names):
 
 
 @pytest.mark.usefixtures("uniform_weights")
-@pytest.mark.parametrize("names", ["crop,flip", "mixup"])
+@pytest.mark.parametrize("names", [slow("crop,flip"), "mixup"])
 def test_from_a_step_on_images_are_the_stored_middle(names):
     names, batch, key = names.split(","), a_batch(), jax.random.key(0)
     until = quick_jit(augmentation(names, data_of(coloured(50)), 12, until=3))
@@ -537,7 +537,7 @@ def assert_scores(metrics, p, labels):
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), slow(8, "jit"), (8, "pmap")])
+@pytest.mark.parametrize(("devices", "kind"), [slow(1, "jit"), slow(8, "jit"), (8, "pmap")])
 def test_a_larger_picture_is_evaluated_in_middle_or_ten_crops(large, devices, kind):
     experiment, params = large(ten_crop=True, devices=devices, parallel=kind)
     test, total, p = experiment.data.test, 0, 0

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import slow
 
 import jaxnets
 from jaxnets.base.errors import UserError
@@ -69,6 +70,7 @@ def test_a_pickle_predicts_the_same(fitted, digits):
     assert again.get_params() == fitted.get_params()
 
 
+@pytest.mark.slow
 def test_it_is_searched_and_cross_validated(digits):
     x, y = digits
     scores = cross_val_score(Classifier("softmax", **QUICK), x, y, cv=2)
@@ -137,6 +139,7 @@ def test_a_saved_run_keeps_the_scaling_of_its_table(of_table, table, tmp_path):
         loaded.predict(x[:, :3])
 
 
+@pytest.mark.slow
 def test_a_column_without_spread_changes_nothing(of_table, table):
     (x, y), (x_test, _) = table
     wider: Any = Classifier("softmax").fit(np.c_[x, np.full(len(x), 0.1)], y)
@@ -188,7 +191,7 @@ def patients():
     return (x[:300], y[:300]), (x[300:], y[300:])
 
 
-@pytest.mark.parametrize("gradients", ["auto", "manual"])
+@pytest.mark.parametrize("gradients", [slow("auto"), "manual"])
 def test_a_network_of_one_layer_reaches_least_squares(patients, gradients):
     train, (x, y) = patients
     ours = Regressor("softmax", gradients=gradients).fit(*train)

@@ -44,6 +44,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "wrong", "worst"),
     [how if name == "no x" else slow(*how) for name, how in WRONG.items()],

@@ -35,6 +35,7 @@ def drawn(request):
     return request.param, ElementTree.fromstring(request.param.read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_the_files_are_what_the_script_draws():
     drawn = {path.name: figure.themed() for path, figure in figures.files().items()}
     there = {path.name: path.read_text("utf-8") for path in figures.FOLDER.glob("*.svg")}
@@ -223,6 +224,7 @@ def test_the_deviations_are_numpys():
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_the_command():
     """Ten steps of the good rate, in one process; the command is in the file."""
     kept = json.loads(figures.LOSSES.read_text("utf-8"))

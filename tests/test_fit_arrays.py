@@ -47,6 +47,7 @@ def test_fit_takes_images_and_labels_as_keras_does(fitted, pictures):
     assert fitted.score(x, y) == np.mean(right) == fitted.evaluate(x, y).accuracy > 0.7
 
 
+@pytest.mark.slow
 def test_every_image_is_trained_on_without_a_validation(pictures):
     network = Network("softmax")
     history = network.fit(*pictures, verbose=0, shuffle=True, **QUICK)
@@ -91,6 +92,7 @@ def test_labels_that_training_did_not_know_are_named(fitted, pictures):
         fitted.score(pictures[0][:2], ["ant", "dog"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
 def test_a_copy_trains_on_alone(how, fitted, pictures):
     before, copied = sha256(fitted), how(fitted)

@@ -134,6 +134,7 @@ def test_an_interrupted_run_resumes_and_leaves_no_thread(
     changed.assert_refused(f"resume: expected the data of {folder} with SHA-256 ")
 
 
+@pytest.mark.slow
 def test_a_bad_picture_is_one_line(run_main, flags, folder):
     path = sorted(folder.rglob("*.png"))[3]
     path.write_text("no picture")

@@ -40,7 +40,7 @@ NETWORKS = network_checks.networks()
 relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))
 
 
-SLOW = ("cnn", "cnn_tiny", "mlp", "mlp_sequential", "mlp_functional")
+SLOW = ("cnn", "cnn_tiny", "mlp", "mlp_sequential", "mlp_functional", "mlp_handwritten")
 LARGE = [name for name in NETWORKS if name.startswith(("alexnet", "cnn_bn", "resnet20"))]
 
 
@@ -125,7 +125,7 @@ def with_a_wrong_element(kernel):
 
 
 @pytest.mark.parametrize("name", ["dense", slow("conv")])
-@pytest.mark.parametrize("wrong", [scaled, with_a_wrong_element])
+@pytest.mark.parametrize("wrong", [slow(scaled), with_a_wrong_element])
 def test_an_error_of_a_billionth_before_a_norm_is_found(break_rule, name, wrong):
     kind = {"dense": nn.Dense, "conv": nn.Conv}[name]
     right = KINDS[kind].backward

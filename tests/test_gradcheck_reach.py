@@ -25,6 +25,7 @@ DRAWS = {
 }
 
 
+@functools.cache
 def settings_of(layer, draws, seed):
     """Those that gradcheck tries, the drawn ones first: a corner is in one of them."""
     rule = LAYERS[layer]

@@ -30,6 +30,7 @@ def tune(run_main, tiny_flags):
     return lambda run, *flags: run_main(*tiny_flags, f"--init_from={run}", *flags)
 
 
+@pytest.mark.slow
 def test_a_run_begins_where_another_ended(first, tune, tmp_path):
     outcome = tune(first, "--learning_rate=1e-12", "--optimizer=sgd")
     assert outcome.status == 0, outcome.err

@@ -49,7 +49,7 @@ def test_a_product_of_any_number_of_rows_is_numpys(count):
     assert_close(product_of_rows(jnp.asarray(rows), jnp.asarray(dz)), rows.T @ dz, 1e-6)
 
 
-MANY_SETTINGS = ("conv_pool", "fast_conv", "overlapping_max_pool")
+MANY_SETTINGS = ("conv_pool", "fast_conv", "overlapping_max_pool", "wide_dense")
 
 
 @pytest.mark.parametrize(

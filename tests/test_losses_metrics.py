@@ -251,7 +251,7 @@ def test_each_loss_is_trained_with_the_metrics_that_suit_it():
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
-    ("devices", "kind"), [(1, "jit"), slow(8, "jit"), (8, "pmap"), slow(8, "shard_map")]
+    ("devices", "kind"), [slow(1, "jit"), slow(8, "jit"), (8, "pmap"), slow(8, "shard_map")]
 )
 def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, devices, kind):
     test = tiny.test[

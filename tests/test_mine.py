@@ -76,6 +76,7 @@ def test_a_wrong_pass_is_refused_and_leaves_no_folder(mine, train_by, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_pass_that_is_wrong_for_many_rows_is_found(mine, train_by):
     """The judge's own settings have forty at most."""
     wrong = DENSE_BACKWARD.replace("x.T @ dz", "x[:50].T @ dz[:50]")
@@ -133,6 +134,7 @@ def test_both_compares_a_right_pass_with_autodiff_while_it_trains(mine, train_by
     assert outcome.status == 0 and re.search(r"grad(ient)? error [\d.]+e-0[678]", outcome.out)
 
 
+@pytest.mark.slow
 def test_a_run_folder_of_a_stranger_runs_no_code(
     mine, train_by, run_main, run_command, interrupt_after, tmp_path, monkeypatch
 ):
@@ -169,6 +171,7 @@ def test_a_folder_that_began_without_takes_no_pass(mine, train_tiny, run_command
     refused.assert_refused("with which the run began, SHA-256 none")
 
 
+@pytest.mark.slow
 def test_a_folder_of_version_0_1_goes_on_with_its_passes(
     mine, train_by, run_command, interrupt_after, tmp_path
 ):

@@ -84,6 +84,7 @@ def test_what_train_py_wrote_is_loaded_and_trains_on(make, trained, train_tiny, 
     assert (loaded.config.epochs, sha256(loaded)) == (4, sha256(other))
 
 
+@pytest.mark.slow
 def test_what_is_saved_midway_is_resumed_by_train_py(make, run_main, trained, tmp_path):
     class Stop(Callback):
         def on_train_batch_end(self, batch, logs):
@@ -272,6 +273,7 @@ def test_a_notebook_shows_a_bar_on_stdout(make, monkeypatch):
         assert stream.getvalue().count("validation loss") == 2 * (verbose > 0)
 
 
+@pytest.mark.slow
 def test_early_stopping_and_limit_are_train_pys(make, train_tiny, tmp_path, capsys):
     flags = dict(early_stopping=1, limit=40, learning_rate=1.5, epochs=9)
     train_tiny("softmax", *(f"--{name}={value}" for name, value in flags.items()))

@@ -221,6 +221,7 @@ def test_a_run_ends_where_gradients_in_16_bits_disagree(break_rule, tiny, tiny_p
         train_on(tiny, config)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("factor", "agree"), [(1 + 2e-5, True), (1 + 2e-4, False)])
 def test_a_float32_run_ends_at_a_ten_thousandths_error(

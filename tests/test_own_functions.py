@@ -33,6 +33,7 @@ def trained(network):
     return network
 
 
+@pytest.mark.slow
 def test_own_loss_and_optimizer_train_as_those_by_name(make):
     named = trained(make(optimizer="adam", learning_rate=0.01))
     for optimizer in (

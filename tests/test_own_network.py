@@ -180,6 +180,7 @@ def test_own_layers_train_by_hand_as_by_autodiff(in_tmp, digits, run_main):
     assert read_json(in_tmp / "auto" / "config.json")["learning_rate"] == 0.02
 
 
+@pytest.mark.slow
 def test_a_run_folder_runs_no_code_that_is_not_named(
     in_tmp, digits, run_main, run_command, monkeypatch
 ):

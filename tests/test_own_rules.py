@@ -177,6 +177,7 @@ def test_a_first_layer_may_return_its_dx_all_the_same(tiny):
     assert np.isfinite(network.fit(verbose=0)["loss"]).all()  # It compares with autodiff.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "cause"),
     [

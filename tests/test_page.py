@@ -123,7 +123,7 @@ def both_passes_in_jax(network: TrainedNetwork, images, labels):
 
 
 # Batch norm, a convolution, a pool and a dense layer are in cnn_tiny too.
-@pytest.mark.parametrize("model", [slow(m) if m == "cnn_bn" else m for m in NETWORKS])
+@pytest.mark.parametrize("model", [slow(m) if m.startswith("cnn") else m for m in NETWORKS])
 def test_both_passes_are_those_of_autodiff(model, mnist, float64):
     network = folded(trained(model, **NETWORKS[model]))
     images = mnist.test.images[:DIGITS].astype(np.float64)
@@ -267,6 +267,7 @@ console.log(JSON.stringify(DATA.map(([width, height, bytes, ruled]) => {
 """
 
 
+@pytest.mark.slow
 def test_a_drawing_is_prepared_as_in_python():
     names, pictures = zip(*drawings(), strict=True)
     given = [

@@ -89,7 +89,7 @@ def train_in_optax(network, pictures, batches, momentum):
         ("softmax", {}, 0.0),
         ("mlp_functional", dict(hidden=(12, 9), activation="sigmoid"), 0.9),
         slow("mlp_handwritten", dict(hidden=(15,)), 0.9),
-        ("cnn", dict(hidden=(16,), dropout=0.0), 0.9),
+        slow("cnn", dict(hidden=(16,), dropout=0.0), 0.9),
         slow("cnn_tiny", {}, 0.0),  # Its batch norms are part of its convolutions.
     ],
 )
@@ -154,6 +154,7 @@ def test_an_epoch_has_every_picture_once_and_dropout_drops_its_share(pictures):
     assert found["same"] == [True, False]
 
 
+@pytest.mark.slow
 def test_the_pictures_are_training_images_with_their_labels(mnist):
     of_mnist = dataclasses.replace(trained("softmax"), data_sha256=mnist.checksum)
     pictures = build.practice(of_mnist)

@@ -108,6 +108,7 @@ def test_a_record_has_the_rate_of_its_epoch(tiny, tiny_preset, gradients, way):
     assert drops[-1] == 3  # It learns the tiny set at once.
 
 
+@pytest.mark.slow
 def test_before_its_first_drop_a_plateau_is_a_constant(tiny, tiny_preset):
     configs = [
         tiny_preset("softmax", schedule="plateau", patience=100),

@@ -99,7 +99,7 @@ def test_gradients_agree_with_dropout_padding_and_kernels(params):
         assert disagreement(one, expected).value <= TOLERANCES["float64"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", slow("bfloat16"), slow("mixed")])
+@pytest.mark.parametrize("dtype", [slow("float32"), slow("bfloat16"), slow("mixed")])
 def test_both_gradients_agree_in_fewer_digits(params, dtype):
     model = with_precision(network(), dtype)
     both = both_loss_and_grads(model, accelerate(model, "cpu"), "cross_entropy", "float32")
@@ -138,6 +138,7 @@ def test_folding_reaches_blocks_and_leaves_what_no_layer_can_take(params):
     assert fold(alone, {})[0] is alone
 
 
+@pytest.mark.slow
 def test_the_passes_of_an_image_hold_autodiffs_gradients(params):
     found = passes_of(network(), params, IMAGES[0].astype(np.float32), 1, "cross_entropy")
     model, arrays = fold(network(), params)
@@ -174,6 +175,7 @@ def test_a_summary_counts_a_block_once():
     ]
 
 
+@pytest.mark.slow
 def test_the_first_bad_layer_is_found_within_blocks(params):
     broken = jax.tree.map(jnp.asarray, params)
     inner = broken["residual2"]["chain"]["residual1"]["chain"]

@@ -71,6 +71,7 @@ def test_at_chance_one_answer_would_be_right_as_often(confusion, is_noted):
     assert "no better than" not in ending(test, names, config, "runs/x", [], even_if_wrong=True)
 
 
+@pytest.mark.slow
 def test_a_run_at_chance_says_so(train_tiny):
     outcome = train_tiny("mlp_functional", "--learning_rate=1000")
     assert "is no better than always answering" in outcome.out

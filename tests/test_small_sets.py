@@ -161,6 +161,7 @@ def test_a_run_says_keeps_and_resumes_it(pictures, run_main, tmp_path, interrupt
     assert result["steps"] == 350 and result["test_accuracy"] == 1
 
 
+@pytest.mark.slow
 def test_fewer_pictures_than_a_batch_are_tried_too(pictures, run_main, tmp_path):
     flags = "--model=softmax", "--devices=1", "--limit=50", f"--workdir={tmp_path / 'run'}"
     outcome = run_main(f"--dataset={pictures}", *flags)

@@ -184,6 +184,7 @@ def test_short_epochs_are_whole_passes_cut_into_pieces():
         np.testing.assert_array_equal(order * mask, [b.labels * b.mask for b in whole[start:stop]])
 
 
+@pytest.mark.slow
 def test_an_epoch_of_one_step_takes_its_own_examples(tiny, tiny_preset, float64):
     """In one loop and step by step: a batch is not all examples."""
     config = tiny_preset("mlp", hidden=(8,), precision="float64", steps_per_epoch=1, epochs=3)

@@ -90,6 +90,7 @@ def test_a_tracker_gets_config_epochs_and_test(wandb, train_tiny, tmp_path):
     assert not np.array_equal(*(array for _, array in arrays["weights/logits/kernel"]))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_the_same_tracked_run(wandb, train_tiny, run_main, tmp_path):
     train_tiny("softmax", "--track=wandb")
     wandb.calls.clear()
@@ -112,6 +113,7 @@ def test_a_run_tracked_since_its_resume_sends_earlier_epochs(wandb, train_tiny, 
     assert logged(rest, float)["epoch"] == [(5, 1.0), (10, 2.0), (15, 3.0)]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_closes_its_trackers(wandb, train_tiny, interrupt_after, tmp_path):
     interrupt_after(4)
     train_tiny("cnn", "--track=wandb").assert_interrupted(tmp_path / "run")

@@ -225,7 +225,7 @@ EPOCHS = [scan.scanned_epoch, loop.stepped_epoch]
 @pytest.mark.parametrize(
     ("model", "changes", "count"),
     [
-        pytest.param("mlp", {"batch_size": 32}, 160, id="even"),
+        slow("mlp", {"batch_size": 32}, 160, id="even"),
         pytest.param("mlp", {"batch_size": 48}, 160, id="ragged"),
         slow("mlp", {"batch_size": 160}, 160, id="full"),
         slow("mlp", {"batch_size": 32, "steps_per_epoch": 3}, 96, id="short epochs"),
@@ -309,7 +309,7 @@ def test_an_infinite_loss_stops_the_run_naming_the_step(tiny, tiny_preset, make_
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize("watch", [[], slow(BY_STEPS)], ids=["in one loop", "by steps"])
+@pytest.mark.parametrize("watch", [slow([]), slow(BY_STEPS)], ids=["in one loop", "by steps"])
 def test_one_device_and_eight_train_alike(tiny, tiny_preset, watch):
     """160 images in batches of 64: the last is ragged, and some devices see padding only."""
     common = dict(hidden=(16,), batch_size=64, augment="shift", loss="cross_entropy")
@@ -354,7 +354,7 @@ def test_the_same_seed_trains_the_same_another_does_not(tiny, tiny_preset, model
         slow("mlp_sequential", {}),
         slow("mlp_functional", {}),
         ("mlp", {}),
-        ("mlp_handwritten", {"batch_size": None, "epochs": 100, "learning_rate": 5e-4}),
+        slow("mlp_handwritten", {"batch_size": None, "epochs": 100, "learning_rate": 5e-4}),
         slow("cnn", {"augment": "none", "learning_rate": 0.03}),
     ],
 )

@@ -44,6 +44,7 @@ ATTEMPTS = 40  # at directions, or at coordinates of a leaf, without a kink
 QUICK_COMPILATION = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_parallel_codegen_split_count": 1,
     **OLDER_EMITTER,
 }
 

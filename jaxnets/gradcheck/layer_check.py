@@ -5,7 +5,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -390,16 +390,21 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         sides = [call(rule.sides, inputs, labels)] if rule.sides else []
         return (call(rule.plain, inputs, labels) * d_out).sum(), sides
 
+    @cache  # One for all precisions.
+    def out_shape() -> tuple[int, ...]:
+        out: Any = jax.eval_shape(lambda *arrays: call(rule.plain, *arrays), *_draw(setting))
+        return out.shape
+
     def at(precision: str) -> Passes:
         def cast(leaf: np.ndarray) -> jax.Array:
-            wide = leaf.dtype == np.float64  # Else it is labels; NumPy's cast compiles nothing.
-            return jnp.asarray(leaf.astype(precision) if wide else leaf)
+            wide = leaf.dtype == np.float64  # Else it is labels.
+            # Compiles nothing; jnp.asarray compiles a copy for each new shape (jax 0.10.2).
+            return jax.device_put(leaf.astype(precision) if wide else leaf)
 
         inputs, labels = jax.tree.map(cast, _draw(setting))
         if "params" in rule.inputs:
             inputs = {"params": {}, **inputs}  # A layer norm may have none.
-        out: Any = jax.eval_shape(lambda *arrays: call(rule.plain, *arrays), inputs, labels)
-        d_out = cast(np.random.default_rng(3).standard_normal(out.shape))
+        d_out = cast(np.random.default_rng(3).standard_normal(out_shape()))
         return Passes(inputs, (labels, d_out), manual, automatic, number)
 
     ties = setting.numbers in ("integers", "equal", "huge")

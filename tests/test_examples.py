@@ -1,6 +1,7 @@
 """The scripts in examples/, as a reader runs them."""
 
 import json
+import re
 import runpy
 
 import pytest
@@ -13,6 +14,21 @@ def test_the_smallest_network_has_the_gradient_of_autodiff_and_learns():
     error, accuracy = runpy.run_path(str(path))["main"](1_000)
     assert error < 1e-12 and accuracy > 0.6
     assert len(path.read_text().splitlines()) <= 150
+
+
+@pytest.mark.slow
+def test_deeper_plain_networks_train_worse_as_the_page_says():
+    found = runpy.run_path(str(ROOT / "examples" / "deeper.py"))["main"]()
+    page = (ROOT / "docs" / "backprop" / "residual.md").read_text("utf-8")
+    printed = re.findall(r"^( ?\d+) ([a-z, ]+?) +([\d.e+]+) +(\S+)$", page, re.MULTILINE)
+    assert len(printed) == len(found) == 12
+    for depth, layer, ratio, loss in printed:
+        measured = found[layer, int(depth)]
+        assert measured[0] == pytest.approx(float(ratio), rel=0.06)  # Two digits are printed.
+        assert measured[1] == pytest.approx(float(loss), abs=0.1, nan_ok=True)
+    losses = {name: loss for name, (_, loss) in found.items()}
+    assert losses["plain", 4] < losses["plain", 20] < losses["plain", 40]
+    assert found["plain", 40][0] > 0.3
 
 
 NETWORK, LAYER = (ROOT / "examples" / f"own_{what}.py" for what in ("network", "layer"))

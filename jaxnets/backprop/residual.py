@@ -81,8 +81,8 @@ def residual_backward(
              = sum_i dy_i ∂F_i/∂x_j + dy_j                       for S(x) = x
 
     In the last line dy comes through undamped, however small F's derivative is. Over a whole stack
-    of blocks the gradient is a product of (1 + F'), not of F': it does not vanish. That is why
-    networks of these blocks can be deep.
+    of blocks the gradient is a product of (1 + F'), not of F': it does not vanish. It can explode,
+    so a block has a norm.
 
     Source: He et al. 2016, "Identity Mappings in Deep Residual Networks", equation 5.
     """

@@ -33,8 +33,8 @@ def test_every_hint_and_title_is_chinese_as_on_the_pages():
 def test_list_and_numbers_are_chinese_and_json_is_english(run_command, tmp_path):
     listed = run_command("exercise", "--language=zh").out
     assert (
-        listed.startswith("课程：21 个练习")
-        and "2  dense  " in listed
+        listed.startswith("课程，按周：41 个练习")
+        and "1  dense  " in listed
         and "带一列 1 的全连接层" in listed
     )
     path = tmp_path / "sheet.toml"
@@ -103,7 +103,7 @@ def test_a_chinese_file_passes_once_it_is_solved(
     outcome = run_command("exercise", "new", "dense", "--language=zh")
     assert outcome.out.splitlines() == [
         "已写出 my_dense.py；完成后运行：",
-        "  jaxnets gradcheck --mine=my_dense.py",
+        "  jaxnets exercise check my_dense.py",
     ]
     source = (tmp_path / "my_dense.py").read_text("utf-8")
     blank = 'dense_backward：未通过：d_params["kernel"] 还是 ...，即待填的空\n'

@@ -20,7 +20,6 @@ from jaxnets.course.exercises.catalogue import (
     BETS,
     BLANKS,
     BUGS,
-    COURSE,
     EXERCISES,
     IDEAS,
     LOOPS,
@@ -93,7 +92,7 @@ def _given_to(functions: dict[str, tuple[int, ...] | None]) -> Iterator[tuple[st
 def of_exercises() -> Iterator[str]:
     """The texts of the exercises' data; of the code its docstrings and what reads as a sentence."""
     yield from dict.fromkeys(exercise.about for exercise in EXERCISES.values())
-    yield from [*IDEAS, *(step.idea for step in COURSE)]
+    yield from IDEAS
     for sheet in [*SHEETS.values(), *BETS.values()]:
         yield sheet.given
         for asked in sheet.questions:

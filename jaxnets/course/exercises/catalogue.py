@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -289,13 +289,6 @@ class Repair(Task):
         return self._module(file, title, TO_REPAIR, parts, _said(self.code))
 
 
-class Step(NamedTuple):
-    """One of the twelve steps of the course."""
-
-    idea: str
-    exercises: Sequence[str]  # Their names, in order.
-
-
 def _said(code: str) -> str:
     """Code whose docstrings' first lines and comments are in the reader's language."""
     return PROSE.sub(lambda found: _(found[0]), code)
@@ -347,13 +340,13 @@ IDEAS = {
     idea: [name for one in names for name in [one, *_bugs_of.get(one, ())]]
     for idea, names in _order["ideas"].items()
 }
-# The exercises to begin with, each of one or several parts.
-COURSE = [Step(**step) for step in _order["course"]]
-_first = {"course": [name for step in COURSE for name in step.exercises], "bugs": _order["bugs"]}
-_front = {*_first["course"], *_first["bugs"], *_order["expert"]}
-# The names of all exercises in their order, in four parts.
+# What each week of the course asks for.
+WEEKS: list[list[str]] = _order["weeks"]
+_course = [name for week in WEEKS for name in week]
+_front = {*_course, *_order["expert"]}
+# The names of all exercises in their order, in three parts.
 PARTS: dict[str, list[str]] = {
-    **_first,
+    "course": _course,
     "optional": [name for names in IDEAS.values() for name in names if name not in _front],
     "expert": _order["expert"],
 }
@@ -381,8 +374,7 @@ def _unknown(name: str, known: Iterable[str]) -> UserError:
 
 def check_command(exercise: Exercise, file: str) -> str:
     """The command that checks an exercise in a file."""
-    a_pass = isinstance(exercise, Blank | Bug)
-    return f"jaxnets {'gradcheck --mine=' if a_pass else 'exercise check '}{file}"
+    return f"jaxnets exercise check {file}"
 
 
 def exercise_of_function(function: str) -> Blank | Bug | Task:

@@ -13,10 +13,10 @@ from jaxnets.base.files import mkdir, output_path, write_text
 from jaxnets.base.language import N_, _
 from jaxnets.config.command import CommandResult
 from jaxnets.course.exercises.catalogue import (
-    COURSE,
     EXERCISES,
     IDEAS,
     PARTS,
+    WEEKS,
     Sheet,
     check_command,
     exercise_called,
@@ -31,8 +31,7 @@ FACTS = N_("name"), N_("kind"), N_("level"), N_("minutes"), N_("about")
 
 
 TITLES = {
-    "course": N_("The course: {} exercises in this order, {} minutes"),
-    "bugs": N_("Bugs to find next: {}, {} minutes"),
+    "course": N_("The course, week by week: {} exercises, {} minutes"),
     "optional": N_("Optional, by idea: {}, {} minutes"),
     "expert": N_("Optional, bugs for experts: {}, {} minutes"),
 }
@@ -63,18 +62,16 @@ class Said(CommandResult):
 def listing() -> Said:
     """Every exercise in its order, in a table for each of PARTS."""
     ideas = {name: idea for idea, names in IDEAS.items() for name in names}
-    steps = {name: number for number, step in enumerate(COURSE, 1) for name in step.exercises}
+    weeks = {name: number for number, names in enumerate(WEEKS, 1) for name in names}
     values, lines = [], []
     for part, names in PARTS.items():
         in_course = part == "course"
-        rows = [[*([""] if in_course else []), *map(_, FACTS), _("idea")]]
+        rows = [[*([_("week")] if in_course else []), *map(_, FACTS), _("idea")]]
         for name in names:
-            found, step = EXERCISES[name], steps.get(name)
-            idea = COURSE[step - 1].idea if step else ideas[name]
+            found, week, idea = EXERCISES[name], weeks.get(name), ideas[name]
             facts = {fact: getattr(found, fact) for fact in FACTS}
-            values.append(facts | {"part": part, "step": step, "idea": idea})
-            first = step and name == COURSE[step - 1].exercises[0]
-            number = [str(step) if first else ""] if in_course else []
+            values.append(facts | {"part": part, "week": week, "idea": idea})
+            number = [str(week)] if week else []
             effort = [str(found.level), str(found.minutes)]
             rows.append([*number, name, _(found.kind), *effort, _(found.about), _(idea)])
         minutes = sum(EXERCISES[name].minutes for name in names)

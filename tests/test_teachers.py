@@ -17,7 +17,7 @@ from jaxnets.course.exercises.marks import MINUTES_OF_A_POINT
 
 DOCS = ROOT / "docs"
 ROW = re.compile(r"^\| (\d+) \| (.*?) \| (.*?) ?\|$", re.MULTILINE)
-PLAN = re.compile(r"^\| (\d) \| .*? \| (.*?) \| (.*?) \| (\d+) \|$", re.MULTILINE)
+PLAN = re.compile(r"^\| (\d) \| .*? \| (.*?) \| (.*?) \| (\d+) \| (\d+) \|$", re.MULTILINE)
 # Of the exercises that are no files; their pages say so: "Level 1, 5 minutes".
 IN_WORDS = re.compile(r"^#### (bet\d)\n\nLevel \d, (\d+) minutes", re.MULTILINE)
 BETS_IN_WORDS = dict(IN_WORDS.findall((DOCS / "exercises.md").read_text("utf-8")))
@@ -38,7 +38,10 @@ def plan(folder):
     """What is done in class and at home, by week."""
     found = PLAN.findall((folder / "teachers.md").read_text("utf-8"))
     assert [week for week, *_ in found] == list("12345678")
-    return [(names_in(inside), names_in(home), int(minutes)) for _, inside, home, minutes in found]
+    return [
+        (names_in(inside), names_in(home), int(own), int(whole))
+        for _, inside, home, own, whole in found
+    ]
 
 
 @LANGUAGES
@@ -46,7 +49,7 @@ def test_every_session_has_90_minutes_and_its_exercises_their_own(folder):
     for page, first in (("weeks-1-4", 0), ("weeks-5-8", 4)):
         _, *sessions = (folder / "teachers" / f"{page}.md").read_text("utf-8").split("\n## ")
         assert len(sessions) == 4
-        for session, (inside, home, _) in zip(sessions, plan(folder)[first:], strict=False):
+        for session, (inside, home, *_) in zip(sessions, plan(folder)[first:], strict=False):
             rows = [(int(minutes), names_in(last)) for minutes, _, last in ROW.findall(session)]
             assert sum(minutes for minutes, _ in rows) == 90, session[:20]
             for minutes, names in rows:
@@ -59,10 +62,14 @@ def test_every_session_has_90_minutes_and_its_exercises_their_own(folder):
 
 @LANGUAGES
 def test_homework_takes_the_minutes_that_the_plan_says(folder):
-    for inside, home, minutes in plan(folder):
-        assert minutes_of(home) == minutes
+    for week, (inside, home, own, whole) in enumerate(plan(folder), 1):
+        assert minutes_of(home) == own
         assert not set(inside) & set(home)
-    names = [name for inside, home, _ in plan(folder) for name in inside + home]
+        page = (folder / "course" / f"week-{week}.md").read_text("utf-8")
+        rows = re.findall(r"^\| (\d+) \| (.+) \|$", page, re.MULTILINE)
+        in_class = set(inside) & set(names_in(" ".join(what for _, what in rows)))
+        assert whole == sum(int(minutes) for minutes, _ in rows) - minutes_of(in_class)
+    names = [name for inside, home, *_ in plan(folder) for name in inside + home]
     assert len(names) == len(set(names))
     # The rubric's 70 points: bets are no knowledge.
     rubric = (folder / "teachers" / "grading.md").read_text("utf-8")

@@ -4,8 +4,14 @@ import json
 import re
 import runpy
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import ROOT, read_json, slow
+
+from jaxnets import check_layer
 
 
 @pytest.mark.slow
@@ -31,7 +37,9 @@ def test_deeper_plain_networks_train_worse_as_the_page_says():
     assert found["plain", 40][0] > 0.3
 
 
-NETWORK, LAYER = (ROOT / "examples" / f"own_{what}.py" for what in ("network", "layer"))
+NETWORK, LAYER, ATTENTION = (
+    ROOT / "examples" / f"own_{what}.py" for what in ("network", "layer", "attention")
+)
 
 
 @pytest.mark.slow
@@ -43,9 +51,16 @@ def test_an_own_example_trains_by_hand_as_by_autodiff(train_tiny, tmp_path, file
 
 
 @pytest.mark.slow
-def test_an_own_layer_is_judged_right_in_a_network_too(run_command):
-    checked = run_command("gradcheck", f"--model={LAYER}", "--json")
-    assert checked.status == 0 and json.loads(checked.out)["rows"][0]["name"] == "PReLU"
+@pytest.mark.parametrize(
+    ("file", "layers"),
+    [(LAYER, {"PReLU"}), (ATTENTION, {"Positions", "SelfAttention"})],
+    ids=["layer", "attention"],
+)
+def test_an_own_layer_is_judged_right_in_a_network_too(run_command, file, layers):
+    checked = run_command("gradcheck", f"--model={file}", "--draws=3", "--json")
+    rows = json.loads(checked.out)["rows"]
+    assert checked.status == 0 and layers < {row["name"] for row in rows}
+    assert len(file.read_text().splitlines()) <= 200
 
 
 WRONG = {
@@ -75,3 +90,81 @@ def test_a_wrong_derivation_of_the_layer_is_named(tmp_path, right, wrong, worst)
         verdicts.append(runpy.run_path(str(tmp_path / f"{name}.py"))["main"]())
     assert verdicts[0].ok and not verdicts[1].ok
     assert worst in verdicts[1].worst
+
+
+@pytest.fixture(scope="module")
+def attention():
+    """The names of the example of attention."""
+    return runpy.run_path(str(ATTENTION))
+
+
+def drawn(*shapes):
+    """An array of normal numbers for each shape."""
+    random = np.random.default_rng(0)
+    return [jnp.asarray(random.standard_normal(shape)) for shape in shapes]
+
+
+def assert_equal(ours, theirs):
+    """Float64 to 1e-12, in trees of the same names."""
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-12), ours, theirs)
+
+
+# Tokens and features of a head: one token, more of either, and values of another width.
+SHAPES = [(1, 4, 4), (5, 3, 3), (3, 7, 7), (6, 4, 2)]
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_is_pytorchs_forward_and_backward(attention, float64, shape):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    tokens, width, of_values = shape
+    lead = (2, 3, tokens)
+    q, k, v, d_out = drawn(*[(*lead, width)] * 2, *[(*lead, of_values)] * 2)
+    out, cache = attention["attention_forward"](q, k, v)
+    theirs = [torch.tensor(np.asarray(a), requires_grad=True) for a in (q, k, v)]
+    their_out = torch.nn.functional.scaled_dot_product_attention(*theirs)
+    their_out.backward(torch.tensor(np.asarray(d_out)))
+    assert_equal(out, their_out.detach().numpy())
+    gradients = attention["attention_backward"](cache, d_out)
+    assert_equal(list(gradients), [a.grad.numpy() for a in theirs])
+
+
+@pytest.mark.parametrize("heads", [2, slow(1), slow(4)])
+def test_the_layer_of_attention_is_flaxs_forward_and_backward(attention, float64, heads):
+    width = 8
+    names = ("query", "key", "value", "out")
+    x, dy, *matrices = drawn(*[(3, 5, width)] * 2, *[(width, width)] * 4)
+    params = dict(zip(names, matrices, strict=True))
+
+    def flaxs(params, x):
+        by_head = {n: params[n].reshape(width, heads, -1) for n in names[:3]}
+        by_head["out"] = params["out"].reshape(heads, -1, width)
+        layer = nn.MultiHeadDotProductAttention(heads, use_bias=False)
+        kernels = {name: {"kernel": kernel} for name, kernel in by_head.items()}
+        return layer.apply({"params": kernels}, x)
+
+    out, cache = attention["self_attention_forward"](params, x, heads=heads)
+    their_out, backward = jax.vjp(flaxs, params, x)
+    assert_equal(out, their_out)
+    gradients = attention["self_attention_backward"](cache, dy, heads=heads)
+    assert_equal(gradients, backward(dy))
+
+
+WRONG_ATTENTION = {
+    "not transposed": ("_transposed(scaled) @ q", "scaled @ q", 'd_params["key"]'),
+    "no 1 / √d": ("scaled = ds / math.sqrt(q.shape[-1])", "scaled = ds", 'd_params["query"]'),
+    "no sum of a row": ("(dp - (dp * p).sum(-1, keepdims=True))", "dp", 'd_params["query"]'),
+    "the sum of a column": ("(dp * p).sum(-1,", "(dp * p).sum(-2,", 'd_params["query"]'),
+    "two paths to x": (' + dv @ params["value"].T', "", "dx"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("right", "wrong", "named"), WRONG_ATTENTION.values(), ids=WRONG_ATTENTION)
+def test_a_wrong_derivation_of_attention_is_named(tmp_path, right, wrong, named):
+    text = ATTENTION.read_text()
+    assert text.count(right) == 1
+    (tmp_path / "wrong.py").write_text(text.replace(right, wrong))
+    own = runpy.run_path(str(tmp_path / "wrong.py"))
+    verdict = check_layer(own["SelfAttention"](2), [(2, 3, 6)], draws=0)
+    assert not verdict.ok and any(named in cause for cause in verdict.causes)

@@ -190,6 +190,23 @@ def test_the_batch_norms_gradients_are_those_of_autodiff(float64):
     np.testing.assert_allclose(parts, found["dx"], atol=1e-6)
 
 
+def test_the_attentions_numbers_are_flaxs_and_autodiffs(float64):
+    found = figures.attended()
+
+    def attend(q, k, v):
+        """Flax' own, with one example and one head."""
+        return nn.dot_product_attention(*(a[None, :, None] for a in (q, k, v)))[0, :, 0]
+
+    given = (figures.QUERIES, figures.KEYS, figures.VALUES)
+    out, backward = jax.vjp(attend, *map(jnp.asarray, given))
+    np.testing.assert_allclose(found["O"], out, atol=1e-6)
+    for name, gradient in zip(("dQ", "dK", "dV"), backward(jnp.eye(2, dtype="f")), strict=True):
+        np.testing.assert_allclose(found[name], gradient, atol=1e-6, err_msg=name)
+    softmax, from_weights = jax.vjp(jax.nn.softmax, jnp.asarray(found["S"]))
+    np.testing.assert_allclose(found["P"], softmax, atol=1e-6)
+    np.testing.assert_allclose(found["dS"], from_weights(jnp.asarray(found["dP"]))[0], atol=1e-6)
+
+
 def test_a_pixel_outside_the_receptive_field_changes_nothing():
     """784 images, a white pixel each, through Flax's layers with positive weights."""
     single = [

@@ -6,6 +6,7 @@ from a run; its description tells them to those who cannot see it, and is the pa
 """
 
 import json
+import runpy
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -393,6 +394,83 @@ def batch_norm(zh: bool) -> Figure:
     return figure
 
 
+# Attention: the example of docs/backprop/attention.md, two tokens of four features.
+QUERIES = np.array([[1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]], np.float32)
+KEYS = np.array([[1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]], np.float32)
+VALUES = np.array([[1.0, 0.0], [0.0, 2.0]], np.float32)
+D_OUT = np.eye(2, dtype=np.float32)
+
+
+@cache
+def attended() -> dict[str, np.ndarray]:
+    """Every number of the example; a gradient's name begins with d.
+
+    The pair gives the output, P, dQ, dK and dV. What lies between follows the derivation in its
+    docstring.
+    """
+    own = runpy.run_path(str(FOLDER.parents[1] / "examples" / "own_attention.py"))
+    out, kept = own["attention_forward"](*map(jnp.asarray, (QUERIES, KEYS, VALUES)))
+    gradients = own["attention_backward"](kept, jnp.asarray(D_OUT))
+    weights = np.asarray(kept[3])
+    found = {"Q": QUERIES, "K": KEYS, "V": VALUES, "P": weights, "O": np.asarray(out)}
+    found["S"] = QUERIES @ KEYS.T / np.sqrt(np.float32(QUERIES.shape[1]))
+    found |= {"dO": D_OUT, "dP": D_OUT @ VALUES.T}
+    found["r"] = (found["dP"] * weights).sum(1, keepdims=True)
+    found["dS"] = weights * (found["dP"] - found["r"])
+    names = ("dQ", "dK", "dV")
+    return found | {name: np.asarray(d) for name, d in zip(names, gradients, strict=True)}
+
+
+def attention(zh: bool) -> Figure:
+    """Two tokens forward and backward, the row of the first query marked."""
+    found = attended()
+    text = {name: rows(value) for name, value in found.items()}
+    title = ("Attention, forward and backward", "注意力的前向传播与反向传播")[zh]
+    alt = (
+        f"Two tokens of four features, √d = 2. Q = {text['Q']} and K = {text['K']} give the scores "
+        f"S = Q Kᵀ / 2 = {text['S']}. Softmax of each row gives the weights P = {text['P']}. With "
+        f"V = {text['V']} the output is O = P V = {text['O']}. Backward dO = {text['dO']} gives "
+        f"dV = Pᵀ dO = {text['dV']} and dP = dO Vᵀ = {text['dP']}. The means of its rows under the "
+        f"weights are r = {text['r']}, and dS = P (dP − r) = {text['dS']}. Then dQ = dS K / 2 = "
+        f"{text['dQ']} and dK = dSᵀ Q / 2 = {text['dK']}. The row of query 1 is marked.",
+        f"两个词元，各四个特征，√d = 2。Q = {text['Q']} 与 K = {text['K']} 给出分数 S = Q Kᵀ / 2 = "
+        f"{text['S']}。对每一行取 softmax，得权重 P = {text['P']}。V = {text['V']} 时输出 O = P V "
+        f"= {text['O']}。反向传播时 dO = {text['dO']} 给出 dV = Pᵀ dO = {text['dV']} 和 dP = "
+        f"dO Vᵀ = {text['dP']}。dP 各行按权重的平均值是 r = {text['r']}，dS = P (dP − r) = "
+        f"{text['dS']}。于是 dQ = dS K / 2 = {text['dQ']}，dK = dSᵀ Q / 2 = {text['dK']}。"
+        "查询 1 的行有底色。",
+    )[zh]
+    figure = Figure("attention", WIDTH, 594, title, alt)
+    headline(
+        figure, 18, ("↓ forward: two tokens, √d = 2", "↓ 前向传播：两个词元，√d = 2")[zh], VALUE
+    )
+    back = ("↓ then backward", "↓ 再反向传播")[zh]
+    headline(figure, 238, back, GRADIENT)
+    # The name, the text above the table, its place, and how wide a cell is.
+    tables = [
+        ("Q", "Q", 12, 50, 24),
+        ("K", "K", 132, 50, 24),
+        ("S", "S = Q Kᵀ / 2", 252, 50, 46),
+        ("P", "P = softmax(S)", 12, 144, 52),
+        ("V", "V", 148, 144, 32),
+        ("O", "O = P V", 244, 144, 52),
+        ("dO", "dO", 12, 270, 32),
+        ("dV", "dV = Pᵀ dO", 108, 270, 52),
+        ("dP", "dP = dO Vᵀ", 252, 270, 46),
+        ("r", "r", 12, 356, 52),
+        ("dS", "dS = P (dP − r)", 108, 356, 62),
+        ("dQ", "dQ = dS K / 2", 12, 442, 62),
+        ("dK", "dK = dSᵀ Q / 2", 12, 528, 62),
+    ]
+    for name, label, left, top, side in tables:
+        colour = GRADIENT if top > 238 else VALUE
+        first = [(0, column) for column in range(found[name].shape[1])]
+        marked = () if name in ("K", "V", "dK", "dV") else first
+        write(figure, left, top - 8, label, "soft", size=13)
+        table(figure, left, top, found[name], colour, side=side, high=28, marked=marked)
+    return figure
+
+
 class Seen(NamedTuple):
     """A sliding layer, and how many pixels a side one of its numbers sees."""
 
@@ -639,6 +717,7 @@ FIGURES: dict[str, Callable[[bool], Figure]] = {
     "max-pool": max_pool,
     "average-pool": average_pool,
     "batch-norm": batch_norm,
+    "attention": attention,
     "receptive-field": receptive_field,
     "initialization": initialization,
     "learning-rates": learning_rates,

@@ -14,6 +14,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message 
 
 TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:
+    from jaxnets.backprop.function import as_function
     from jaxnets.backprop.rule import Domain, LayerRule, Setting
     from jaxnets.backprop.rules import register_rule
     from jaxnets.config.fields import Config
@@ -49,6 +50,8 @@ __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 __all__ += ["AveragePool", "BatchNorm", "Chain", "Domain", "LayerRule", "LeakyReLU", "MaxPool"]
 __all__ += ["Residual", "Setting", "check_layer", "flatten", "global_average_pool", "gradcheck"]
 __all__ += ["own_passes", "register_rule"]
+# For programs that are not jaxnets'.
+__all__ += ["as_function"]
 
 _HOMES = dict(
     AveragePool="models.layers",
@@ -59,6 +62,7 @@ _HOMES = dict(
     LeakyReLU="models.layers",
     MaxPool="models.layers",
     check_layer="gradcheck.layer_check",
+    as_function="backprop.function",
     flatten="models.layers",
     global_average_pool="models.layers",
     gradcheck="gradcheck",

@@ -138,7 +138,9 @@ def differentiations(source):
     """By which names a source differentiates; a custom_vjp whose two rules it defines is none."""
     found = [name for name in names(source) if name in DIFFERENTIATES]
     for function in re.findall(r"^@.*jax\.custom_vjp\b.*\ndef (\w+)", source, re.MULTILINE):
-        rules = re.search(rf"^{function}\.defvjp\((\w+), (\w+)\)$", source, re.MULTILINE)
+        rules = re.search(
+            rf"^{function}\.defvjp\((\w+), (\w+)(?:, symbolic_zeros=True)?\)$", source, re.MULTILINE
+        )
         if rules and all(f"\ndef {rule}(" in source for rule in rules.groups()):
             found.remove("custom_vjp")
     return found
@@ -190,8 +192,6 @@ MAY_BE_ANYTHING = {
     "evaluate -> ": "a union would let no caller write metrics.accuracy",
     "__call__(inputs": "of a protocol that each layer fits",
     "__call__(settings": "of a protocol that each layer fits",
-    "backward(static": "a layer's settings, of several types",
-    "training_pass(static": "a layer's settings, of several types",
 }
 
 

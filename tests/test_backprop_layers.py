@@ -27,6 +27,7 @@ from jaxnets.backprop import (
     relu,
     windows,
 )
+from jaxnets.backprop.function import as_function
 from jaxnets.backprop.network import pair_of
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import KINDS, RULES, rule_of
@@ -44,7 +45,6 @@ from jaxnets.gradcheck.compare import (
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of, with_backward
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import KERNELS, accelerate
-from jaxnets.kernels.by_rule import by_rule
 from jaxnets.kernels.convolution import FAST_CONV
 from jaxnets.kernels.layers import WIDE_DENSE
 from jaxnets.losses import LOSSES
@@ -133,7 +133,7 @@ def test_autodiff_through_a_rule_takes_its_backward_pass(name, every):
     rule = RULES[name]
 
     def forward(*inputs, **static):
-        return jax.vjp(functools.partial(by_rule, rule, static), *inputs)
+        return jax.vjp(functools.partial(as_function(rule), **static), *inputs)
 
     def backward(pull_back, d_out, **static):
         return pull_back(d_out) if "params" in rule.inputs else pull_back(d_out)[0]

@@ -1,61 +1,36 @@
-"""Lets jax.grad take a layer's gradient from its rule instead of differentiating the layer."""
+"""Flax's dense layers and convolutions, whose gradient jax.grad takes from a rule."""
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
 
+from jaxnets.backprop.function import as_function
 from jaxnets.backprop.rule import LayerRule, Params
 from jaxnets.kernels.kernel import Module, with_kind
 from jaxnets.models.chain import Layer
 
-Static = Mapping[str, Any]  # A layer's settings, by the names of its pair's arguments.
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def by_rule(rule: LayerRule, static: Static, *inputs: Params | jax.Array) -> Float[Array, "..."]:
-    """A layer's output for x, or params and x, which autodiff differentiates by the rule."""
-    return rule.forward(*inputs, **static)[0]
-
-
-def _by_rule_forward(
-    rule: LayerRule, static: Static, *inputs: Params | jax.Array
-) -> tuple[jax.Array, Any]:
-    return rule.forward(*inputs, **static)
-
-
-def _by_rule_backward(
-    rule: LayerRule, static: Static, cache: object, d_out: jax.Array
-) -> tuple[Any, ...]:
-    gradients = rule.backward(cache, d_out, **static)
-    return gradients if "params" in rule.inputs else (gradients,)
-
-
-by_rule.defvjp(_by_rule_forward, _by_rule_backward)
-
 
 def dense_by_rule(kind: type[Module], layer: nn.Dense, rule: LayerRule) -> Module:
     """A Flax dense layer as another kind, which multiplies and differentiates by a rule."""
+    function = as_function(rule)
     return with_kind(
         kind,
         layer,
         promote_dtype=_with_bias_in_kernel,
-        dot_general=lambda x, params, *_, **__: by_rule(rule, {}, params, x),
+        dot_general=lambda x, params, *_, **__: function(params, x),
     )
 
 
 def conv_by_rule(kind: type[Module], layer: nn.Conv, rule: LayerRule) -> Module:
     """A Flax convolution as another kind, which convolves and differentiates by a rule."""
-    static = rule.static(layer)
+    function, static = as_function(rule), rule.static(layer)
 
     def convolve(x: jax.Array, params: Params, *_: object, **__: object) -> jax.Array:
-        return by_rule(rule, static, params, x)
+        return function(params, x, **static)
 
     changes = {"conv_general_dilated": convolve, "promote_dtype": _with_bias_in_kernel}
     return with_kind(kind, layer, **changes)

@@ -23,7 +23,7 @@ class Kernel(NamedTuple):
     """A faster form of a layer, or of a run of layers, of a chain.
 
     What replaces the layers is of a kind of its own, for which the kernel's rule is registered.
-    Both gradients take that rule: the one by hand, and jax.grad through `by_rule`.
+    Both gradients take that rule: the one by hand, and jax.grad through `as_function`.
     """
 
     run: int  # The number of layers that it looks at.

@@ -11,18 +11,17 @@ import flax.linen as nn
 from jax import lax
 
 from jaxnets.backprop.average_pool import AVERAGE_POOL
-from jaxnets.backprop.batch_norm import BATCH_NORM, Mask, batch_norm_backward
-from jaxnets.backprop.batch_norm import Cache as NormCache
-from jaxnets.backprop.batch_norm import Numbers as Normed
+from jaxnets.backprop.batch_norm import BATCH_NORM
 from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.dense import DENSE, SIZES, Inputs, dense_backward, setting_of
 from jaxnets.backprop.dense import Outputs as DenseOutputs
+from jaxnets.backprop.function import as_function
 from jaxnets.backprop.pooling import MAX_POOL, Cache, Images, Outputs, max_pool_forward
 from jaxnets.backprop.relu import RELU, Numbers, relu_forward
 from jaxnets.backprop.rule import Domain, Params
 from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Size
-from jaxnets.kernels.by_rule import by_rule, conv_by_rule, dense_by_rule, is_plain_conv
+from jaxnets.kernels.by_rule import conv_by_rule, dense_by_rule, is_plain_conv
 from jaxnets.kernels.kernel import ANY, CPU, Kernel, stored
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Layer
@@ -80,7 +79,7 @@ class OverlappingMaxPool(MaxPool):
     """A max pool whose windows overlap, and whose winners XLA on a CPU must store."""
 
     def __call__(self, x: Images) -> Outputs:
-        return by_rule(OVERLAPPING_MAX_POOL, OVERLAPPING_MAX_POOL.static(self), x)
+        return as_function(OVERLAPPING_MAX_POOL)(x, **OVERLAPPING_MAX_POOL.static(self))
 
 
 def overlapping_max_pool_forward(
@@ -124,14 +123,14 @@ class PairedMaxPool(MaxPool):
     """A max pool that autodiff differentiates by its pair."""
 
     def __call__(self, x: Images) -> Outputs:
-        return by_rule(MAX_POOL, MAX_POOL.static(self), x)
+        return as_function(MAX_POOL)(x, **MAX_POOL.static(self))
 
 
 class PairedAveragePool(AveragePool):
     """An average pool that autodiff differentiates by its pair."""
 
     def __call__(self, x: Images) -> Outputs:
-        return by_rule(AVERAGE_POOL, AVERAGE_POOL.static(self), x)
+        return as_function(AVERAGE_POOL)(x, **AVERAGE_POOL.static(self))
 
 
 def paired_relu(x: Numbers) -> Numbers:
@@ -159,18 +158,6 @@ register_rule(paired_relu, RELU)
 register_rule(RELU_BEHIND_NORM)
 
 
-def _batch_norm_by_rule(layer: BatchNorm) -> BatchNorm:
-    """The same layer, whose training pass autodiff differentiates by the pair."""
-
-    def backward(cache: NormCache, dy: Normed, **static: Any) -> tuple[Params, Normed | None, None]:
-        return (*batch_norm_backward(cache, dy, **static), None)  # None: the mask has no gradient.
-
-    def training_pass(params: Params, x: Normed, mask: Mask, **static: Any) -> Normed:
-        return by_rule(BATCH_NORM._replace(backward=backward), static, params, x, mask)
-
-    return layer.clone(training_pass=training_pass)
-
-
 def paired(layer: Layer) -> Layer:
     """The same layer, which jax.grad differentiates by its pair, or the layer itself."""
     if is_plain_conv(layer):
@@ -180,7 +167,7 @@ def paired(layer: Layer) -> Layer:
     if type(layer) is DenseWithOnes:  # It hands on its kernel and its bias apart.
         return dense_by_rule(DenseWithOnes, layer, DENSE)
     if type(layer) is BatchNorm:
-        return _batch_norm_by_rule(layer)
+        return layer.clone(training_pass=as_function(BATCH_NORM))
     if type(layer) is MaxPool:
         return PairedMaxPool(layer.window, layer.stride)
     if type(layer) is AveragePool:

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from jaxnets.base.language import speaking
 from jaxnets.course.exercises import catalogue
 from jaxnets.course.exercises.catalogue import BETS, EXERCISES, SHEETS, TASKS
+from jaxnets.course.exercises.judge import Verdict
+from jaxnets.course.exercises.printed import check_mine, check_numbers
 
 DOCS = ROOT / "docs"
 FOLDERS = {"en": DOCS / "course", "zh": DOCS / "zh" / "course"}
@@ -187,26 +190,26 @@ def test_a_week_has_all_its_parts(language, week):
         assert source in more
 
 
-@pytest.mark.parametrize("week", WEEKS)
-def test_a_checkpoint_shows_what_its_commands_print(week, tmp_path, monkeypatch):
-    from jaxnets.course.exercises.printed import check_mine, check_numbers
-
+@pytest.mark.parametrize(("language", "week"), PAGES)
+def test_a_checkpoint_shows_what_its_commands_print(language, week, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    checkpoint = section_of(text_of(page_of("en", week)), "checkpoint")
+    heading = {"en": "checkpoint", "zh": "检查点"}[language]
+    checkpoint = section_of(text_of(page_of(language, week)), heading)
     (_, _, _, commands), (_, _, _, lines) = FENCE.findall(checkpoint)
     assert len(commands.splitlines()) == len(lines.splitlines()) == 2
-    for line, printed in zip(commands.splitlines(), lines.splitlines(), strict=True):
-        file = Path(line.split()[-1].removeprefix("--mine="))
-        name = file.stem.removeprefix("my_")
-        if name in SHEETS:
-            answers = [f"{asked.name} = {asked.answer}" for asked in SHEETS[name].questions]
-            file.write_text("\n".join([f'exercise = "{name}"', *answers]), "utf-8")
-            assert check_numbers(str(file), hint=False).text().splitlines()[-1] == printed
-        elif name in TASKS:
-            file.write_text(TASKS[name].solution, "utf-8")
-            assert check_mine(str(file), hint=False).text() == printed
-        else:  # The judge's own tests hold its verdict on a right backward pass.
-            assert printed == f"{EXERCISES[name].function}: passed"
+    with speaking(language):
+        for line, printed in zip(commands.splitlines(), lines.splitlines(), strict=True):
+            file = Path(line.split()[-1])
+            name = file.stem.removeprefix("my_")
+            if name in SHEETS:
+                answers = [f"{asked.name} = {asked.answer}" for asked in SHEETS[name].questions]
+                file.write_text("\n".join([f'exercise = "{name}"', *answers]), "utf-8")
+                assert check_numbers(str(file), hint=False).text().splitlines()[-1] == printed
+            elif name in TASKS:
+                file.write_text(TASKS[name].solution, "utf-8")
+                assert check_mine(str(file), hint=False).text() == printed
+            else:  # The judge's own tests hold its verdict on a right backward pass.
+                assert printed == Verdict(EXERCISES[name].function, True).line
 
 
 @pytest.mark.parametrize("language", FOLDERS)

@@ -47,6 +47,8 @@ def code_of(path: Path) -> list[str]:
             blocks.append(ast.unparse(Wordless().visit(ast.parse(text))))
             continue
         fences = [(found[3], found[4]) for found in FENCE.finditer(text) if found[2][0] == "`"]
+        if path.name.startswith("week-"):  # test_course.py holds what a checkpoint prints.
+            fences = [fence for fence in fences if fence[0] != "text"]
         fences = [f"{language}\n{code}" for language, code in fences if language[:1] != "{"]
         blocks += [re.sub(r"\s+\n", "\n", COMMENT.sub("", block)).strip() for block in fences]
     return blocks

@@ -10,6 +10,7 @@ from conftest import ROOT
 import jaxnets
 from jaxnets.base.language import speaking
 from jaxnets.course.exercises.passes import Call, run_source
+from jaxnets.losses import probabilities_of
 
 HEAD = """\
 import jax.numpy as jnp
@@ -280,4 +281,20 @@ def test_a_result_in_fewer_digits_is_called_rounded():
         return jnp.where(cache > 0, dy, 0).astype("float32")
 
     verdict = jaxnets.judge(relu_backward, hint=True)
-    assert verdict.hints[-1] == "dx: right, but rounded to fewer digits than float64 has"
+    assert verdict.hints[0] == "dx: right, but rounded to fewer digits than float64 has"
+
+
+@pytest.mark.parametrize(
+    ("sign", "said"),
+    [
+        (1, "dz: the factor d_losses is missing"),
+        (-1, "dz: the factor d_losses is missing, and the sign is wrong"),
+    ],
+)
+def test_a_forgotten_gradient_from_above_is_the_first_hint(sign, said):
+    def softmax_cross_entropy_backward(cache, d_losses):
+        p, labels = cache
+        return sign * (p - probabilities_of(labels, p.shape[-1], p.dtype))
+
+    hints = jaxnets.judge(softmax_cross_entropy_backward, hint=True).hints
+    assert hints[0] == said and hints[-1].startswith("relative errors: ")

@@ -48,6 +48,26 @@ def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
     return _("{}: {} of {} numbers are wrong", label, _wrong(yours, right).sum(), yours.size)
 
 
+def without(label: str, yours: np.ndarray, right: np.ndarray, name: str, d_out: np.ndarray) -> str:
+    """Says that a gradient lacks its factor, the gradient from above; "" if it does not.
+
+    Args:
+      label: The gradient's name in the code.
+      yours: The wrong gradient, in float64.
+      right: The right one.
+      name: The name of the gradient from above in the code.
+      d_out: That gradient, a number for each output or for each example.
+    """
+    if yours.shape != right.shape or d_out.shape != right.shape[: d_out.ndim]:
+        return ""
+    factor = d_out.reshape(d_out.shape + (1,) * (right.ndim - d_out.ndim))
+    if same(yours * factor, right):
+        return _("{}: the factor {} is missing", label, name)
+    if same(-yours * factor, right):
+        return _("{}: the factor {} is missing, and the sign is wrong", label, name)
+    return ""
+
+
 def _wrong(yours: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Which numbers of an array are wrong."""
     return ~(np.abs(yours - right) <= CLOSE * (np.abs(right).max(initial=0) or 1))

@@ -27,7 +27,7 @@ from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_
 from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import exercises_in, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, answers_of, run_source
-from jaxnets.gradcheck.causes import looks, same
+from jaxnets.gradcheck.causes import looks, same, without
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     PRECISIONS,
@@ -247,7 +247,7 @@ def verdict(
     wrong = list(dict.fromkeys(wrong))
     if not row.ok and not wrong:  # Only the differences have found it.
         wrong = [_("a gradient")]
-    hints = tuple(_hints(row, cases, answers)) if hint else ()
+    hints = tuple(_hints(row, cases, answers, _name_of_d_out(exercise))) if hint else ()
     return Verdict(name, row.ok, tuple(wrong), reason, row, hints)
 
 
@@ -279,8 +279,19 @@ def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
     return verdicts
 
 
-def _hints(row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping]) -> Iterator[str]:
-    """Yields the errors, the first setting in which a gradient is wrong, and what it looks like."""
+def _hints(
+    row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping], d_out: str
+) -> Iterator[str]:
+    """Yields what is wrong with each gradient, then where, then the errors.
+
+    Args:
+      row: What was found.
+      cases: A layer in all its settings and precisions.
+      answers: The gradients for each case.
+      d_out: The name of the gradient from above in the code.
+    """
+    if not row.ok:
+        yield from _causes(row, cases, answers, d_out)
     if not any(_is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
         found = []
         for key, error in row.errors.items():
@@ -288,8 +299,21 @@ def _hints(row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping]) 
             most = format(row.tolerances[key], ".0e")
             found.append(_("{} {} (at most {})", name, format(error.value, ".1e"), most))
         yield _("relative errors: {}", _(", ").join(found))
-    if row.ok:
-        return
+
+
+def _name_of_d_out(exercise: Blank | Bug) -> str:
+    """The name of the gradient from above in an exercise's code: its second argument."""
+    for node in ast.parse(exercise.code).body:
+        if isinstance(node, ast.FunctionDef) and node.name == exercise.function:
+            return node.args.args[1].arg
+    raise AssertionError(exercise.function)
+
+
+def _causes(
+    row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping], d_out: str
+) -> Iterator[str]:
+    """Yields what each wrong gradient looks like, and the first setting in which it is wrong."""
+    settings = []
     exact = [
         (case, answer)
         for case, answer in zip(cases, answers, strict=True)
@@ -307,19 +331,25 @@ def _hints(row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping]) 
         case, answer = wrong[0]
         yours, right = answer[leaf], case.right[leaf]
         label = case.call.gradient_name(leaf)
-        yield _(
-            "{} is wrong in {} of {} settings, first in: {}",
-            label,
-            len(wrong),
-            len(exact),
-            case.program.problem.label,
+        yield without(label, yours, right, d_out, np.asarray(case.call.d_out)) or looks(
+            label, yours, right
         )
-        yield looks(label, yours, right)
+        setting = case.program.problem.label
+        settings.append(
+            _(
+                "{} is wrong in {} of {} settings, first in: {}",
+                label,
+                len(wrong),
+                len(exact),
+                setting,
+            )
+        )
     exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value
     if row.kinks and differences <= row.tolerances[DIFFERENCES] < exact < np.inf:
         yield _("the differences agree: it is wrong only where the function has a kink or a tie")
     if row.name in BUGS:
         yield _("hint: {}", _(BUGS[row.name].hint))
+    yield from settings
 
 
 def _is_misshapen(case: Case, answer: Mapping[str, np.ndarray]) -> bool:

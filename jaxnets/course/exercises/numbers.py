@@ -6,6 +6,7 @@ These come from optax, from autodiff, from differences, or from counting.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -196,6 +197,46 @@ def _peek() -> Iterator[Asked]:
         yield {"a": a, "b": b, "looks": looks}, {}, [z, any(alarms), alarms[-1]]
 
 
+def _softmax_rows() -> Iterator[Asked]:
+    rng = np.random.default_rng(0)
+    for shape, scale in (((3, 3), 1), ((2, 4), 1), ((4, 4), 600)):
+        s, dp = scale * rng.normal(size=shape), rng.normal(size=shape)
+        with precision("float64"):
+            p, pull_back = jax.vjp(jax.nn.softmax, jnp.asarray(s))
+            results = [np.asarray(one) for one in (p, *pull_back(jnp.asarray(dp)))]
+        yield {"s": s, "dp": dp}, {}, results
+
+
+def _attention_scores() -> Iterator[Asked]:
+    rng = np.random.default_rng(0)
+    for tokens, features in ((3, 3), (4, 2), (2, 5)):
+        q, k = rng.normal(size=(2, tokens, features))
+        ds = rng.normal(size=(tokens, tokens))
+
+        def scores(q: Any, k: Any, features: int = features) -> Any:
+            return jnp.einsum("ic,jc->ij", q, k) * features**-0.5
+
+        with precision("float64"):
+            _s, pull_back = jax.vjp(scores, jnp.asarray(q), jnp.asarray(k))
+            results = [np.asarray(one) for one in pull_back(jnp.asarray(ds))]
+        yield {"q": q, "k": k, "ds": ds}, {}, results
+
+
+def _attention() -> Iterator[Asked]:
+    rng = np.random.default_rng(0)
+    for tokens, features in ((3, 3), (4, 2), (2, 5)):
+        q, k, v, d_out = rng.normal(size=(4, tokens, features))
+
+        def attend(*qkv: Any) -> Any:
+            """Flax' own, with one example and one head."""
+            return nn.dot_product_attention(*(one[None, :, None] for one in qkv))[0, :, 0]
+
+        with precision("float64"):
+            out, pull_back = jax.vjp(attend, *map(jnp.asarray, (q, k, v)))
+            results = [np.asarray(one) for one in (out, *pull_back(jnp.asarray(d_out)))]
+        yield {"q": q, "k": k, "v": v, "d_out": d_out}, {}, results
+
+
 def _loop1() -> Iterator[Asked]:
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(4, 3)), rng.normal(size=(3, 5))
@@ -278,6 +319,9 @@ RUNS: dict[str, Callable[[], Iterator[Asked]]] = {
     "choose": _choose,
     "parallel_gradient": _parallel_gradient,
     "peek": _peek,
+    "softmax_rows": _softmax_rows,
+    "attention_scores": _attention_scores,
+    "attention": _attention,
     "loop1": _loop1,
     "loop2": _loop2,
     "loop3": _loop3,

@@ -65,13 +65,14 @@ def gradient_ratio(layer, weights, images, labels):
     return float(jnp.linalg.norm(dx) / jnp.linalg.norm(dy))
 
 
-def final_loss(layer, weights, images, labels):
+def final_loss(layer, weights, images, labels, rates=RATES):
     """The training loss of the last 50 steps at the best rate; NaN if it is finite at none."""
 
     def loss(weights, batch):
         x = jax.nn.relu(images[batch] @ weights["first"])
         return cross_entropy(weights, hidden_layers(layer, weights, x), labels[batch])
 
+    @jax.jit
     def train(rate):
         def step(weights, batch):
             value, gradient = jax.value_and_grad(loss)(weights, batch)
@@ -80,25 +81,25 @@ def final_loss(layer, weights, images, labels):
         return jax.lax.scan(step, weights, batches)[1][-50:].mean()
 
     batches = np.random.default_rng(1).integers(0, len(images), (STEPS, BATCH))
-    losses = np.asarray(jax.jit(jax.vmap(train))(jnp.array(RATES)))
-    return float(np.fmin.reduce(losses))  # Ignores NaN.
+    return float(np.fmin.reduce([train(rate) for rate in rates]))  # Ignores NaN.
 
 
-def main(depths=(4, 20, 40)):
-    """Returns {(layer, depth): (gradient ratio, final loss)}, and prints it."""
+def load_images():
+    """The images, [10000, 784], and their labels."""
     train = jaxnets.load_dataset("mnist").train
-    images = jnp.asarray(train.images[:10_000]).reshape(-1, 784)
-    labels = jnp.asarray(train.labels[:10_000])
-    found = {}
+    return jnp.asarray(train.images[:10_000]).reshape(-1, 784), jnp.asarray(train.labels[:10_000])
+
+
+def main():
+    """Prints both numbers for each kind of layer and each depth."""
+    images, labels = load_images()
     print(f"{'hidden layers':27} {'gradient':>8} {'loss':>6}")
     for name, layer in LAYERS.items():
-        for depth in depths:
+        for depth in (4, 20, 40):
             weights = he_weights(depth)
             ratio = gradient_ratio(layer, weights, images[:BATCH], labels[:BATCH])
             loss = final_loss(layer, weights, images, labels)
-            found[name, depth] = ratio, loss
-            print(f"{depth:2} {name:24} {ratio:8.2g} {loss:6.2f}", flush=True)
-    return found
+            print(f"{depth:2} {name:24} {ratio:8.2g} {loss:6.1f}", flush=True)
 
 
 if __name__ == "__main__":

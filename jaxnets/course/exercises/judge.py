@@ -21,7 +21,7 @@ from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.base.errors import unknown
-from jaxnets.base.language import _, speaking
+from jaxnets.base.language import N_, _, speaking
 from jaxnets.course.exercises import tasks
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.drawn import small_settings
@@ -331,19 +331,11 @@ def _causes(
         case, answer = wrong[0]
         yours, right = answer[leaf], case.right[leaf]
         label = case.call.gradient_name(leaf)
-        yield without(label, yours, right, d_out, np.asarray(case.call.d_out)) or looks(
-            label, yours, right
-        )
-        setting = case.program.problem.label
-        settings.append(
-            _(
-                "{} is wrong in {} of {} settings, first in: {}",
-                label,
-                len(wrong),
-                len(exact),
-                setting,
-            )
-        )
+        missing = without(label, yours, right, d_out, np.asarray(case.call.d_out))
+        yield missing or looks(label, yours, right)
+        first = case.program.problem.label
+        where = N_("{} is wrong in {} of {} settings, first in: {}")
+        settings.append(_(where, label, len(wrong), len(exact), first))
     exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value
     if row.kinks and differences <= row.tolerances[DIFFERENCES] < exact < np.inf:
         yield _("the differences agree: it is wrong only where the function has a kink or a tie")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import Experiment
     from jaxnets.gradcheck import gradcheck
+    from jaxnets.gradcheck.function_check import check
     from jaxnets.gradcheck.layer_check import check_layer
     from jaxnets.models.batch_norm import BatchNorm
     from jaxnets.models.chain import Chain
@@ -51,7 +52,7 @@ __all__ += ["AveragePool", "BatchNorm", "Chain", "Domain", "LayerRule", "LeakyRe
 __all__ += ["Residual", "Setting", "check_layer", "flatten", "global_average_pool", "gradcheck"]
 __all__ += ["own_passes", "register_rule"]
 # For programs that are not jaxnets'.
-__all__ += ["as_function"]
+__all__ += ["as_function", "check"]
 
 _HOMES = dict(
     AveragePool="models.layers",
@@ -61,6 +62,7 @@ _HOMES = dict(
     LayerRule="backprop.rule",
     LeakyReLU="models.layers",
     MaxPool="models.layers",
+    check="gradcheck.function_check",
     check_layer="gradcheck.layer_check",
     as_function="backprop.function",
     flatten="models.layers",

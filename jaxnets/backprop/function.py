@@ -31,8 +31,8 @@ def as_function(rule: LayerRule | str) -> Callable[..., jax.Array]:
         "softmax_cross_entropy"; docs/as-function.md lists them.
 
     Returns:
-      (*arrays, **settings) -> y, with the arrays and settings of the rule's forward pass: of a
-      dense layer (params, x), of a convolution (params, x, *, strides, padding, groups).
+      A function of the arrays and the settings of the rule's forward pass: of a dense layer
+      (params, x), of a convolution (params, x, strides=..., padding=..., groups=...).
       Gradients are those of params and x; labels, masks and keys have none.
 
     Raises:
@@ -78,8 +78,8 @@ def _forward(rule: LayerRule, static: Static, *arrays: object) -> tuple[jax.Arra
     return rule.forward(*jax.tree.map(lambda leaf: leaf.value, arrays), **static)
 
 
-def _backward(rule: LayerRule, static: Static, cache: object, d_out: object) -> tuple[Any, ...]:
-    gradients = rule.backward(cache, d_out, **static)
+def _backward(rule: LayerRule, static: Static, cache: object, d_out: jax.Array) -> tuple[Any, ...]:
+    gradients = rule.backward(cache, jnp.asarray(d_out), **static)
     d_params, dx = gradients if "params" in rule.inputs else (None, gradients)
     found = {"params": d_params, "x": dx}
     return tuple(found.get(name) for name in rule.inputs)

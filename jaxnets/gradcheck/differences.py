@@ -1,0 +1,90 @@
+"""Slopes by differences, each with an estimate of its own error.
+
+For steps h, h/2, h/4, ... the slopes
+
+    middle (f(x + h) - f(x - h)) / 2h     right (f(x + h) - f(x)) / h     left (f(x) - f(x - h)) / h
+
+approach the derivative with an error that is a series in h² (middle) or in h (right, left). Two
+neighbours of the list cancel its first term, two of the new list the next one, and so on
+(Richardson). How far an entry lies from the two that it is made of estimates its error. The entry
+with the smallest error is taken: large steps lose to the curve of f, small ones to rounding, which
+adds eps |f| / h. A kink between x - h and x + h spoils the large steps alone.
+
+Where the left slope is not the right one, x is on a kink: any number between them is a derivative.
+
+Source: Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)"; Press et al., Numerical
+Recipes, section 5.7.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+STEPS = 0.01 * 0.5 ** np.arange(20)  # times max(1, |x|)
+ORDERS = 6  # terms of a series that are cancelled
+
+
+class Slopes(NamedTuple):
+    """The slopes of some outputs along one move, and how wrong each may be: arrays [outputs]."""
+
+    left: np.ndarray
+    right: np.ndarray
+    middle: np.ndarray
+    left_error: np.ndarray
+    right_error: np.ndarray
+    middle_error: np.ndarray
+
+    @property
+    def on_a_kink(self) -> np.ndarray:
+        """Where the left slope is not the right one."""
+        apart = np.abs(self.right - self.left)
+        return ~(apart <= 10 * (self.left_error + self.right_error) + 1e-6 * np.abs(self.middle))
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The least and the largest derivative, and how wrong they may be."""
+        kink = self.on_a_kink
+        low = np.where(kink, np.minimum(self.left, self.right), self.middle)
+        high = np.where(kink, np.maximum(self.left, self.right), self.middle)
+        return low, high, np.where(kink, self.left_error + self.right_error, self.middle_error)
+
+
+def slopes_of(
+    below: np.ndarray, here: np.ndarray, above: np.ndarray, steps: np.ndarray, eps: float
+) -> Slopes:
+    """The slopes from a function's values.
+
+    Args:
+      below: f(x - h) [steps, outputs].
+      here: f(x) [outputs].
+      above: f(x + h) [steps, outputs].
+      steps: h, each half of the one before.
+      eps: The relative rounding of f.
+    """
+    h = steps[:, None]
+    with np.errstate(all="ignore"):  # f may be infinite, or not defined, some steps away.
+        rounding = eps * (np.abs(here) + np.abs(above) + np.abs(below)) / h
+        middle, middle_error = _limit((above - below) / (2 * h), rounding, 4.0)
+        right, right_error = _limit((above - here) / h, rounding, 2.0)
+        left, left_error = _limit((here - below) / h, rounding, 2.0)
+    return Slopes(left, right, middle, left_error, right_error, middle_error)
+
+
+def _limit(slopes: np.ndarray, rounding: np.ndarray, base: float) -> tuple[np.ndarray, np.ndarray]:
+    """The limit of slopes [steps, outputs] for h -> 0, and its error.
+
+    Args:
+      slopes: One a step.
+      rounding: By how much each may be wrong.
+      base: By what half a step divides the first term of the error: 2, or 4 for a series in h².
+    """
+    best, error, entries = slopes[-1], np.full(slopes.shape[1:], np.inf), slopes
+    for order in range(1, ORDERS + 1):
+        coarse, fine = entries[:-1], entries[1:]
+        entries = fine + (fine - coarse) / (base**order - 1)
+        errors = np.maximum(np.abs(entries - coarse), np.abs(entries - fine)) + rounding[order:]
+        errors = np.where(np.isfinite(entries), errors, np.inf)
+        place = np.argmin(errors, axis=0)[None]
+        smallest = np.take_along_axis(errors, place, 0)[0]
+        best = np.where(smallest < error, np.take_along_axis(entries, place, 0)[0], best)
+        error = np.minimum(smallest, error)
+    return best, error

@@ -35,12 +35,17 @@ def test_deeper_plain_networks_train_worse_as_the_page_says():
         few = layers[name], weights_of(int(depth)), images[:128], labels[:128]
         assert script["gradient_ratio"](*few) == pytest.approx(float(ratio), rel=0.06)
         losses[int(depth), name] = float(loss)
-    # The rows that the page compares, each at its best rate.
-    best = (4, "plain", 0.1), (20, "plain", 0.03), (20, "shortcuts, batch norm", 0.03)
-    for depth, name, rate in best:
+    # Three rows that the page compares, each at its best rate. Rounding alone moves the loss of
+    # twenty plain layers from 0.36 to 0.59: only the order is the same on every machine.
+    bounds = {
+        (4, "plain", 0.1): (0.0, 0.2),
+        (20, "plain", 0.03): (0.28, 1.0),
+        (20, "shortcuts, batch norm", 0.03): (0.0, 0.25),
+    }
+    for (depth, name, rate), (low, high) in bounds.items():
         data = layers[name], weights_of(depth), images, labels
-        loss = script["final_loss"](*data, rates=[rate])
-        assert loss == pytest.approx(losses[depth, name], abs=0.1)
+        assert low < script["final_loss"](*data, rates=[rate]) < high
+        assert low < losses[depth, name] < high
 
 
 NETWORK, LAYER, ATTENTION = (

@@ -1,4 +1,4 @@
-"""The course of eight weeks: its minutes, its exercises and its parts, in both languages."""
+"""The course of eight weeks and an optional ninth, in both languages."""
 
 import json
 import re
@@ -16,6 +16,7 @@ from jaxnets.course.exercises.printed import check_mine, check_numbers
 DOCS = ROOT / "docs"
 FOLDERS = {"en": DOCS / "course", "zh": DOCS / "zh" / "course"}
 WEEKS = range(1, 9)
+ALL_WEEKS = range(1, 10)  # The ninth is optional, without a checkpoint and a quiz.
 PAGES = [(language, week) for language in FOLDERS for week in WEEKS]
 
 # How minutes are counted: docs/course/index.md says the same.
@@ -110,7 +111,7 @@ def counted(page: Path, what: str) -> float:
     return minutes + sum(map(exercise_minutes, re.findall(r"`(\w+)`", what)))
 
 
-@pytest.mark.parametrize("week", WEEKS)
+@pytest.mark.parametrize("week", ALL_WEEKS)
 def test_rows_state_the_minutes_of_what_they_name(week):
     page = page_of("en", week)
     for minutes, what in rows_of("en", week):
@@ -121,14 +122,16 @@ def test_rows_state_the_minutes_of_what_they_name(week):
 @pytest.mark.parametrize("language", FOLDERS)
 def test_no_week_takes_more_than_two_hours_and_the_sums_are_right(language):
     sums = []
-    for week in WEEKS:
+    for week in ALL_WEEKS:
         sums.append(sum(minutes for minutes, _ in rows_of(language, week)))
         stated = TIME.search(text_of(page_of(language, week)))
         assert stated and int(stated[1]) == sums[-1], f"week {week} takes {sums[-1]} minutes"
     assert max(sums) <= 120
     index = text_of(FOLDERS[language] / "index.md")
     table = re.findall(r"^\| \[?(\d|all|合计).*?\| (\d+) \|", index, re.MULTILINE)
-    assert [int(minutes) for _, minutes in table] == [*sums, sum(sums)]
+    *course, optional = sums
+    assert [int(minutes) for _, minutes in table] == [*course, sum(course)]
+    assert re.search(rf"\(week-9\.md\)[,，] ?{optional} ", index)
 
 
 def test_from_readme_to_the_first_exercise_takes_twelve_minutes():
@@ -139,7 +142,7 @@ def test_from_readme_to_the_first_exercise_takes_twelve_minutes():
     assert reading(readme[: readme.index(anchor)]) + waiting + reading(exercise) <= 12
 
 
-@pytest.mark.parametrize("week", WEEKS)
+@pytest.mark.parametrize("week", ALL_WEEKS)
 def test_both_languages_ask_for_the_same(week):
     def asked(language):
         for minutes, what in rows_of(language, week):

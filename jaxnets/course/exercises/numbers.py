@@ -237,6 +237,21 @@ def _attention() -> Iterator[Asked]:
         yield {"q": q, "k": k, "v": v, "d_out": d_out}, {}, results
 
 
+def _hessian_vector() -> Iterator[Asked]:
+    rng = np.random.default_rng(0)
+    for batch, features, classes in ((4, 3, 2), (2, 3, 3), (5, 2, 4)):
+        x, y = rng.normal(size=(batch, features)), rng.dirichlet(np.ones(classes), batch)
+        w, v = rng.normal(size=(2, features, classes))
+
+        def loss(w: Any, x: Any = x, y: Any = y) -> Any:
+            return optax.softmax_cross_entropy(x @ w, y).sum()
+
+        with precision("float64"):
+            pair = jax.jvp(jax.grad(loss), (jnp.asarray(w),), (jnp.asarray(v),))
+            results = [np.asarray(one) for one in pair]
+        yield {"x": x, "y": y, "w": w, "v": v}, {}, results
+
+
 def _loop1() -> Iterator[Asked]:
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(4, 3)), rng.normal(size=(3, 5))
@@ -322,6 +337,7 @@ RUNS: dict[str, Callable[[], Iterator[Asked]]] = {
     "softmax_rows": _softmax_rows,
     "attention_scores": _attention_scores,
     "attention": _attention,
+    "hessian_vector": _hessian_vector,
     "loop1": _loop1,
     "loop2": _loop2,
     "loop3": _loop3,

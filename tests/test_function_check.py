@@ -346,7 +346,7 @@ RIGHT = {
     "no element but one": (jnp.sin, np.array([[[0.2]]])),
     "a constant": (lambda x: 0 * x + 1, LINE),
     "our convolution": (
-        lambda k, x: jaxnets.as_function("conv")({"kernel": k}, x),
+        jax.jit(lambda k, x: jaxnets.as_function("conv")({"kernel": k}, x)),
         np.sin(np.arange(18.0)).reshape(3, 3, 1, 2),
         np.cos(np.arange(16.0)).reshape(1, 4, 4, 1),
     ),

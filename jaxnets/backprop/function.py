@@ -79,7 +79,7 @@ def _forward(rule: LayerRule, static: Static, *arrays: object) -> tuple[jax.Arra
 
 
 def _backward(rule: LayerRule, static: Static, cache: object, d_out: jax.Array) -> tuple[Any, ...]:
-    gradients = rule.backward(cache, jnp.asarray(d_out), **static)
+    gradients = rule.backward(cache, d_out, **static)
     d_params, dx = gradients if "params" in rule.inputs else (None, gradients)
     found = {"params": d_params, "x": dx}
     return tuple(found.get(name) for name in rule.inputs)

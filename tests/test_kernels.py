@@ -265,19 +265,29 @@ def test_ties_go_to_the_first_as_in_xla():
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [3, 4])
 def test_a_negative_padding_cuts_the_images_of_a_joined_pool(channels):
-    """As in stock JAX; with up to three channels the outputs are summed in one loop."""
-    conv = nn.Conv(6, (3, 3), padding=((-1, 1), (0, -2)), name="conv")
-    plain = Chain([conv, nn.relu, MaxPool(2, 2), flatten, nn.Dense(2, name="logits")])
-    images = random_images(3, 9, 10, channels)
-    params = random_params(plain, images.shape[1:])
+    """As stock JAX's on the part of the images that is left, whose own padding is not negative.
 
-    def gradients(model):
-        total = lambda params, x: (model.apply({"params": params}, x) ** 2).sum()  # noqa: E731
+    With the negative one XLA's gradient in float32 reads memory that nobody has written: one of
+    some thousand calls is not finite (jaxlib 0.10.2, a CPU). With up to three channels the outputs
+    are summed in one loop.
+    """
+
+    def network(padding):
+        conv = nn.Conv(6, (3, 3), padding=padding, name="conv")
+        return Chain([conv, nn.relu, MaxPool(2, 2), flatten, nn.Dense(2, name="logits")])
+
+    images = random_images(3, 9, 10, channels)
+    cut, plain = network(((-1, 1), (0, -2))), network(((0, 1), (0, 0)))
+    params = random_params(cut, images.shape[1:])
+
+    def gradients(apply):
+        total = lambda params, x: (apply({"params": params}, x) ** 2).sum()  # noqa: E731
         return quick_jit(jax.grad(total, argnums=(0, 1)))(params, images)
 
-    fast = accelerate(plain, "cpu")
+    fast = accelerate(cut, "cpu")
     assert any(isinstance(layer, ConvPool) for layer in fast.layers)
-    assert relative_error(gradients(fast), gradients(plain))[0] < 1e-5
+    expected = gradients(lambda params, x: plain.apply(params, x[:, 1:, :-2]))
+    assert relative_error(gradients(fast.apply), expected)[0] < 1e-5
 
 
 def without_overlaps(cache, d_out, **static):

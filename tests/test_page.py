@@ -122,7 +122,7 @@ def both_passes_in_jax(network: TrainedNetwork, images, labels):
     return jax.tree.map(np.asarray, quick_jit(passes)(params, zeros, images, labels))
 
 
-# Batch norm, a convolution, a pool and a dense layer are in cnn_tiny too.
+# A pass of a convolution compiles for seconds.
 @pytest.mark.parametrize("model", [slow(m) if m.startswith("cnn") else m for m in NETWORKS])
 def test_both_passes_are_those_of_autodiff(model, mnist, float64):
     network = folded(trained(model, **NETWORKS[model]))

@@ -135,8 +135,6 @@ def hessian_vector_product(
     for name in reversed(names):
         if name in relu:
             dx, rdx = relu_backward(relu[name], dx), relu_along(relu[name], rdx)
-        given = dense[name], dx, vector[name], changes[name], rdx
-        product[name], rdx = dense_backward_along(*given)
+        product[name], rdx = dense_backward_along(dense[name], dx, vector[name], changes[name], rdx)
         gradient[name], dx = dense_backward(dense[name], dx)
-    in_order = [{name: tree[name] for name in names} for tree in (gradient, product)]
-    return in_order[0], in_order[1]
+    return {name: gradient[name] for name in names}, {name: product[name] for name in names}

@@ -92,7 +92,7 @@ def check(
     Args:
       function: It returns a tree of arrays; of `jax.custom_vjp`, `jax.custom_jvp` or neither.
       args: Its arguments, trees of arrays. Floating numbers are differentiated; integers, keys,
-        strings and other objects are handed on as they are. Differences try steps of up to a
+        strings and other objects are passed on unchanged. Differences try steps of up to a
         hundredth of max(1, |x|).
       plain: The same function without a rule of its own: autodiff of it is compared too.
       order: 2 checks the gradient's own gradients as well.
@@ -121,10 +121,16 @@ def check(
         raise UserError("order: expected 1 or 2, got {}", order)
     with in_precision("float64"):
         flat = _Flat(function, args, "float64")
-        rows = list(_rows(flat, plain and _Flat(plain, args, "float64"), seed))
+        sample = _sample(flat, seed)
+        rows = list(_slopes(flat, sample))
+        if plain:
+            rows.append(_against_plain(flat, _Flat(plain, args, "float64"), sample))
+        rows += [_zeros(flat), _second_call(flat, sample), _batched(flat, seed)]
         if order == 2:
-            again = _Flat(_gradient_of(flat, seed), (flat.start,), "float64", flat.name_of)
-            rows += [row._replace(name=f"2nd: {row.name}") for row in _slopes(again, seed)]
+            gradient = _gradient_of(flat, sample)
+            again = _Flat(gradient, (flat.start,), "float64", flat.name_of)
+            second = _slopes(again, _sample(again, seed))
+            rows += [row._replace(name=f"2nd: {row.name}") for row in second]
         # With float64 at hand too: without it random numbers would be others.
         rows += [_narrow(function, args, dtype, seed) for dtype in NARROW]
     return FunctionCheck(getattr(function, "__name__", type(function).__name__), tuple(rows))
@@ -161,13 +167,17 @@ class _Flat:
         self._named = named
 
     def _tree(self, vector: jax.Array) -> object:
+        return self.function(*self.args_of(vector.astype(self.dtype)))
+
+    def args_of(self, vector: jax.Array | np.ndarray) -> tuple[Any, ...]:
+        """The arguments with the floating numbers of a vector."""
         leaves = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in self.leaves]
         start = 0
         for place, shape in zip(self.places, self.shapes, strict=True):
             end = start + math.prod(shape)
-            leaves[place] = vector[start:end].reshape(shape).astype(self.dtype)
+            leaves[place] = vector[start:end].reshape(shape)
             start = end
-        return self.function(*jax.tree.unflatten(self.tree, leaves))
+        return jax.tree.unflatten(self.tree, leaves)
 
     def __call__(self, vector: jax.Array) -> jax.Array:
         leaves = [
@@ -216,16 +226,6 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function, compiler_options=quick_options())
 
 
-def _rows(flat: _Flat, plain: _Flat | None, seed: int) -> Iterator[CheckRow]:
-    """The comparisons in float64."""
-    yield from _slopes(flat, seed)
-    if plain:
-        yield _beside(flat, plain, seed)
-    yield _zeros(flat)
-    yield _second_call(flat, seed)
-    yield _batched(flat, seed)
-
-
 class _Sample(NamedTuple):
     """Which slopes are compared."""
 
@@ -256,9 +256,8 @@ def _sample(flat: _Flat, seed: int) -> _Sample:
     )
 
 
-def _slopes(flat: _Flat, seed: int) -> Iterator[CheckRow]:
-    """Reverse and forward mode beside differences."""
-    sample = _sample(flat, seed)
+def _slopes(flat: _Flat, sample: _Sample) -> Iterator[CheckRow]:
+    """Reverse and forward mode, compared with differences."""
     low, high, error, kinks, values = _by_differences(flat, sample)
     count = sample.inputs.size
     # A slope is as wrong as the largest of its output: each output is a row.
@@ -413,13 +412,12 @@ def _compared(
     return CheckRow(name, error.size, 0, 0, float(error[worst]), tolerance, "" if ok else said, ok)
 
 
-def _beside(flat: _Flat, plain: _Flat, seed: int) -> CheckRow:
-    """The outputs and gradients beside autodiff of a plain formulation."""
+def _against_plain(flat: _Flat, plain: _Flat, sample: _Sample) -> CheckRow:
+    """The outputs and gradients, compared with autodiff of a plain formulation."""
     name = N_("reverse mode, by autodiff")
     if flat.size != plain.size:
         note = _("{} outputs, {} of the plain formulation", flat.size, plain.size)
         return CheckRow(name, ok=False, note=note)
-    sample = _sample(flat, seed)
     cotangents = np.zeros((sample.outputs.size + 1, flat.size))
     cotangents[np.arange(sample.outputs.size), sample.outputs] = 1.0
     cotangents[-1] = sample.cotangent
@@ -444,15 +442,14 @@ def _zeros(flat: _Flat) -> CheckRow:
     return _compared(N_("zero cotangent"), ours, np.zeros_like(ours), 0.0, flat.name_of)
 
 
-def _second_call(flat: _Flat, seed: int) -> CheckRow:
+def _second_call(flat: _Flat, sample: _Sample) -> CheckRow:
     """A second call, traced anew, equals the first to the bit."""
-    cotangent = _sample(flat, seed).cotangent
 
     def once() -> np.ndarray:
         def both(vector: jax.Array, cotangent: jax.Array) -> jax.Array:
             return jnp.append(flat(vector), flat.pulled_back(vector, cotangent))
 
-        return np.asarray(_jit(both)(flat.start, cotangent))
+        return np.asarray(_jit(both)(flat.start, sample.cotangent))
 
     def name_of(index: int) -> str:
         return flat.output_of(index) if index < flat.size else flat.name_of(index - flat.size)
@@ -480,14 +477,13 @@ def _batched(flat: _Flat, seed: int) -> CheckRow:
     return max(rows, key=lambda row: row.error)._replace(compared=batched.size)
 
 
-def _gradient_of(flat: _Flat, seed: int) -> Callable[[jax.Array], jax.Array]:
+def _gradient_of(flat: _Flat, sample: _Sample) -> Callable[[jax.Array], jax.Array]:
     """The gradient of the function, for one dense cotangent, as a function."""
-    cotangent = _sample(flat, seed).cotangent
-    return lambda vector: flat.pulled_back(vector, jnp.asarray(cotangent))
+    return lambda vector: flat.pulled_back(vector, jnp.asarray(sample.cotangent))
 
 
 def _narrow(function: Callable[..., Any], args: Sequence[Any], dtype: str, seed: int) -> CheckRow:
-    """The gradient in few digits beside that in float64 of the same numbers."""
+    """The gradient in few digits, compared with that in float64 of the same numbers."""
     try:
         return _in_few_digits(function, args, dtype, seed)
     except (NotImplementedError, TypeError) as refusal:  # LAPACK's, of bfloat16.
@@ -501,7 +497,7 @@ def _in_few_digits(
 ) -> CheckRow:
     flat = _Flat(function, args, dtype)
     cotangent = np.random.default_rng(seed).standard_normal(flat.size).astype(dtype)
-    wide = _Flat(function, jax.tree.unflatten(flat.tree, _rounded(flat)), "float64")
+    wide = _Flat(function, flat.args_of(flat.start), "float64")  # Rounded to these digits.
     theirs = np.asarray(_jit(wide.pulled_back)(wide.start, cotangent.astype(np.float64)))
     expected = np.asarray(_jit(wide)(wide.start))
     given = flat.start.astype(dtype), cotangent
@@ -511,12 +507,3 @@ def _in_few_digits(
         return CheckRow(dtype, note=_("passed over: the output is not finite in these digits"))
     floor = 100 * _eps(dtype) * float(np.max(np.abs(cotangent.astype(np.float64)), initial=0.0))
     return _compared(dtype, ours, theirs, NARROW[dtype], flat.name_of, floor)
-
-
-def _rounded(flat: _Flat) -> list[Any]:
-    """The arguments, rounded to the digits of the flat function."""
-    leaves, start = list(flat.leaves), 0
-    for place, shape in zip(flat.places, flat.shapes, strict=True):
-        leaves[place] = flat.start[start : start + math.prod(shape)].reshape(shape)
-        start += math.prod(shape)
-    return leaves

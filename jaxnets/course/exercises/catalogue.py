@@ -62,7 +62,7 @@ class Exercise:
 
     def _module(self, file: str, title: str, how: str, parts: Sequence[str], code: str) -> str:
         """A Python file, whose docstring says how to go on, then these parts."""
-        check = f"    {check_command(self, file or self.file)}"
+        check = f"    {check_command(file or self.file)}"
         parts = [title, _(how, self.level, self.minutes), check, *parts]
         return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
 
@@ -157,7 +157,7 @@ class Sheet(Exercise):
             fill(self.said(self.given), WIDTH - 2),
             *([_indented("\n".join(self.commands))] if self.commands else []),
             fill(_(self.how), WIDTH - 2),
-            f"    {check_command(self, file or self.file)}",
+            f"    {check_command(file or self.file)}",
         ]
         lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
         lines += ["", f'exercise = "{self.name}"']
@@ -372,7 +372,7 @@ def _unknown(name: str, known: Iterable[str]) -> UserError:
     return UserError('unknown exercise "{}"{} (jaxnets exercise lists all)', name, hint)
 
 
-def check_command(exercise: Exercise, file: str) -> str:
+def check_command(file: str) -> str:
     """The command that checks an exercise in a file."""
     return f"jaxnets exercise check {file}"
 

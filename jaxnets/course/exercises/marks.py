@@ -262,7 +262,7 @@ def _explained(mark: Mark) -> list[str]:
     if reason := mark.grade.reason:
         lines.append(_("the judge: {}", reason))
     file = mark.grade.file or mark.exercise.file
-    check = check_command(mark.exercise, shlex.quote(printable(file)))
+    check = check_command(shlex.quote(printable(file)))
     return [*lines, _("more, at home:"), f"  {check} --hint"]
 
 

@@ -105,7 +105,7 @@ def write(name: str, output: str | None, student: str | None = None) -> Said:
         raise UserError("output: expected a name with {}, got {}", exercise.suffix, repr(str(path)))
     text, file = exercise.text(path.name), display.short_path(str(path))
     _write_new(path, text)
-    checks = check_command(exercise, file)
+    checks = check_command(file)
     lines = [_("wrote {}; work on it, then:", file), f"  {checks}", *([note] if note else [])]
     return Said({"file": str(path), "command": checks, "note": note}, "\n".join(lines))
 

@@ -1,8 +1,7 @@
 """Builds the site in both languages: `python docs/build.py [FOLDER]`, by default docs/_site.
 
 A warning is an error, and so is a link that leads nowhere. Needs `pip install -e '.[docs]'`. The
-site's folder lite/ runs notebooks in the reader's browser (_ext/lite.py); draw.html is the drawing
-page of a network.
+site's folder lite/ runs notebooks in the reader's browser (_ext/lite.py).
 """
 
 import shutil
@@ -31,25 +30,10 @@ def build(site: Path) -> int:
         shutil.rmtree(site, ignore_errors=True)
         shutil.move(built / "en", site)
         shutil.move(built / "zh", site / "zh")
-    worst = max(worst, lite.build(site), drawing_page(site / "draw.html"))
+    worst = max(worst, lite.build(site))
     if not worst:
         print(site / "index.html")
     return worst
-
-
-def drawing_page(path: Path) -> int:
-    """Trains softmax regression and writes its page, which stands in "one neuron in numbers"."""
-    with tempfile.TemporaryDirectory() as run:
-        train = ["train.py", "--model=softmax", "--epochs=1", f"--workdir={run}/softmax"]
-        write = ["-m", "jaxnets", "page", f"{run}/softmax", f"--output={path}"]
-        for command in (train, write):
-            done = subprocess.run(
-                [sys.executable, *command], cwd=DOCS.parent, capture_output=True, text=True
-            )
-            if done.returncode:
-                print(done.stderr, file=sys.stderr)
-                return done.returncode
-    return 0
 
 
 if __name__ == "__main__":

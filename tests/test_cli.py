@@ -5,12 +5,15 @@ import json
 import os
 import re
 import signal
+import webbrowser
+from pathlib import Path
 
 import jax.numpy as jnp
 import pytest
 from conftest import assert_resume_hint, params_sha256, records, saved_params, slow
 
 from jaxnets.backprop.losses import SOFTMAX_CROSS_ENTROPY
+from jaxnets.cli import commands
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_flags
 from jaxnets.cli.help import BEGINNERS
@@ -137,7 +140,25 @@ def test_help_shows_the_defaults_of_the_model_that_is_named(run_main, capsys):
     assert "as 64,64 [not for softmax]" in shown_help(run_main, capsys, "-h", "--model=softmax")
 
 
-TALKS = ("completion", "exercise train", "replay")  # It prints a program, or a run's lines.
+TALKS = ("completion", "demo", "exercise train", "replay")  # It prints a program, or a run's lines.
+
+
+def test_the_demo_trains_and_opens_its_page_on_a_display(
+    run_command, tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    data = dict(data_dir=str(tiny_folder), validation_size=40, batch_size=32, devices=1)
+    monkeypatch.setattr(commands, "DEMO", dict(model="softmax", epochs=1, **data))
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for display, flags in ((":0", ["--no_browser"]), ("", []), (":0", [])):
+        monkeypatch.setenv("DISPLAY", display)
+        outcome = run_command("demo", *flags)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert re.search(r"^(runs/\S+/page\.html): .*; open it in a browser$", outcome.out, re.M)
+    (page,) = opened  # With a display, and not forbidden.
+    assert page.startswith("file://") and Path(page.removeprefix("file://")).exists()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

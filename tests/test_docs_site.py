@@ -1,7 +1,6 @@
 """What the site adds to Sphinx: links to the code, formulas, flags, Chinese search."""
 
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -132,18 +131,6 @@ BOXES = """[...document.querySelectorAll("th p")].map((p) => {
   range.selectNodeContents(p);
   return range.getClientRects().length;
 })"""
-
-
-@pytest.mark.slow
-def test_the_drawing_page_of_one_neuron_is_small_and_found(tmp_path):
-    folders = {"": "../", "zh/": "../../"}  # Both sites show the one page.
-    for folder, up in folders.items():
-        page = (ROOT / "docs" / folder / "backprop/one-neuron.md").read_text("utf-8")
-        assert f'<object data="{up}draw.html"' in page
-    build_site = runpy.run_path(str(ROOT / "docs" / "build.py"))
-    assert build_site["drawing_page"](tmp_path / "draw.html") == 0
-    page = (tmp_path / "draw.html").read_text("utf-8")
-    assert len(page.encode()) < 1_000_000 and "const PRACTICE = null" not in page
 
 
 @pytest.fixture(scope="module")

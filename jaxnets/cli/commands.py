@@ -6,6 +6,9 @@ Nothing here imports jax until the flags are known to be right.
 """
 
 import importlib.util
+import os
+import sys
+import webbrowser
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +18,7 @@ from jaxnets.base.errors import DONE, UserError, did_you_mean, moved, same_name
 from jaxnets.base.language import N_, Text, _, asked_for, speaking
 from jaxnets.cli.flags import known_language, parse_command, print_version
 from jaxnets.cli.help import command_lines
-from jaxnets.config.command import AnswerLanguage, Command, Flag, command
+from jaxnets.config.command import AnswerLanguage, Command, Flag, command, print_result
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.course.commands import answers, check, exercise, gradcheck, grade, new
@@ -28,6 +31,8 @@ from jaxnets.runs.commands import runs
 from jaxnets.server.commands import serve
 from jaxnets.tune.commands import lr_find, search
 
+DEMO: dict[str, Any] = dict(model="cnn", epochs=1)  # Some twenty seconds on two cores.
+
 # The headings of `jaxnets --help`, each before the command that it names.
 HEADINGS = {
     "train": N_("train a network:"),
@@ -36,6 +41,35 @@ HEADINGS = {
     "exercise": N_("learn how it works:"),
     "completion": N_("for your shell:"),
 }
+
+
+@command
+def demo(*, browser: bool = True) -> int:
+    """Train a network on MNIST, and open its page in the browser.
+
+    Args:
+      browser: whether the page is opened, where there is a display
+    """
+    from jaxnets.cli.observers import observers_of
+    from jaxnets.page.build import write_page
+    from jaxnets.runs.run import Run
+
+    with Run.open(DEMO) as run, observers_of(run) as observers:
+        print(run.headline, flush=True)
+        run.train(observers)
+        run.finish(observers)
+    page = run.folder.path / "page.html"
+    print_result(write_page(str(run.folder.path), str(page)), as_json=False)
+    if browser and has_display():
+        webbrowser.open(page.resolve().as_uri())
+    return DONE
+
+
+def has_display() -> bool:
+    """Whether a window can open; without one, Python would start a browser in the terminal."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 @command
@@ -96,6 +130,7 @@ def completion(shell: Annotated[tuple[str, ...], Flag(metavar="SHELL")]) -> int:
 
 # By what a user wants; `train` comes first, which is train.py.
 COMMANDS: dict[str, Command] = {
+    "demo": demo,
     "search": search,
     "lr_find": lr_find,
     "runs": runs,

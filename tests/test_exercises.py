@@ -28,6 +28,7 @@ from jaxnets.backprop.batch_norm import batch_norm_backward
 from jaxnets.backprop.convolution import conv_backward
 from jaxnets.backprop.pooling import max_pool_backward
 from jaxnets.backprop.rules import RULES
+from jaxnets.base import display
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import judge
@@ -36,8 +37,6 @@ from jaxnets.course.exercises.catalogue import (
     BLANKS,
     BUGS,
     EXERCISES,
-    IDEAS,
-    PARTS,
     SHEETS,
     TASKS,
     imports_of,
@@ -47,6 +46,7 @@ from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import parse_exercise, suspicion, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.course.exercises.student import near, shown
+from jaxnets.course.exercises.ticks import FILE
 from jaxnets.gradcheck.compare import PRECISIONS
 from jaxnets.training.step import make_train_step
 
@@ -71,9 +71,8 @@ def test_every_layer_pair_is_an_exercise():
     assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS) + len(BETS) + len(TASKS)
     for exercise in EXERCISES.values():
         assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
-    assert sorted(name for names in IDEAS.values() for name in names) == sorted(EXERCISES)
-    assert sorted(name for names in PARTS.values() for name in names) == sorted(EXERCISES)
-    assert list(EXERCISES)[: len(PARTS["course"])] == PARTS["course"]
+    places = [(one.week, one.place) for one in EXERCISES.values()]
+    assert places == sorted(set(places))
 
 
 @pytest.mark.parametrize(
@@ -433,10 +432,8 @@ def test_the_pages_list_exercises_and_name_no_mutant():
         page = path.read_text("utf-8")
         renewed = exercises_list.renewed(page, language)
         assert renewed == page, "run python docs/_ext/exercises_list.py"
-        rows = re.findall(r"^\| (?:\d \| )?([a-z]\w*) \|.*\d \|$", page, re.MULTILINE)
-        assert rows == list(EXERCISES)
-    course = PARTS["course"]
-    minutes = sum(EXERCISES[name].minutes for name in course)
+    course = [one for one in EXERCISES.values() if one.required]
+    minutes = sum(one.minutes for one in course)
     assert f"asks for {len(course)} exercises, {minutes} minutes" in PAGE
     written = (ROOT / "docs" / "exercises-write.md").read_text("utf-8")
     for task in TASKS.values():
@@ -855,6 +852,64 @@ def test_the_list_is_table_or_json_and_needs_no_jax(run_command, run_python):
     assert outcome.status == 0, outcome.err
     assert [row["name"] for row in json.loads(outcome.out)] == list(EXERCISES)
     table = run_command("exercise").out
-    assert all(re.search(rf"^[ \d]*{name} +[bcfw]", table, re.MULTILINE) for name in EXERCISES)
-    assert table.startswith("The course, week by week: 41 exercises, ")
+    named = re.findall(rf"\b({'|'.join(EXERCISES)})\b(?=  |,|$)", table, re.MULTILINE)
+    assert set(named) == set(EXERCISES)
     assert not any(bug.mutant in table for bug in BUGS.values())
+
+
+@pytest.mark.parametrize("week", [None, *range(1, 10)])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_list_has_80_columns_and_a_week_has_its_own(language, week, run_command):
+    flags = [f"--week={week}"] if week else []
+    lines = run_command("exercise", f"--language={language}", *flags).out.splitlines()
+    assert max(map(display.width_of, lines)) <= 80
+    rows = json.loads(run_command("exercise", "--json", *flags).out)
+    wanted = [name for name, one in EXERCISES.items() if week in (None, one.week)]
+    assert [row["name"] for row in rows] == wanted
+    if week:
+        assert [line.split()[0] for line in lines if re.search(r"\d (min|分钟) ", line)] == wanted
+
+
+def test_a_passed_check_is_ticked_beside_the_file(run_command, tmp_path, monkeypatch):
+    folder = tmp_path / "week 1"
+    folder.mkdir()
+    sheet, ticks = folder / "my_compute1.toml", folder / FILE
+
+    def check(answers):
+        lines = [f"{one.name} = {answers(one)}" for one in SHEETS["compute1"].questions]
+        sheet.write_text("\n".join(['exercise = "compute1"', *lines]))
+        return run_command("exercise", "check", str(sheet))
+
+    assert check(lambda question: 99).status == 1 and not ticks.exists()
+    ticks.write_text("# mine\nbug10")
+    for _again in range(2):
+        outcome = check(lambda question: question.answer)
+        assert (outcome.status, outcome.err) == (0, "")
+        assert ticks.read_text() == "# mine\nbug10\ncompute1\n"
+    monkeypatch.chdir(folder)
+    rows = json.loads(run_command("exercise", "--json").out)
+    assert [row["name"] for row in rows if row["passed"]] == ["compute1", "bug10"]
+    listed = run_command("exercise", "--week=1").out
+    assert "\n✓ compute1  10 min" in listed and listed.count("✓") == 1
+
+
+def test_a_tick_that_cannot_be_kept_fails_no_check(run_command, tmp_path, monkeypatch):
+    sheet = tmp_path / "my_compute1.toml"
+    lines = [f"{one.name} = {one.answer}" for one in SHEETS["compute1"].questions]
+    sheet.write_text("\n".join(['exercise = "compute1"', *lines]))
+    monkeypatch.chdir(tmp_path)
+
+    def full(path, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("jaxnets.course.exercises.ticks.write_text", full)
+        outcome = run_command("exercise", "check", "my_compute1.toml")
+    assert outcome.status == 0 and outcome.out.endswith("compute1: passed, 9 of 9 right\n")
+    assert outcome.err == f"note: the tick was not kept: [Errno 28] {os.strerror(28)}: '{FILE}'\n"
+    assert not (tmp_path / FILE).exists()
+    (tmp_path / FILE).mkdir()  # Nor one that cannot be read.
+    for command in (["check", "my_compute1.toml"], ["--week=1"]):
+        outcome = run_command("exercise", *command)
+        assert outcome.status == 0 and outcome.err.startswith("note: ")
+        assert outcome.err.count("\n") == 1

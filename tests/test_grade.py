@@ -301,9 +301,9 @@ def test_numbers_and_passes_are_graded_in_one_table(
         ],
     )
     assert table.read_text("utf-8-sig").splitlines() == [
-        "name,compute7,relu,points,maximum,status",
-        "ann,0,2,2,4,1 of 2 passed; not handed in: compute7",
-        "ben,0.4,0,0.4,4,0 of 2 passed; not handed in: relu",
+        "name,relu,compute7,points,maximum,status",
+        "ann,2,0,2,4,1 of 2 passed; not handed in: compute7",
+        "ben,0,0.4,0.4,4,0 of 2 passed; not handed in: relu",
         "eve,0,0,0,4,0 of 2 passed; not handed in: compute7",
     ]
     assert "dx: wrong\n" in (tmp_path / "texts" / "eve.txt").read_text("utf-8")

@@ -223,7 +223,7 @@ FILES = {
         ("SQLite format 3\0" + 100 * "x", "expected a feedback log"),
     ],
     "exercise check {s.toml}": [
-        ('exercise = "compute99"', "s.toml: expected"),
+        ('exercise = "compute19"', "s.toml: expected a line such as", 'did you mean "compute'),
         ("a = " + "[" * 5000, "s.toml: expected"),
     ],
     "gradcheck --mine={mine.py}": [

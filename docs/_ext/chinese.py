@@ -21,11 +21,11 @@ from jaxnets.course.exercises.catalogue import (
     BLANKS,
     BUGS,
     EXERCISES,
-    IDEAS,
     LOOPS,
     PROSE,
     SHEETS,
     TASKS,
+    WEEKS,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,7 +92,8 @@ def _given_to(functions: dict[str, tuple[int, ...] | None]) -> Iterator[tuple[st
 def of_exercises() -> Iterator[str]:
     """The texts of the exercises' data; of the code its docstrings and what reads as a sentence."""
     yield from dict.fromkeys(exercise.about for exercise in EXERCISES.values())
-    yield from IDEAS
+    yield from dict.fromkeys(exercise.idea for exercise in EXERCISES.values())
+    yield from WEEKS
     for sheet in [*SHEETS.values(), *BETS.values()]:
         yield sheet.given
         for asked in sheet.questions:

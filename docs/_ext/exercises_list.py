@@ -1,38 +1,36 @@
 """The tables of docs/exercises-list.md, in both languages: run this file to renew them."""
 
 import re
-from itertools import groupby
 from pathlib import Path
 
 from jaxnets.base.language import _, speaking
-from jaxnets.course.exercises.printed import TITLES, listing
+from jaxnets.course.exercises.catalogue import EXERCISES
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGES = {"en": DOCS / "exercises-list.md", "zh": DOCS / "zh" / "exercises-list.md"}
-HEADS = {
-    "en": "exercise | kind | about | idea | level | minutes |\n",
-    "zh": "练习 | 类别 | 内容 | 主题 | 难度 | 分钟 |\n",
+TITLES = {
+    "en": {True: "Required: {} exercises, {} minutes", False: "Optional: {}, {} minutes"},
+    "zh": {True: "必做：{} 道，{} 分钟", False: "选做：{} 道，{} 分钟"},
 }
-WEEK = {"en": "week", "zh": "周"}  # The course's table has one column more.
+HEADS = {
+    "en": "| week | exercise | kind | about | idea | level | minutes |\n",
+    "zh": "| 周 | 练习 | 类别 | 内容 | 主题 | 难度 | 分钟 |\n",
+}
 TABLES = re.compile(r"(?<=<!-- the list -->\n).*?(?=<!-- its end -->)", re.DOTALL)
 
 
 def tables(language: str) -> str:
-    """What `jaxnets exercise` lists, in Markdown: a heading and a table for each part."""
+    """The required exercises, then the optional ones, in Markdown and the course's order."""
     text = ""
     with speaking(language):
-        for part, group in groupby(listing().values(), key=lambda one: one["part"]):
-            rows = list(group)
-            title = _(TITLES[part], len(rows), sum(row["minutes"] for row in rows))
-            in_course = part == "course"
-            head = f"| {WEEK[language]} " * in_course + f"| {HEADS[language]}"
-            head += "| ---: " * in_course + "| --- | --- | --- | --- | ---: | ---: |\n"
-            text += f"\n## {title}\n\n{head}"
+        for required, title in TITLES[language].items():
+            rows = [one for one in EXERCISES.values() if one.required == required]
+            title = title.format(len(rows), sum(row.minutes for row in rows))
+            text += f"\n## {title}\n\n{HEADS[language]}"
+            text += "| ---: | --- | --- | --- | --- | ---: | ---: |\n"
             for row in rows:
-                words = [_(row[fact]) for fact in ("kind", "about", "idea")]
-                facts = [row["name"], *words, row["level"], row["minutes"]]
-                if in_course:
-                    facts = [row["week"], *facts]
+                words = [_(row.kind), _(row.about), _(row.idea)]
+                facts = [row.week, row.name, *words, row.level, row.minutes]
                 text += f"| {' | '.join(map(str, facts))} |\n"
     return text + "\n"
 

@@ -85,12 +85,20 @@ def gradcheck(
 
 
 @command
-def exercise(*, language: AnswerLanguage = None) -> CommandResult:
-    """List exercises, write one into a file, check it, train by it."""
+def exercise(
+    *,
+    week: Annotated[int | None, Flag((1, 9), unset="all weeks")] = None,
+    language: AnswerLanguage = None,
+) -> CommandResult:
+    """List exercises, write one into a file, check it, train by it.
+
+    Args:
+      week: week of the course whose exercises to list
+    """
     from jaxnets.course.exercises.printed import listing
 
     with speaking(language):
-        return listing()
+        return listing(week)
 
 
 @command
@@ -130,11 +138,10 @@ def check(
       file: file that exercise new wrote, with your answers
       hint: say more about what is wrong
     """
-    from jaxnets.course.exercises.printed import check_mine, check_numbers
+    from jaxnets.course.exercises import printed
 
-    judge = check_mine if file.endswith(".py") else check_numbers
     with speaking("en" if json else language):
-        return judge(file, hint)
+        return printed.check(file, hint)
 
 
 @command

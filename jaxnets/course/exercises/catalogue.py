@@ -45,8 +45,12 @@ class Exercise:
 
     name: str  # As `jaxnets exercise new` takes it.
     level: int  # 1 easy, 3 hard.
-    minutes: int
     about: str
+    week: int  # Of the course.
+    place: int  # In the week, from 1.
+    required: bool  # Whether the week's page asks for it.
+    minutes: int
+    idea: str
     kind: ClassVar[str]
     suffix: ClassVar[str] = ".py"
     function: ClassVar[str] = ""  # The name of the student's function; "" where there is none.
@@ -298,59 +302,56 @@ def _indented(text: str) -> str:
     return textwrap.indent(text, "    ")
 
 
-def _data(file: str) -> dict[str, dict[str, Any]]:
+def _data(file: str) -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name(file).read_text("utf-8"))
+
+
+def _course(weeks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the course says of each exercise, by name in the course's order."""
+    found = {}
+    for week, facts in enumerate(weeks, 1):
+        names = {**facts.get("required", {}), **facts["optional"]}
+        for place, (name, said) in enumerate(names.items(), 1):
+            required = name in facts.get("required", {})
+            where = {"week": week, "place": place, "required": required}
+            found[name] = {"name": name, **where, **said}
+    return found
 
 
 def _sheets(kind: type[Sheet], file: str) -> dict[str, Sheet]:
     found = {}
     for name, facts in _data(file).items():
-        found[name] = kind(name=name, asked=facts.pop("questions"), **facts)
+        found[name] = kind(asked=facts.pop("questions"), **facts, **_COURSE[name])
     return found
 
 
 def _bug(name: str, layer: str, code: str, helpers: dict[str, str], **facts: Any) -> Bug:
     about, code = layer.replace("_", " "), Template(code).substitute(helpers)
-    return Bug(name=name, right=BLANKS[layer], about=about, code=code, **facts)
+    return Bug(right=BLANKS[layer], about=about, code=code, **facts, **_COURSE[name])
 
 
 def _tasks(kind: type[Some], file: str) -> dict[str, Some]:
     found = {}
     for name, facts in _data(file).items():
-        causes = [Cause(**cause) for cause in facts["causes"]]
-        found[name] = kind(name=name, **{**facts, "causes": causes})
+        causes = [Cause(**cause) for cause in facts.pop("causes")]
+        found[name] = kind(causes=causes, **facts, **_COURSE[name])
     return found
 
 
+_weeks = _data("course.toml")["weeks"]
+WEEKS: list[str] = [week["title"] for week in _weeks]
+_COURSE = _course(_weeks)
 SHEETS = _sheets(Sheet, "sheets.toml")
 BETS = _sheets(Bet, "bets.toml")
-BLANKS = {name: Blank(name=name, **facts) for name, facts in _data("blanks.toml").items()}
+BLANKS = {name: Blank(**facts, **_COURSE[name]) for name, facts in _data("blanks.toml").items()}
 _bugs = _data("bugs.toml")
 _helpers = _bugs.pop("helpers")  # Functions that several bugs call.
 BUGS = {name: _bug(name, helpers=_helpers, **facts) for name, facts in _bugs.items()}
 LOOPS = _tasks(Repair, "loops.toml")
-_bugs_of: dict[str, list[str]] = {}
-for _bug_name, _one in BUGS.items():
-    _bugs_of.setdefault(_one.layer, []).append(_bug_name)
 TASKS: dict[str, Task] = {**_tasks(Task, "tasks.toml"), **LOOPS}
 _all: dict[str, Exercise] = {**SHEETS, **BETS, **BLANKS, **TASKS, **BUGS}
-_order: dict[str, Any] = _data("ideas.toml")
-# The exercises of each idea; where a layer's exercise stands, its bugs stand too.
-IDEAS = {
-    idea: [name for one in names for name in [one, *_bugs_of.get(one, ())]]
-    for idea, names in _order["ideas"].items()
-}
-# What each week of the course asks for.
-WEEKS: list[list[str]] = _order["weeks"]
-_course = [name for week in WEEKS for name in week]
-_front = {*_course, *_order["expert"]}
-# The names of all exercises in their order, in three parts.
-PARTS: dict[str, list[str]] = {
-    "course": _course,
-    "optional": [name for names in IDEAS.values() for name in names if name not in _front],
-    "expert": _order["expert"],
-}
-EXERCISES = {name: _all[name] for names in PARTS.values() for name in names}
+# All exercises in the course's order.
+EXERCISES = {name: _all[name] for name in _COURSE}
 BY_FUNCTION: dict[str, Blank | Bug | Task] = {
     exercise.function: exercise for exercise in [*BLANKS.values(), *BUGS.values(), *TASKS.values()]
 }

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnets.base.display import shortened
-from jaxnets.base.errors import UserError
+from jaxnets.base.errors import UserError, did_you_mean
 from jaxnets.base.language import N_, Text, _
 from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question, Sheet
 from jaxnets.course.exercises.student import near
@@ -44,8 +44,9 @@ def check_sheet(source: str, path: str) -> tuple[Sheet, list[Answered]]:
     name = filled.get("exercise", "").strip("\"' ")
     sheets = SHEETS | BETS
     if name not in sheets:
-        known = ", ".join(sheets)
-        raise UserError('{}: expected a line such as exercise = "compute1" ({})', path, known)
+        wanted = Text('expected a line such as exercise = "compute1"')
+        hint = did_you_mean(name, sheets, quoted=True)
+        raise UserError('{}: {}, got "{}"{}', path, wanted, shortened(name, MAX_TEXT), hint)
     sheet = sheets[name]
     if student := filled.get("student", "").strip("\"' "):
         sheet = sheet.of(student)

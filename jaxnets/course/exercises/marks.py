@@ -23,7 +23,6 @@ from jaxnets.course.exercises.catalogue import (
     BY_FUNCTION,
     EXERCISES,
     FIND_THE_BUG,
-    PARTS,
     Exercise,
     check_command,
     exercise_called,
@@ -275,7 +274,8 @@ def _unread(grade: Grade) -> list[str]:
 def _next(student: Student) -> str:
     """What a student does who has passed everything: the next exercise of the course."""
     done = {mark.exercise.name for mark in student.marks}
-    following = next((name for name in PARTS["course"] if name not in done), None)
+    required = (name for name, exercise in EXERCISES.items() if exercise.required)
+    following = next((name for name in required if name not in done), None)
     if following is None or not student.marks or not all(mark.passed for mark in student.marks):
         return ""
     return _("Everything is right. The course goes on with: jaxnets exercise new {}", following)

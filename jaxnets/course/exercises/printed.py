@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,31 +11,27 @@ from typing import Any
 from jaxnets.base import display
 from jaxnets.base.errors import DONE, RUN_FAILED, UserError
 from jaxnets.base.files import mkdir, output_path, write_text
-from jaxnets.base.language import N_, _
+from jaxnets.base.language import _
 from jaxnets.config.command import CommandResult
 from jaxnets.course.exercises.catalogue import (
+    BY_FUNCTION,
     EXERCISES,
-    IDEAS,
-    PARTS,
     WEEKS,
+    Exercise,
     Sheet,
     check_command,
     exercise_called,
 )
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import read_source
+from jaxnets.course.exercises.ticks import FILE, passed_in, tick
 
 # What `grade` prints.
 TABLE, GRADESCOPE, NBGRADER = "table", "gradescope", "nbgrader"
 WIDEST = 60  # Characters of a name in a table.
-FACTS = N_("name"), N_("kind"), N_("level"), N_("minutes"), N_("about")
-
-
-TITLES = {
-    "course": N_("The course, week by week: {} exercises, {} minutes"),
-    "optional": N_("Optional, by idea: {}, {} minutes"),
-    "expert": N_("Optional, bugs for experts: {}, {} minutes"),
-}
+TICK, COLUMNS = "✓", 80  # The list's width, in a pipe too.
+# What the list says of an exercise, besides whether it is passed.
+FACTS = ("name", "week", "place", "required", "minutes", "kind", "level", "about", "idea")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +41,7 @@ class Said(CommandResult):
     found: Any
     lines: str
     passed: bool = True
+    ticks: Sequence[str] = ()  # The exercises that a student has passed by it.
 
     @property
     def status(self) -> int:
@@ -59,26 +57,73 @@ class Said(CommandResult):
         return self.lines
 
 
-def listing() -> Said:
-    """Every exercise in its order, in a table for each of PARTS."""
-    ideas = {name: idea for idea, names in IDEAS.items() for name in names}
-    weeks = {name: number for number, names in enumerate(WEEKS, 1) for name in names}
-    values, lines = [], []
-    for part, names in PARTS.items():
-        in_course = part == "course"
-        rows = [[*([_("week")] if in_course else []), *map(_, FACTS), _("idea")]]
-        for name in names:
-            found, week, idea = EXERCISES[name], weeks.get(name), ideas[name]
-            facts = {fact: getattr(found, fact) for fact in FACTS}
-            values.append(facts | {"part": part, "week": week, "idea": idea})
-            number = [str(week)] if week else []
-            effort = [str(found.level), str(found.minutes)]
-            rows.append([*number, name, _(found.kind), *effort, _(found.about), _(idea)])
-        minutes = sum(EXERCISES[name].minutes for name in names)
-        table = display.table(rows, ">" * in_course + "<<>><<")
-        lines += [_(TITLES[part], len(names), minutes), "", *table, ""]
+def listing(week: int | None = None) -> Said:
+    """The exercises week by week in the course's order, with a tick for each that is passed.
+
+    Args:
+      week: The only week to show, with a line for each of its optional exercises, too.
+    """
+    done = passed_in(Path())
+    shown = [one for one in EXERCISES.values() if week in (None, one.week)]
+    values = [
+        {fact: getattr(one, fact) for fact in FACTS} | {"passed": one.name in done} for one in shown
+    ]
+    lines = []
+    for number, title in enumerate(WEEKS, 1):
+        if of_week := [one for one in shown if one.week == number]:
+            lines += [*_week_lines(number, title, of_week, done, each=week is not None), ""]
+    if week is None:
+        required = [one for one in shown if one.required]
+        passed = sum(one.name in done for one in required)
+        counts = passed, len(required)
+        lines.append(_("{} of {} required exercises passed; {} keeps the ticks", *counts, FILE))
+        lines.append(_("jaxnets exercise --week=3 describes a week's optional exercises"))
     lines.append(_("jaxnets exercise new NAME writes one into a file"))
     return Said(values, "\n".join(lines))
+
+
+def _week_lines(
+    number: int, title: str, exercises: Sequence[Exercise], done: set[str], *, each: bool
+) -> Iterator[str]:
+    """Yields a week's required exercises, a line for each, then its optional ones.
+
+    Args:
+      number: The week's.
+      title: The week's.
+      exercises: All of the week.
+      done: The names of those that are passed.
+      each: Whether each optional one has a line, too.
+    """
+    required = [one for one in exercises if one.required]
+    optional = [one for one in exercises if not one.required]
+    if required:
+        sums = len(required), sum(one.minutes for one in required)
+        yield _("Week {}: {} ({} exercises, {} minutes)", number, _(title), *sums)
+    else:
+        yield _("Week {}: {} (optional)", number, _(title))
+    yield from _exercise_lines(required, done)
+    if each:
+        yield _("  optional:")
+        yield from _exercise_lines(optional, done)
+    else:
+        names = ", ".join(_named(one, done).strip() for one in optional)
+        yield textwrap.indent(display.fill(_("optional: {}", names), COLUMNS - 2), "  ")
+
+
+def _exercise_lines(exercises: Sequence[Exercise], done: set[str]) -> Iterator[str]:
+    """Yields for each exercise its tick, name, minutes, kind, and what it is about."""
+    facts = [[_named(one, done), _("{} min", one.minutes), _(one.kind)] for one in exercises]
+    starts = display.table(facts, "<><")
+    width = max(map(display.width_of, starts), default=0)
+    for start, one in zip(starts, exercises, strict=True):
+        lines = display.fill(_(one.about), COLUMNS - width - 2).split("\n")
+        for before, line in zip([start, *[""] * len(lines)], lines, strict=False):
+            yield display.line([before, line], [width, 0], "<<")
+
+
+def _named(exercise: Exercise, done: set[str]) -> str:
+    """An exercise's name behind its tick, or behind as much space."""
+    return f"{TICK if exercise.name in done else ' '} {exercise.name}"
 
 
 def write(name: str, output: str | None, student: str | None = None) -> Said:
@@ -141,6 +186,13 @@ def answers(name: str | None, student: str | None, output: str | None) -> Said:
     return Said([values for values, _part in found], text)
 
 
+def check(path: str, hint: bool) -> Said:
+    """Checks a student's file, and ticks the exercises in it that are passed."""
+    found = (check_mine if path.endswith(".py") else check_numbers)(path, hint)
+    tick(Path(path).parent, found.ticks)
+    return found
+
+
 def check_numbers(path: str, hint: bool) -> Said:
     """Checks the numbers of a sheet."""
     sheet, found = check_sheet(read_source(path), path)
@@ -163,7 +215,7 @@ def check_numbers(path: str, hint: bool) -> Said:
         "passed": passed,
         "answers": [row._asdict() for row in found],
     }
-    return Said(values, "\n".join(lines), passed)
+    return Said(values, "\n".join(lines), passed, ticks=[sheet.name] if passed else [])
 
 
 def check_mine(path: str, hint: bool) -> Said:
@@ -183,7 +235,8 @@ def check_mine(path: str, hint: bool) -> Said:
     if not all(verdicts) and not hint and any(verdict.wrong for verdict in verdicts):
         lines.append(_("--hint says more"))
     values = [_values(verdict) for verdict in verdicts]
-    return Said(values, "\n".join(lines), all(verdicts))
+    ticks = [BY_FUNCTION[verdict.exercise].name for verdict in verdicts if verdict]
+    return Said(values, "\n".join(lines), all(verdicts), ticks)
 
 
 def grade(

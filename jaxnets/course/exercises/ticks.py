@@ -1,0 +1,51 @@
+"""The exercises that a student has passed: a small plain file beside the student's own files.
+
+A line of it is an exercise's name, so a student may take a tick back by hand. What else stands in
+it is kept.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxnets.base.display import one_line
+from jaxnets.base.errors import UserError
+from jaxnets.base.files import write_text
+from jaxnets.base.language import _
+from jaxnets.course.exercises.catalogue import EXERCISES
+from jaxnets.course.exercises.files import read_source
+
+FILE = "exercises-passed.txt"
+
+
+def passed_in(folder: Path) -> set[str]:
+    """The exercises that are ticked in a folder; one line on stderr if the file is unreadable."""
+    try:
+        return EXERCISES.keys() & set(_read(folder / FILE).split())
+    except (OSError, UserError) as error:
+        _note(_("note: no ticks are shown: {}", error))
+        return set()
+
+
+def tick(folder: Path, names: Sequence[str]) -> None:
+    """Notes in a folder that exercises are passed.
+
+    No failure takes a passed check away: one line on stderr says that the tick was not kept.
+    """
+    path = folder / FILE
+    try:
+        text = _read(path)
+        new = [name for name in names if name not in text.split()]
+        if new:
+            before = text + "\n" if text and not text.endswith("\n") else text
+            write_text(path, before + "".join(f"{name}\n" for name in new))
+    except (OSError, UserError) as error:
+        _note(_("note: the tick was not kept: {}", error))
+
+
+def _read(path: Path) -> str:
+    return read_source(str(path)) if path.is_symlink() or path.exists() else ""
+
+
+def _note(text: str) -> None:
+    print(one_line(text), file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@
 
 Each measurement is a process of its own, and the libraries come in turn, so
 that a drift of the machine meets all alike. The numbers go to
-benchmarks/peers.json (--output), and from there to docs/benchmarks.md (--page)
+benchmarks/peers.json (--output), and from there to docs/results.md (--page)
 and, all tables, to benchmarks/notes/peers.md (--tables), each with its figures.
 A part that is measured again replaces its old numbers.
 `pip install -e '.[bench]'` brings the libraries; the missing are left out.
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     add("--limit", type=float, default=3600, metavar="SECONDS", help="longest process")
     add("--draw", action="store_true", help="measure nothing, draw the page from --output")
     add("--output", type=Path, metavar="FILE", help="the numbers (default: benchmarks/peers.json)")
-    add("--page", type=Path, metavar="FILE", help="the page (default: docs/benchmarks.md)")
+    add("--page", type=Path, metavar="FILE", help="the page (default: docs/results.md)")
     add("--tables", type=Path, metavar="FILE", help="all tables (benchmarks/notes/peers.md)")
     flags = parser.parse_args(arguments)
     parts = _names("part", flags.part, run.PARTS)
@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     # Trials do not replace real numbers.
     place = run.ROOT / "runs" / "quick" if flags.quick else run.ROOT
     output = flags.output or place / "benchmarks" / "peers.json"
-    to = flags.page or place / "docs" / "benchmarks.md"
+    to = flags.page or place / "docs" / "results.md"
     tables = flags.tables or place / "benchmarks" / "notes" / "peers.md"
     if flags.draw:
         if not output.exists():

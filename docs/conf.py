@@ -34,6 +34,7 @@ extensions = [
     "chinese_lines",
     "language_switch",
     "lite",
+    "redirects",
 ]
 exclude_patterns = ["_*", "zh", "README.md"]  # The Chinese pages are a tree of their own.
 templates_path = ["_templates"]

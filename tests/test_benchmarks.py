@@ -211,7 +211,7 @@ def test_the_front_compares_with_the_best_of_the_others():
     assert head[1:] == ["jaxnets", "best of the others", "times as fast"]
     found = {row[0].partition(",")[0]: row[1:] for row in rows}
     assert set(found) == {
-        "training `cnn`", "from the process' start to 99 % on MNIST", "one image",
+        "training `cnn`", "from the process's start to 99 % on MNIST", "one image",
         "start-up to the first step",
     }  # fmt: skip
     for what, (ours, best, times) in found.items():
@@ -220,7 +220,7 @@ def test_the_front_compares_with_the_best_of_the_others():
         quotient = quotient if what.startswith("training") else 1 / quotient
         assert float(times) == pytest.approx(quotient, rel=0.05) and "jaxnets" not in peer
     # The others reach it after 20 and 93 seconds.
-    reached = found["from the process' start to 99 % on MNIST"]
+    reached = found["from the process's start to 99 % on MNIST"]
     assert reached == ["7.5", "20, Flax, the same network", "2.7"]
     drawn, _ = page.draw(numbers(), "page")
     rates = next(tables(drawn.partition("### cnn")[2]))[1]

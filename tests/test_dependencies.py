@@ -69,7 +69,7 @@ def test_dependencies_have_tested_floors_and_no_bounds_above():
 
 
 def test_every_dependency_and_data_set_has_its_licence():
-    page = (ROOT / "docs" / "licences.md").read_text()
+    page = (ROOT / "LICENSES.md").read_text()
     table = page.partition("\n## ")[0]
     listed = {canonicalize_name(name) for name in re.findall(r"`([\w-]+)`", table)}
     extras = PROJECT["optional-dependencies"].keys() - {"test"}

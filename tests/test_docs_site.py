@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from browser import CHROMIUM, Browser
 from conftest import ROOT
+from test_docs import anchors_of
 
 pytest.importorskip("sphinx")
 pytest.importorskip("myst_nb")
@@ -19,6 +20,7 @@ import chinese_search
 import flags_page
 import links
 import nbformat
+import redirects
 from docutils import nodes
 from nbformat import v4
 
@@ -38,6 +40,30 @@ def test_every_file_that_a_page_may_name_has_a_page():
     assert links.address_of("CONTRIBUTING.md") == "contributing.html"
     assert links.address_of("docs/LICENSE") == "code/docs/LICENSE.html"
     assert links.address_of("pyproject.toml") is None
+
+
+def is_page(address: str) -> bool:
+    """Whether a page of the site's source has this address."""
+    return any((ROOT / "docs" / f"{address}{ending}").exists() for ending in (".md", ".ipynb"))
+
+
+def test_every_old_address_still_leads_to_a_page():
+    addresses = (ROOT / "tests" / "site_addresses.txt").read_text("utf-8").split()
+    assert len(addresses) > 100
+    assert [one for one in addresses if not is_page(one) and one not in redirects.MOVED] == []
+    for old, new in redirects.MOVED.items():
+        page, _, anchor = new.partition("#")
+        assert not is_page(old) and is_page(page), (old, new)
+        if anchor:
+            assert anchor in anchors_of(ROOT / "docs" / f"{page}.md"), (old, new)
+
+
+def test_a_redirect_is_relative_to_its_own_folder_and_language(monkeypatch):
+    monkeypatch.setattr(redirects, "MOVED", {"a/b": "c/d#e", "zh/f": "zh/g"})
+    for language, expected in (("en", ("a/b", "../c/d.html#e")), ("zh_CN", ("f", "g.html"))):
+        app: Any = SimpleNamespace(config=SimpleNamespace(language=language))
+        ((old, context, _),) = redirects.redirects(app)
+        assert (old, context["address"]) == expected
 
 
 def test_lines_of_chinese_are_joined_and_no_others():

@@ -23,6 +23,8 @@ EXAMPLE = " example"  # The name of a library's own MNIST example has it.
 BEST, FASTEST, SMALLEST = "/ best peer", "/ fastest peer", "/ smallest peer"
 FASTEST_EXAMPLE = "/ fastest example"
 WIDTH, ROW, LEFT = 380, 38, 12  # Pixels; a phone shows about as many.
+# A page with these lines keeps what is around them.
+BEGIN, END = "<!-- python -m benchmarks writes from here -->\n", "<!-- to here -->\n"
 
 
 def write(found: dict[str, Any], page: Path, tables: Path) -> None:
@@ -33,7 +35,18 @@ def write(found: dict[str, Any], page: Path, tables: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         for figure in figures:
             (path.parent / f"{path.stem}-{figure.name}.svg").write_text(figure.themed())
-        path.write_text(text)
+        path.write_text(placed(text, path.read_text() if path.exists() else ""))
+
+
+def placed(text: str, page: str) -> str:
+    """A page with the text between its two lines; without these lines the text alone.
+
+    >>> placed("new", f"before {BEGIN}old{END} after") == f"before {BEGIN}new{END} after"
+    True
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return before + begin + text + end + after if begin and end else text
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
@@ -180,7 +193,7 @@ def image_of(figure: Figure, name: str) -> str:
 
 
 def front(found: dict[str, Any], name: str, tables: str) -> tuple[str, list[Figure]]:
-    """The page for readers: a figure, and a table of six rows against the best peer of each."""
+    """The part for readers: a figure, and a table of six rows against the best peer of each."""
     parts = parts_of(found)
     figures = _rate_figure(parts.get("rate", []))
     rates = [
@@ -191,28 +204,26 @@ def front(found: dict[str, Any], name: str, tables: str) -> tuple[str, list[Figu
     hits.sort(key=lambda one: one.get("cold") is False)  # Our first one is that with a cold cache.
     cold = [one for one in parts.get("startup", []) if one["cold"]]
     seconds = [
-        ("from the process' start to 99 % on MNIST, seconds", hits, _seconds_to_target),
+        ("from the process's start to 99 % on MNIST, seconds", hits, _seconds_to_target),
         ("one image, milliseconds", parts.get("latency", []), lambda one: 1e3 * one["wall"][0]),
         ("start-up to the first step, seconds", cold, lambda one: one["wall"][0]),
     ]
     compared = [(what, spreads(ones, images_per_second), best) for what, ones, best in rates]
     compared += [(what, spreads(ones, value), min) for what, ones, value in seconds]
     rows = [row for row in (_against_best(*one) for one in compared) if row]
-    text = "# jaxnets compared with other libraries\n\n"
+    text = "\n## Compared with other libraries\n\n"
     text += "Each row names the fastest of the others; below 1 it is faster than jaxnets.\n\n"
     text += table(["", OURS, "best of the others", "times as fast"], rows) + "\n"
     text += "".join(f"{image_of(figure, name)}\n\n" for figure in figures) + _facts(found)
     text += (
         "The others are PyTorch, Keras on TensorFlow and on JAX, Flax, scikit-learn, NumPy and "
-        "ONNX Runtime, as far as they have what a row measures. Every library builds the same "
-        "network and starts from the same weights; the tests compare the logits before and after "
-        "a step of training. Every measurement is a process of its own, and the libraries come in "
-        "turn. A figure is a median, with the two digits that so few rounds carry. Training rates "
-        "are of epochs after the first, with images in memory. The time to an accuracy is that of "
-        "the whole process, with imports, data and compilation, where nothing compiled is kept "
-        "from earlier processes; the others train the same network or their own MNIST example, "
-        f"whichever gets there first. [All tables]({tables}) have spreads, every library, memory "
-        "and growth.\n"
+        "ONNX Runtime. Every library builds the same network and starts from the same weights; the "
+        "tests compare the logits before and after a step of training. Every measurement is a "
+        "process of its own, and the libraries come in turn. A figure is a median. Training rates "
+        "are of epochs after the first, with images in memory. The time to an accuracy includes "
+        "imports, data and compilation; the others train the same network or their own MNIST "
+        f"example, whichever is faster. [All tables]({tables}) have spreads, every library, memory "
+        "and growth.\n\n"
     )
     return text, figures
 
@@ -258,7 +269,7 @@ def _facts(found: dict[str, Any]) -> str:
     machine, versions = found["machine"], found["versions"]
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     text = (
-        "`python -m benchmarks` has measured this page and written it; do not edit it.\n\n"
+        "`python -m benchmarks` measured and wrote this; do not edit it.\n\n"
         f"Machine: {machine['cores']} cores of {machine['processor']}, {machine['system']}. "
         f"Date: {found['date']}. Versions: {names}.\n\n"
     )

@@ -30,6 +30,8 @@ ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml", ".sba
 PAGES = {
     "CONTRIBUTING.md": "contributing",
     "CHANGELOG.md": "changelog",
+    "LICENSES.md": "licences",
+    "SECURITY.md": "security",
     "README.md": "index",
     "docs/zh/README.md": "zh/index",
 }
@@ -102,6 +104,10 @@ class OutsideLinks(SphinxTransform):
         for node in [*self.document.findall(addnodes.pending_xref)]:
             if node.get("reftype") == "myst" and node.get("refdomain") == "doc":
                 self._leave(node, node["reftarget"], node.get("reftargetid"))
+            elif node.get("reftype") == "myst":  # Of a page that includes a file of the root.
+                path, _, anchor = node["reftarget"].partition("#")
+                if address := address_of(path, f"#{anchor}" if anchor else ""):
+                    node.replace_self(self._reference(address, node.children))
         for node in [*self.document.findall(addnodes.download_reference)]:
             self._leave(node, node["reftarget"], None)
         for node in [*self.document.findall(nodes.literal)]:

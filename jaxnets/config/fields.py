@@ -189,7 +189,7 @@ class Config(Options):
         False, "train with other processes that JAX finds: TPU pods, SLURM, Open MPI, Kubernetes"
     )
     coordinator: str | None = option(
-        None, "address of process 0, if JAX finds none (docs/several-hosts.md)", metavar="HOST:PORT"
+        None, "address of process 0, if JAX finds none (docs/clusters.md)", metavar="HOST:PORT"
     )
     num_processes: int | None = option(None, "number of processes, with coordinator", UNITS)
     process_id: int | None = option(None, "number of this process, from 0", (0, 65535))

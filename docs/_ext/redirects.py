@@ -1,0 +1,34 @@
+"""The addresses of pages that are gone: each sends a reader on to where its text is today."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sphinx.application import Sphinx
+
+# An old page, and the page, with or without a heading, that has its text now. Chinese ones: zh/
+MOVED = {
+    "accuracy": "results#accuracy-for-the-size",
+    "benchmarks": "results#compared-with-other-libraries",
+    "deploy-recipes": "clusters#let-a-cluster-start-it",
+    "serving-cluster": "clusters#serve-from-several-processes",
+    "several-hosts": "clusters#train-on-several-machines",
+    "speed": "results#speed",
+    "zh/deploy-recipes": "zh/clusters",
+}
+
+
+def redirects(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """A page for each old address of this language."""
+    chinese = app.config.language != "en"
+    for old, new in MOVED.items():
+        if old.startswith("zh/") == chinese:
+            old, new = old.removeprefix("zh/"), new.removeprefix("zh/")
+            page, _, anchor = new.partition("#")
+            address = "../" * old.count("/") + f"{page}.html" + f"#{anchor}" * bool(anchor)
+            yield old, {"title": old, "address": address}, "redirect.html"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Registers it with Sphinx."""
+    app.connect("html-collect-pages", redirects)
+    return {"parallel_read_safe": True}

@@ -246,3 +246,17 @@ def test_minutes_are_counted_as_the_first_page_says():
     assert reading(words) == pytest.approx(3)
     page = "# A\nno\n## B c\n```sh\n# yes\n```\n### D\nyes\n## E\nno\n"
     assert re.findall("yes|no", section_of(page, "b-c")) == ["yes", "yes"]
+
+
+@pytest.mark.parametrize(("language", "template"), [("en", "project.md"), ("zh", "project.zh.md")])
+def test_the_project_s_template_has_the_rubric_s_parts_and_points(language, template):
+    page = text_of(FOLDERS[language] / "project.md")
+    *parts, (_, total) = re.findall(r"^\| (\d\. .*?|all|合计) \| (\d+) \|", page, re.MULTILINE)
+    assert len(parts) == 8 and sum(int(points) for _, points in parts) == int(total)
+    copied = text_of(ROOT / "examples" / template)
+    sections = re.findall(r"^## (\d\. .*?) ?[(（](\d+) (?:points|分)[)）]$", copied, re.MULTILINE)
+    assert [int(points) for _, points in sections] == [int(points) for _, points in parts]
+    for (section, _), (part, _) in zip(sections, parts, strict=True):
+        assert section.startswith(part)
+    assert f"examples/{template}" in page
+    assert len(re.findall(r"^- \[ \] .*[.:。：…]$", copied, re.MULTILINE)) == 11

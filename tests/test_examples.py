@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, read_json, slow
 
-from jaxnets import check_layer
+from jaxnets import check_layer, load_dataset
 
 
 @pytest.mark.slow
@@ -46,6 +46,34 @@ def test_deeper_plain_networks_train_worse_as_the_page_says():
         data = layers[name], weights_of(depth), images, labels
         assert low < script["final_loss"](*data, rates=[rate]) < high
         assert low < losses[depth, name] < high
+
+
+@pytest.mark.slow
+def test_the_size_of_the_pixels_moves_the_rate():
+    script = runpy.run_path(str(ROOT / "examples" / "preprocessing.py"))
+    data = load_dataset("mnist").limited(10_000)
+    forms = script["pixel_forms"](data.train.images)
+    page = (ROOT / "docs" / "backprop" / "optimizers.md").read_text("utf-8")
+    (rates,) = re.findall(r"^pixels +(.*)$", page, re.MULTILINE)
+    tried = [("bytes", 1e-3), ("[0, 1]", 0.01), ("[0, 1]", 1.0), ("standardized", 0.1)]
+    for name, rate in tried:
+        (row,) = re.findall(rf"^{re.escape(name)} +(.*)$", page, re.MULTILINE)
+        printed = dict(zip(map(float, rates.split()), map(float, row.split()), strict=True))[rate]
+        # The page has the mean of three seeds.
+        assert script["accuracy"](forms[name], data, rate, seed=0) == pytest.approx(
+            printed, abs=0.05
+        )
+
+
+@pytest.mark.slow
+def test_weights_of_other_digits_help_with_few_images(tmp_path):
+    script = runpy.run_path(str(ROOT / "examples" / "transfer.py"))
+    mnist = load_dataset("mnist")
+    few = script["digits"](mnist, 6, 9, 100)
+    assert len(few.train) == 100 and few.class_names == tuple("6789")
+    assert set(few.validation.labels) == set(range(4))
+    run = script["first_run"](mnist, tmp_path / "run")
+    assert script["accuracy"](few, 0, run) > script["accuracy"](few, 0)
 
 
 NETWORK, LAYER, ATTENTION = (

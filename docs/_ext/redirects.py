@@ -8,12 +8,17 @@ from sphinx.application import Sphinx
 # An old page, and the page, with or without a heading, that has its text now. Chinese ones: zh/
 MOVED = {
     "accuracy": "results#accuracy-for-the-size",
+    "augmentation": "reference/cli#augmentation",
     "benchmarks": "results#compared-with-other-libraries",
     "deploy-recipes": "clusters#let-a-cluster-start-it",
+    "pictures": "datasets#a-folder-of-pictures",
+    "precision": "train#precision",
     "serving-cluster": "clusters#serve-from-several-processes",
     "several-hosts": "clusters#train-on-several-machines",
     "speed": "results#speed",
+    "why-linen": "own-networks#why-linen-and-not-nnx",
     "zh/deploy-recipes": "zh/clusters",
+    "zh/why-linen": "zh/own-networks#为什么用-linen而不用-nnx",
 }
 
 

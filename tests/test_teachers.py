@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import exam
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -100,85 +101,278 @@ def test_what_the_pages_and_the_slides_name_exists(folder):
         assert not named - others - set(BETS_IN_WORDS) - set(EXERCISES), path
 
 
-def right_answers(questions, float64):
-    """The answers by autodiff, optax, counting: nothing of the exam's own formulas."""
-    one, layer, loss, rates, steps, weights, conv, size, leaves, lead = (q.given for q in questions)
+def by_layer(function, *given):
+    """A layer's output, and the gradients of its arguments but the last, which comes from above."""
+    *arguments, above = (jnp.array(one, float) for one in given)
+    out, back = jax.vjp(function, *arguments)
+    return out, *back(above)
 
-    def neuron(w, b):
-        z = jnp.dot(jnp.array(one["x"], float), w) + b
-        return (jax.nn.relu(z) - one["y"]) ** 2 / 2, z
 
-    w, b = jnp.array(one["w"], float), jnp.array(one["b"], float)
-    (value, z), (dw, db) = jax.value_and_grad(neuron, (0, 1), has_aux=True)(w, b)
-    yield {"z": z, "h": z, "L": value, "dz": db, "dw": dw, "db": db}
-    X, W, dZ = (jnp.array(layer[name], float) for name in ("X", "W", "dZ"))
-    dX, dW, db = jax.vjp(lambda x, w, b: x @ w + b, X, W, jnp.zeros(2))[1](dZ)
-    yield {"dW": dW, "db": db, "dX": dX}
-    scores, label = jnp.log(jnp.array(loss["p"])), loss["right"] - 1
-    of_scores = jax.value_and_grad(optax.softmax_cross_entropy_with_integer_labels)
-    value, gradient = of_scores(scores, label)
-    yield {"L": value, "gradient": gradient}
-    losses = np.random.default_rng(0).normal(size=rates["count"])
-    yield {"rate": rates["rate"] * losses.sum() / losses.mean()}
-    rule: Any = optax.sgd(0.1, momentum=steps["beta"])
+def of_neuron(x, w, b, y):
+    def loss(w, b):
+        z = jnp.dot(jnp.array(x, float), w) + b
+        return (jax.nn.relu(z) - y) ** 2 / 2, z
+
+    at = jnp.array(w, float), jnp.array(b, float)
+    (value, z), (dw, db) = jax.value_and_grad(loss, (0, 1), has_aux=True)(*at)
+    return {"z": z, "h": z, "L": value, "dz": db, "dw": dw, "db": db}
+
+
+def of_neuron_step(x, y, w, b, rate):
+    def loss(params):
+        return (params["w"] * x + params["b"] - y) ** 2 / 2
+
+    params = {"w": jnp.array(w, float), "b": jnp.array(b, float)}
+    value, gradient = jax.value_and_grad(loss)(params)
+    rule = optax.sgd(rate)
+    stepped = optax.apply_updates(params, rule.update(gradient, rule.init(params))[0])
+    after = {"after": loss(stepped), **stepped}
+    return {"L": value, "dw": gradient["w"], "db": gradient["b"], **after}
+
+
+def of_dense(X, W, dZ):
+    _, dX, dW, db = by_layer(lambda x, w, b: x @ w + b, X, W, [0, 0], dZ)
+    return {"dW": dW, "db": db, "dX": dX}
+
+
+def of_dense_relu(X, W, dH):
+    Z, _, dW = by_layer(jnp.matmul, X, W, dH)
+    _, dX, dW = by_layer(lambda x, w: jax.nn.relu(x @ w), X, W, dH)
+    return {"Z": Z, "dZ": by_layer(jax.nn.relu, Z, dH)[1], "dW": dW, "dX": dX}
+
+
+def of_cross_entropy(p, right):
+    loss = optax.softmax_cross_entropy_with_integer_labels
+    value, gradient = jax.value_and_grad(loss)(jnp.log(jnp.array(p)), right - 1)
+    return {"L": value, "gradient": gradient}
+
+
+def of_two_losses(p, right):
+    scores, label = jnp.log(jnp.array(p)), jax.nn.one_hot(right - 1, 3)
+    pulls = {
+        "cross_entropy": jax.grad(optax.softmax_cross_entropy)(scores, label),
+        "squared": jax.grad(lambda o: optax.l2_loss(jax.nn.softmax(o), label).sum())(scores),
+    }
+    return {name: gradient[right - 1] for name, gradient in pulls.items()}
+
+
+def of_sum_or_mean(count, rate):
+    gradients = np.random.default_rng(0).normal(size=count)
+    return {"rate": rate * gradients.sum() / gradients.mean(), "times": count}
+
+
+def of_mean_to_sum(count, rate):
+    gradients = np.random.default_rng(0).normal(size=count)
+    return {"rate": rate * gradients.mean() / gradients.sum(), "times": count}
+
+
+def of_momentum(beta, g):
+    rule: Any = optax.sgd(0.1, momentum=beta)
     w, found = jnp.array(1.0), []
     state = rule.init(w)
-    for g in steps["g"]:
-        update, state = rule.update(jnp.array(float(g)), state)
+    for each in [*g, *[1.0] * 1000]:
+        update, state = rule.update(jnp.array(float(each)), state)
         w = optax.apply_updates(w, update)
         found.append((state[0].trace, w))
-    yield dict(zip(("v", "w"), map(list, zip(*found, strict=True)), strict=True))
-    spread = jax.nn.initializers.he_normal()(jax.random.key(0), (weights["n"], 10_000)).std()
-    yield {"deviation": (0.01, spread), "factor": 1 / 2 ** weights["layers"]}
-    x, w, dz = (jnp.array(conv[name], float) for name in ("x", "w", "dz"))
-    z, back = jax.vjp(lambda x, w: jnp.correlate(x, w, "valid"), x, w)
-    yield {"z": z, "dw": back(dz)[1], "dx": back(dz)[0]}
-    pixels, window, pads = size["pixels"], size["window"], 2 * [(size["padding"],) * 2]
-    kernel = jnp.zeros((window, window, 3, size["filters"]))
-    image = jnp.zeros((1, pixels, pixels, 3))
-    strides, layout = 2 * [size["stride"]], ("NHWC", "HWIO", "NHWC")
-    out = jax.lax.conv_general_dilated(image, kernel, strides, pads, dimension_numbers=layout)
-    yield {"size": list(out.shape[1:]), "parameters": kernel.size + size["filters"]}
-    is_sick = np.arange(100) < leaves["sick"]
-    called = np.roll(np.arange(100) < leaves["called"], leaves["sick"] - leaves["found"])
-    assert (is_sick & called).sum() == leaves["found"]
+    v, w = zip(*found, strict=True)
+    return {"v": list(v[:2]), "w": list(w[:2]), "times": v[-1]}
+
+
+def of_adam(g, rate, b1, b2):
+    rule: Any = optax.adam(rate, b1, b2, eps=0.0)
+    step, state = rule.update(jnp.array(float(g)), rule.init(jnp.array(1.0)))
+    corrected = state[0].mu / (1 - b1), state[0].nu / (1 - b2)
+    moments = {"m": state[0].mu, "v": state[0].nu, "step": -step}
+    return moments | dict(zip(("mean", "square"), corrected, strict=True))
+
+
+def of_first_weights(n, layers):
+    spread = jax.nn.initializers.he_normal()(jax.random.key(0), (n, 10_000)).std()
+    return {"deviation": (0.01, spread), "factor": 1 / 2**layers}
+
+
+def of_sigmoids(layers, w):
+    def chain(x, w):
+        for _ in range(layers):
+            x = jax.nn.sigmoid(w * (x - 0.5))  # Each at its steepest: z = 0.
+        return x
+
+    return {"factor": jax.grad(chain)(0.5, w), "needed": 1 / jax.grad(jax.nn.sigmoid)(0.0)}
+
+
+def of_epochs(images, batch, rate, decay):
+    rule = optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate))
+    w = jnp.array(1.0)
+    state = rule.init(w)
+    for _ in range(100):
+        update, state = rule.update(jnp.array(0.0), state, w)
+        w = optax.apply_updates(w, update)
+    return {"steps": len(range(0, images, batch)), "left": w}
+
+
+def of_stopping(training, validation):
+    for end in range(3, len(validation) + 1):
+        if min(validation[end - 2 : end]) >= min(validation[: end - 2]):
+            break
+    gap = validation[end - 1] - training[end - 1]
+    return {"best": 1 + int(np.argmin(validation)), "end": end, "gap": gap}
+
+
+def of_convolution(x, w, dz):
+    z, dx, dw = by_layer(lambda x, w: jnp.correlate(x, w, "valid"), x, w, dz)
+    return {"z": z, "dw": dw, "dx": dx}
+
+
+def of_pooling(x, dy):
+    found = {}
+    for name, pool in (("max", nn.max_pool), ("mean", nn.avg_pool)):
+
+        def pooled(x, pool=pool):
+            return pool(x[None, :, :, None], (2, 2), (2, 2)).reshape(2)
+
+        found[name], found[f"d_{name}"] = by_layer(pooled, x, dy)
+    return found
+
+
+def of_output_size(pixels, window, stride, padding, filters):
+    pads = 2 * [(padding, padding)]
+    layer = nn.Conv(filters, (window, window), strides=(stride, stride), padding=pads)
+    out, variables = layer.init_with_output(jax.random.key(0), jnp.zeros((1, pixels, pixels, 3)))
+    sizes = [array.size for array in jax.tree.leaves(variables)]
+    return {"size": list(out.shape[1:]), "parameters": sum(sizes)}
+
+
+def of_receptive_field(windows, stride, channels):
+    def middle(x):
+        for window, step in zip(windows, (stride, 1, 1), strict=True):
+            x = jnp.convolve(x, jnp.ones(window), "valid")[::step]
+        return x[len(x) // 2]
+
+    field = int((jax.grad(middle)(jnp.ones(101)) != 0).sum())
+
+    def weights(window):
+        layer = nn.Conv(channels, (window, window), use_bias=False)
+        shapes = jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 99, 99, channels)))
+        return sum(shape.size for shape in jax.tree.leaves(shapes))
+
+    return {"field": field, "three": sum(map(weights, windows)), "one": weights(field)}
+
+
+def of_batch_norm(x, running):
+    layer = nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=0.0)
+    x = jnp.array(x, float)[:, None]
+    variables = layer.init(jax.random.key(0), x)
+    statistics = {"mean": jnp.array([float(running)]), "var": jnp.ones(1)}
+    variables = {**variables, "batch_stats": statistics}
+    y, new = layer.apply(variables, x, mutable=["batch_stats"])
+    moved = {"y": y[:, 0], "running": new["batch_stats"]["mean"][0]}
+    return {"mean": x.mean(), "deviation": x.std(), **moved}
+
+
+def of_shortcuts(layers, slope):
+    def factor(layer):
+        def chain(x):
+            for _ in range(layers):
+                x = layer(x)
+            return x
+
+        return jax.grad(chain)(1.0)
+
+    return {
+        "plain": factor(lambda x: slope * x),
+        "with": factor(lambda x: x + slope * x),
+        "one": factor(lambda x: x + x),
+    }
+
+
+def of_confusion(sick, called, found):
+    is_sick = np.arange(100) < sick
+    is_called = np.roll(np.arange(100) < called, sick - found)
+    assert (is_sick & is_called).sum() == found
     metrics = pytest.importorskip("sklearn.metrics")
-    yield {
-        "accuracy": metrics.accuracy_score(is_sick, called),
-        "precision": metrics.precision_score(is_sick, called),
-        "recall": metrics.recall_score(is_sick, called),
-        "F1": metrics.f1_score(is_sick, called),
-        "all healthy": 1 - is_sick.mean(),
+    return {
+        "accuracy": metrics.accuracy_score(is_sick, is_called),
+        "precision": metrics.precision_score(is_sick, is_called),
+        "recall": metrics.recall_score(is_sick, is_called),
+        "F1": metrics.f1_score(is_sick, is_called),
+        "healthy": metrics.accuracy_score(is_sick, np.zeros(100, bool)),
     }
-    draws = np.random.default_rng(0).binomial(lead["images"], [lead["a"], lead["b"]], (200_000, 2))
-    error = (draws[:, 0] - draws[:, 1]).std() / lead["images"]
-    ratio = (lead["a"] - lead["b"]) / error
-    assert ratio < 1.96
-    yield {
-        "error": (0.01, error),
-        "lead / error": (0.01, ratio),
-        "better": False,
-        "equal": False,
+
+
+def of_regression(y, p):
+    metrics = pytest.importorskip("sklearn.metrics")
+    return {
+        "wmape": metrics.mean_absolute_error(y, p) / np.mean(y),
+        "r2": metrics.r2_score(y, p),
+        "of_mean": metrics.r2_score(y, 4 * [np.mean(y)]),
     }
+
+
+def of_claim(images, a, b):
+    draws = np.random.default_rng(0).binomial(images, [a, b], (200_000, 2))
+    leads = (draws[:, 0] - draws[:, 1]) / images
+    error, lead = leads.std(), a - b
+    assert lead / error < 1.96  # So neither "better" nor "equal" may be said.
+    low, high = lead - 1.96 * error, lead + 1.96 * error
+    return {name: (0.01, x) for name, x in dict(error=error, lead=lead / error).items()} | {
+        "low": (0.02, low),
+        "high": (0.02, high),
+    }
+
+
+def of_peeking(tests):
+    alarms = np.random.default_rng(0).random((400_000, tests)) < 0.05
+    return {"alarm": (0.01, alarms.any(axis=1).mean()), "level": 0.05 / tests}
 
 
 @pytest.mark.oracle
 @pytest.mark.parametrize("seed", [0, slow(2026)])
 def test_the_exam_s_answers_are_right(seed, float64):
-    asked = exam.questions(seed)
-    assert sum(question.points for question in asked) == 30
-    for question, right in zip(asked, right_answers(asked, float64), strict=True):
-        assert set(question.answers) == set(right)
+    """By autodiff, optax, Flax, scikit-learn, counting and drawing: nothing of the exam's own."""
+    for question in [*exam.questions(seed), *exam.questions(seed, second=True)]:
+        right = globals()[f"of_{question.name}"](**question.given)
+        assert set(question.answers) == set(right), question.name
         for name, value in right.items():
             about, value = value if isinstance(value, tuple) else (1e-6, value)
-            np.testing.assert_allclose(question.answers[name], np.array(value), about, 1e-6)
+            np.testing.assert_allclose(
+                question.answers[name], np.array(value), about, 1e-6, err_msg=question.name
+            )
 
 
-def test_an_exam_is_its_seed_s_in_both_languages():
-    english, chinese = ("\n".join(exam.lines(7, language, False)) for language in exam.HEAD)
-    assert english != "\n".join(exam.lines(8, "en", False))
+@pytest.mark.parametrize("seed", range(20))
+def test_a_seed_has_two_exams_of_the_rubric_s_points_without_a_common_question(seed):
+    first, second = exam.questions(seed), exam.questions(seed, second=True)
+    assert not {question.name for question in first} & {question.name for question in second}
+    assert {question.name for question in [*first, *second]} == set(exam.TEXTS)
+    assert [question.points for question in first] == [question.points for question in second]
+    for folder in (DOCS, DOCS / "zh"):
+        rubric = (folder / "teachers" / "grading.md").read_text("utf-8")
+        points = sum(question.points for question in first)
+        assert re.search(rf"\(\.\./teachers\.md#\S+\).* \| {points} \|", rubric)
+        places = re.findall(
+            r"^\| \d+ \| .* \| \d \| (\d) \|$", (folder / "teachers.md").read_text("utf-8"), re.M
+        )
+        assert [int(each) for each in places] == [question.points for question in first]
+
+
+def test_every_answer_has_its_points_in_both_languages():
+    for question in [*exam.questions(0), *exam.questions(0, second=True)]:
+        marks = exam.TEXTS[question.name]["marks"]
+        for language in (0, -1):
+            named = {
+                name for _, *texts in marks for name in re.findall(r"{(\w+)}", texts[language])
+            }
+            assert named | {"h"} == set(question.answers) | {"h"}, question.name
+        for _, *texts in marks:  # Words have their Chinese; a formula needs none.
+            assert len(texts) == 2 or not re.search(r"[a-z]{5}", re.sub(r"{\w+}", "", texts[0]))
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_an_exam_is_its_seed_s_in_both_languages(second):
+    english, chinese = ("\n".join(exam.lines(7, each, False, second)) for each in exam.HEAD)
+    assert english != "\n".join(exam.lines(8, "en", False, second))
     numbers = re.compile(r"-?\d+(?:\.\d+)?")
     for ours, theirs in zip(english.splitlines()[3:], chinese.splitlines()[3:], strict=True):
         assert sorted(numbers.findall(ours)) == sorted(numbers.findall(theirs)), ours
-    answers = "\n".join(exam.lines(7, "en", True))
-    assert "**" in answers and "**" not in english
+    answers = "\n".join(exam.lines(7, "en", True, second))
+    assert "   - (1) " in answers and "   - (1) " not in english

@@ -11,6 +11,8 @@ MOVED = {
     "augmentation": "reference/cli#augmentation",
     "benchmarks": "results#compared-with-other-libraries",
     "deploy-recipes": "clusters#let-a-cluster-start-it",
+    "exercises-bets": "exercises#how-every-exercise-works",
+    "exercises-write": "exercises#how-every-exercise-works",
     "pictures": "datasets#a-folder-of-pictures",
     "precision": "train#precision",
     "serving-cluster": "clusters#serve-from-several-processes",
@@ -18,6 +20,8 @@ MOVED = {
     "speed": "results#speed",
     "why-linen": "own-networks#why-linen-and-not-nnx",
     "zh/deploy-recipes": "zh/clusters",
+    "zh/exercises-bets": "zh/exercises#每个练习怎样做",
+    "zh/exercises-write": "zh/exercises#每个练习怎样做",
     "zh/why-linen": "zh/own-networks#为什么用-linen而不用-nnx",
 }
 

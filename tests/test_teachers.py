@@ -17,7 +17,7 @@ from jaxnets.course.exercises.grade import Grade
 from jaxnets.course.exercises.marks import MINUTES_OF_A_POINT
 
 DOCS = ROOT / "docs"
-ROW = re.compile(r"^\| (\d+) \| (.*?) \| (.*?) ?\|$", re.MULTILINE)
+ROW = re.compile(r"^\| (\d+) \| (.*?) \| (.*?) ?\| ([12]) \|$", re.MULTILINE)
 PLAN = re.compile(r"^\| (\d) \| .*? \| (.*?) \| (.*?) \| (\d+) \| (\d+) \|$", re.MULTILINE)
 # Of the exercises that are no files; their pages say so: "Level 1, 5 minutes".
 IN_WORDS = re.compile(r"^#### (bet\d)\n\nLevel \d, (\d+) minutes", re.MULTILINE)
@@ -51,11 +51,18 @@ def test_every_session_has_90_minutes_and_its_exercises_their_own(folder):
         _, *sessions = (folder / "teachers" / f"{page}.md").read_text("utf-8").split("\n## ")
         assert len(sessions) == 4
         for session, (inside, home, *_) in zip(sessions, plan(folder)[first:], strict=False):
-            rows = [(int(minutes), names_in(last)) for minutes, _, last in ROW.findall(session)]
-            assert sum(minutes for minutes, _ in rows) == 90, session[:20]
-            for minutes, names in rows:
+            rows = [
+                (int(minutes), names_in(names), lesson)
+                for minutes, _, names, lesson in ROW.findall(session)
+            ]
+            for each in "12":  # Two lessons of 45 minutes.
+                assert sum(minutes for minutes, _, lesson in rows if lesson == each) == 45
+            for minutes, names, _ in rows:
                 assert minutes_of(names) <= minutes, names
-            listed = [name for _, names in rows for name in names if name in EXERCISES]
+            late = re.search(r"^\*\*(?:Late\?|来不及？)\*\*(.*?)\n\n", session, re.M | re.S)
+            saved = [int(minutes) for minutes in re.findall(r"[(（](\d+)[)）]", late[1])]
+            assert len(saved) == 2 and set(saved) <= {minutes for minutes, *_ in rows}
+            listed = [name for _, names, _ in rows for name in names if name in EXERCISES]
             assert listed == inside, session[:20]
             homework = re.search(r"\*\*(?:Homework.|作业。)\*\*(.*)", session)
             assert homework and names_in(homework[1]) == home
@@ -82,13 +89,11 @@ def test_both_languages_have_one_plan():
     assert plan(DOCS) == plan(DOCS / "zh")
     for page in ("weeks-1-4", "weeks-5-8"):
         english, chinese = (
-            [(minutes, last.split()) for minutes, _, last in ROW.findall(text)]
+            [(minutes, names_in(names), lesson) for minutes, _, names, lesson in ROW.findall(text)]
             for folder in (DOCS, DOCS / "zh")
             for text in [(folder / "teachers" / f"{page}.md").read_text("utf-8")]
         )
-        assert [(m, names_in(" ".join(n))) for m, n in english] == [
-            (m, names_in(" ".join(n))) for m, n in chinese
-        ]
+        assert english == chinese
 
 
 @LANGUAGES

@@ -163,7 +163,7 @@ def draws(seeds: int) -> None:
 
 
 def in_a_process(way: str, seed: int) -> tuple[dict[str, float], float]:
-    """What one way returns, in a process of its own, and the process' seconds."""
+    """What one way returns, in a process of its own, and the process's seconds."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, __file__, f"--way={way}", f"--seed={seed}"]

@@ -6,9 +6,9 @@
 
 629 pictures of circles, squares and triangles of any size and colour, filled or not, with lines
 that are no shape, under noise; 48 to 240 pixels a side; PNG, JPEG, BMP, GIF and WebP. The tutorial
-is Keras' "Image classification" (tensorflow.org/tutorials/images/classification): pictures of 180 x
-180, convolutions of 16, 32 and 64 channels, 128 units, Adam, batches of 32, 10 epochs; here on
-PyTorch, and on the same training and test pictures. Each run is a process of its own.
+is Keras's "Image classification" (tensorflow.org/tutorials/images/classification): pictures of
+180 x 180, convolutions of 16, 32 and 64 channels, 128 units, Adam, batches of 32, 10 epochs; here
+on PyTorch, and on the same training and test pictures. Each run is a process of its own.
 """
 
 import json

@@ -5,7 +5,7 @@
 #   sh deploy/start.sh train FOLDER --model=cnn --epochs=20
 #   sh deploy/start.sh search FOLDER --model=mlp --over=hidden=100,200
 #
-# Exit status: jaxnets'. 0 done, 1 failed, 134 another process was lost, 2 the request is wrong (to try
+# Exit status: jaxnets's. 0 done, 1 failed, 134 another process was lost, 2 the request is wrong (to try
 # again does not help), 143 stopped by SIGTERM, after saving.
 set -eu
 command=$1 folder=$2

@@ -19,7 +19,7 @@ import lite  # noqa: E402
 def build(site: Path) -> int:
     """Builds the English site and, below it, the Chinese one; returns the worse exit status."""
     worst = 0
-    # MyST-NB leaves the notebooks' pictures beside its output.
+    # MyST-NB leaves the notebooks' pictures next to its output.
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder)
         for source, name, tags in ((DOCS, "en", []), (DOCS / "zh", "zh", ["-t", "zh"])):

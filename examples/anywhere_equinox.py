@@ -1,4 +1,4 @@
-"""The lecture's CNN in Equinox, whose gradient comes from jaxnets' derivations.
+"""The lecture's CNN in Equinox, whose gradient comes from jaxnets's derivations.
 
 pip install equinox
 python examples/anywhere_equinox.py

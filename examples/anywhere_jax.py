@@ -1,4 +1,4 @@
-"""The lecture's CNN in plain JAX, whose gradient jax.grad takes from jaxnets' derivations.
+"""The lecture's CNN in plain JAX, whose gradient jax.grad takes from jaxnets's derivations.
 
 python examples/anywhere_jax.py
 """

@@ -1,4 +1,4 @@
-"""The lecture's CNN in Flax NNX, whose gradient nnx.grad takes from jaxnets' derivations.
+"""The lecture's CNN in Flax NNX, whose gradient nnx.grad takes from jaxnets's derivations.
 
 python examples/anywhere_nnx.py
 """

@@ -5,7 +5,7 @@
     python train.py $M --gradients=manual    trains by it: 0.983 of MNIST
 
 Each patch of 7 x 7 pixels becomes a token: a row of D numbers. An array of tokens is [B, 4, 4, D],
-so Flax' convolution of 1 x 1 is a dense layer at each token. docs/backprop/attention.md computes
+so Flax's convolution of 1 x 1 is a dense layer at each token. docs/backprop/attention.md computes
 two tokens with a pencil. Sources: Vaswani et al. 2017, "Attention Is All You Need", section 3.2;
 Dosovitskiy et al. 2021, "An Image Is Worth 16x16 Words", section 3.1.
 
@@ -87,7 +87,7 @@ class SelfAttention(nn.Module):
         tokens = x.reshape(x.shape[0], -1, width)
         by_head = (*tokens.shape[:2], self.heads, width // self.heads)
         q, k, v = ((tokens @ matrices[n]).reshape(by_head) for n in PROJECTIONS)
-        out = nn.dot_product_attention(q, k, v).reshape(tokens.shape)  # Flax' own, by heads.
+        out = nn.dot_product_attention(q, k, v).reshape(tokens.shape)  # Flax's own, by heads.
         return (out @ matrices["out"]).reshape(x.shape)
 
 

@@ -4,7 +4,7 @@
     python train.py $M                       0.991 of MNIST after two epochs, a minute on two cores
     python train.py $M --gradients=manual    the same network by the derived gradients
     jaxnets summary $M                       each layer's output, parameters and arithmetic
-    jaxnets gradcheck $M                     every gradient by hand beside autodiff's
+    jaxnets gradcheck $M                     every gradient by hand compared with autodiff's
 
 Training prints the run's folder. From then on that folder suffices:
 

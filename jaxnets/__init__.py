@@ -51,7 +51,7 @@ __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 __all__ += ["AveragePool", "BatchNorm", "Chain", "Domain", "LayerRule", "LeakyReLU", "MaxPool"]
 __all__ += ["Residual", "Setting", "check_layer", "flatten", "global_average_pool", "gradcheck"]
 __all__ += ["own_passes", "register_rule"]
-# For programs that are not jaxnets'.
+# For programs that are not jaxnets's.
 __all__ += ["as_function", "check"]
 
 _HOMES = dict(

@@ -71,7 +71,7 @@ class Metrics(Described):
         """Mean loss of an example."""
         return float(self.loss_sum) / int(self.count)
 
-    def __iter__(self) -> Iterator[float]:  # As Keras' evaluate returns them.
+    def __iter__(self) -> Iterator[float]:  # As Keras's evaluate returns them.
         return iter((self.loss, self.accuracy))
 
     @property
@@ -81,7 +81,7 @@ class Metrics(Described):
 
     @property
     def scores(self) -> dict[str, float]:
-        """The values of a record beside the loss."""
+        """Further values of a record."""
         return {"accuracy": self.accuracy}
 
     @property

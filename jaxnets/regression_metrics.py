@@ -97,7 +97,7 @@ class RegressionMetrics(Described):
 
     @property
     def scores(self) -> dict[str, float]:
-        """The values of a record beside the loss: R², which has no unit."""
+        """Further values of a record: R², which has no unit."""
         return {"r2": self.r2}
 
     @property

@@ -218,7 +218,7 @@ def net(tiny_preset):
     return jaxnets.Network(tiny_preset("softmax"))
 
 
-# What a reviewer typed, after Keras' habits, and works; what does not is in test_refusals.py.
+# What a reviewer typed, after Keras's habits, and works; what does not is in test_refusals.py.
 GUESSES = [
     "dir(jaxnets)", "jaxnets.load(folder)", "jaxnets.load_predictor(folder)",
     'preset("mlp", hidden=[128, 64])', "experiment.evaluate(state)", 'history["loss"]',

@@ -49,7 +49,7 @@ def average_pool(x, *, window, strides):
 
 
 def leaky_relu(x, *, slope):
-    """PyTorch's derivative at 0 is the slope, JAX' is 1."""
+    """PyTorch's derivative at 0 is the slope, JAX's is 1."""
     return F.leaky_relu(x, slope) + torch.where(x == 0, (1 - slope) * x, 0)
 
 

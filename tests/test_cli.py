@@ -174,7 +174,7 @@ def test_every_command_shows_its_flags_and_those_of_train(run_command, capsys, c
 @pytest.mark.parametrize(
     ("model", "optimizer", "note"),
     [
-        ("cnn", "adam", "adam starts with Keras' default learning rate 0.001 and no momentum"),
+        ("cnn", "adam", "adam starts with Keras's default learning rate 0.001 and no momentum"),
         ("mlp_functional", "sgd", "recipe's 0.001 is for rmsprop"),
         ("mlp_functional", "adam", ""),
         ("cnn", "sgd", ""),

@@ -27,7 +27,7 @@ def forward(arrays, added):
 
 
 def slope(name, index):
-    """The loss' central difference for one number."""
+    """The loss's central difference for one number."""
     losses = []
     for change in (EPS, -EPS):
         arrays, added = dict(ARRAYS), {}

@@ -52,7 +52,7 @@ def keras_functional(keras):
     return model
 
 
-# How Keras' model is made, how many numbers it learns, what the slides give to fit beside the data.
+# How Keras's model is made, how many numbers it learns, what fit gets on the slides besides data.
 RECIPES = {
     "mlp_sequential": (lambda keras: keras_sequential(keras, 64, 64), 55_050, {}),
     "mlp_functional": (keras_functional, 55_050, {}),
@@ -83,7 +83,7 @@ def first(split: Split, size: int) -> Split:
 
 
 def weights_of(params) -> list[np.ndarray]:
-    """Our parameters in Keras' order: hidden1, hidden2, ..., logits; kernel before bias."""
+    """Our parameters in Keras's order: hidden1, hidden2, ..., logits; kernel before bias."""
     return [np.asarray(params[layer][name]) for layer in params for name in ("kernel", "bias")]
 
 

@@ -263,7 +263,7 @@ def test_it_says_as_much_as_verbose_asks_for(make, capsys):
 
 def test_a_notebook_shows_a_bar_on_stdout(make, monkeypatch):
     class OutStream(io.StringIO):
-        """Jupyter's stream for stdout, by its class' place."""
+        """Jupyter's stream for stdout, by its class's place."""
 
     OutStream.__module__ = "ipykernel.iostream"
     for verbose, has_bar in ((1, True), (2, False), (0, False)):

@@ -14,7 +14,7 @@ from PIL import Image
 from jaxnets.data.pictures import decode as pictures
 from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
 
-# A process' own peak in KiB; its ru_maxrss begins with the peak of the one that started it.
+# A process's own peak in KiB; its ru_maxrss begins with the peak of the one that started it.
 PEAK = 'peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])\n'
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 

@@ -249,7 +249,7 @@ PYTHON = [
     ),
     ("jaxnets.plot(jaxnets.History())", "expected the history of an epoch or more"),
     ('jaxnets.plot(history).save("curves.pdf")', "expected a figure as .svg or .png, got .pdf"),
-    # After Keras' habits
+    # After Keras's habits
     ("jaxnets.train(experiment.model, config)", '"train"; jaxnets.Network("cnn").fit() trains'),
     ('net.compile("adam")', 'are settings: jaxnets.Network("cnn", optimizer="adam")'),
     ("experiment.model.state_dict()", 'Chain has no "state_dict"; jaxnets.Network("cnn").state.'),

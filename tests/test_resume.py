@@ -246,7 +246,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_disk_is_one_line_and_resumes_later(train_tiny, tmp_path, monkeypatch, name):
-    """The disk has room for so many bytes of that file: the process' own limit refuses more."""
+    """The disk has room for so many bytes of that file: the process's own limit refuses more."""
     whole, run, writer = tmp_path / "whole", tmp_path / "run", WRITERS[name]
     assert train_tiny("softmax", f"--workdir={whole}").status == 0
     write, limits = getattr(*writer), resource.getrlimit(resource.RLIMIT_FSIZE)

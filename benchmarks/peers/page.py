@@ -368,7 +368,7 @@ def _accuracy(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str
     ours = ", ".join(f"{100 * target:g} % by `{' '.join(how)}`" for target, how in TARGETS.items())
     text = (
         "## Time to an accuracy\n\n"
-        "From the start of the process: imports, data, compilation, training. jaxnets' recipes "
+        "From the start of the process: imports, data, compilation, training. jaxnets's recipes "
         f"were found on validation images ({ours}). It tests once, after training, and its "
         "process must end with the test accuracy. The others test after each "
         "epoch and are taken at the first one that suffices. Each library's own MNIST example "

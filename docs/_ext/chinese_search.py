@@ -51,6 +51,6 @@ var splitQuery = (query) =>
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Takes the place of Sphinx' own Chinese."""
+    """Takes the place of Sphinx's own Chinese."""
     search.languages["zh"] = Chinese
     return {"parallel_read_safe": True}

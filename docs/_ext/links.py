@@ -96,7 +96,7 @@ SHOWN_FILES = frozenset(shown_files())
 
 
 class OutsideLinks(SphinxTransform):
-    """Gives the links that leave Sphinx' source folder their addresses, before Sphinx looks."""
+    """Gives the links that leave Sphinx's source folder their addresses, before Sphinx looks."""
 
     default_priority = 400
 

@@ -2,7 +2,7 @@
 var Scorer = {
   objNameMatch: 11,
   objPartialMatch: 6,
-  objPrio: { 0: 0, 1: 0, 2: -5 }, // Sphinx' own is 15 for a module.
+  objPrio: { 0: 0, 1: 0, 2: -5 }, // Sphinx's own is 15 for a module.
   objPrioDefault: 0,
   title: 15,
   partialTitle: 7,

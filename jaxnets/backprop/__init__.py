@@ -1,1 +1,1 @@
-"""The networks' gradients by hand: each layer's forward pass beside its backward pass."""
+"""The networks' gradients by hand: each layer's forward pass with its backward pass."""

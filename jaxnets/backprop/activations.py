@@ -1,4 +1,4 @@
-"""The activation functions beside the ReLU: the slides' sigmoid and softmax, and newer ones."""
+"""The activation functions other than the ReLU: the slides' sigmoid and softmax, and newer ones."""
 
 import math
 
@@ -146,7 +146,7 @@ def _with_slope(slope: float, **sizes: object) -> Setting:
 
 
 def _slope_of(layer: Layer) -> dict[str, float]:
-    return {"slope": getattr(layer, "slope", LeakyReLU.slope)}  # Flax' function has LeakyReLU's.
+    return {"slope": getattr(layer, "slope", LeakyReLU.slope)}  # Flax's function has LeakyReLU's.
 
 
 LEAKY_RELU = LayerRule(

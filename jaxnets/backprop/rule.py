@@ -1,4 +1,4 @@
-"""A layer's rule: one declaration that stands beside the layer's pair of passes.
+"""A layer's rule: one declaration, in the file of the layer's pair of passes.
 
 A pair is `f_forward(x, ...) -> (out, cache)` and `f_backward(cache, d_out, ...) -> dx`. In every
 pair, d_v or dv is the gradient of v and has v's shape; the cache is what the forward pass returned,

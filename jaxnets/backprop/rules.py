@@ -32,7 +32,7 @@ from jaxnets.backprop.rule import LayerRule
 from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Layer, kind_of
 
-# The layers and the losses, each declared beside its pair. Some are of no network: the losses of
+# The layers and the losses, each declared next to its pair. Some are of no network: the losses of
 # probabilities are steps of the slides, and residual_dense is the smallest block of a ResNet.
 LAYERS: Sequence[LayerRule] = (
     DENSE,

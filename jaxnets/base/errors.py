@@ -77,7 +77,7 @@ def _is_not_installed(module: str) -> bool:
 
 
 def _how_to_install() -> Text:
-    """The advice to start another Python, which has jaxnets' packages, or to install them."""
+    """The advice to start another Python, which has jaxnets's packages, or to install them."""
     for folder in dict.fromkeys((os.path.dirname(sys.argv[0]), "")):
         for name in ("bin/python", "Scripts/python.exe"):
             python = os.path.join(folder, ".venv", *name.split("/"))

@@ -205,7 +205,7 @@ def _help() -> str:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    """Runs train.py, which stands beside the package, or inside where a wheel was installed."""
+    """Runs train.py: next to the package, or inside it where a wheel was installed."""
     package = Path(__file__).parents[1]
     path = next(path for path in (package, package.parent) if (path / "train.py").exists())
     spec = importlib.util.spec_from_file_location("train", path / "train.py")

@@ -44,7 +44,7 @@ def help_text(
       started: The words that start the command.
       text: What it does.
       kinds: Its flags.
-      given: Those that were given beside --help.
+      given: The flags given together with --help.
       everything: Whether --help_all was given.
       abouts: What each command that begins with its name does.
     """

@@ -119,7 +119,7 @@ def learning_rate_note(config: Config, recipe: Recipe) -> str:
     if config.optimizer == recipe["optimizer"] or not brought:
         return ""
     return _(
-        "note: {} starts with Keras' default learning rate {} and no momentum, since the "
+        "note: {} starts with Keras's default learning rate {} and no momentum, since the "
         "recipe's {} is for {}",
         config.optimizer,
         f"{rate:g}",

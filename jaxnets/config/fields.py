@@ -131,7 +131,7 @@ class Config(Options):
     )
     optimizer: str = option(
         "sgd",
-        "update rule; another than the recipe's starts with Keras' default learning rate (sgd "
+        "update rule; another than the recipe's starts with Keras's default learning rate (sgd "
         "0.01, the others 0.001) and without momentum",
         ("sgd", "rmsprop", "adam", "muon"),
         custom=True,
@@ -152,7 +152,7 @@ class Config(Options):
     )
     loss: str = option(
         "cross_entropy",
-        "loss function; mse is Keras' mean over outputs, half_mse half their sum, squared_error "
+        "loss function; mse is Keras's mean over outputs, half_mse half their sum, squared_error "
         "for regression",
         ("cross_entropy", "mse", "half_mse", "squared_error"),
         custom=True,
@@ -273,7 +273,7 @@ class Config(Options):
             yield Text("gradients: expected auto, for a loss of your own, got {}", self.gradients)
         if is_custom(self.optimizer) and self.weight_decay:
             yield Text(
-                "weight_decay: expected none beside an optimizer of your own, which may have one"
+                "weight_decay: expected none with an optimizer of your own, which may have one"
             )
         if self.stop_at_target and self.target_accuracy is None:
             yield Text("stop_at_target: expected with target_accuracy, got none")

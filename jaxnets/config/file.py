@@ -83,7 +83,7 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_run(values: dict[str, Any]) -> dict[str, Any]:
-    """The fields of Config in a config.json, beside which it describes the machine and the data."""
+    """The fields of Config in a config.json, which also describes the machine and the data."""
     if "model" not in values:
         raise UserError("expected that of a run, found no model in it")
     names = [field.name for field in dataclasses.fields(Config) if field.name in values]

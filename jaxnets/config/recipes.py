@@ -9,7 +9,7 @@ MODEL_FIELDS = ("hidden", "activation", "dropout", "input_size")
 MODEL_FIELDS += ("init", "normalize", "recipe")
 LARGE_ALEXNETS = ("alexnet", "alexnet_paper")
 
-# Keras' default learning rates, for an optimizer that is not the recipe's.
+# Keras's default learning rates, for an optimizer that is not the recipe's.
 KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001, "muon": 0.001}
 
 Recipe = dict[str, Any]
@@ -28,11 +28,11 @@ _SMALL_ALEXNET |= dict(augment="crop", epochs=20, learning_rate=0.03, nesterov=T
 PRESETS: dict[str, Recipe] = {
     # The lecture names f(Wx + θ) and trains it nowhere: ours.
     "softmax": dict(epochs=10, batch_size=100, learning_rate=0.5, schedule="cosine"),
-    # Slide "Keras的序列模型": SGD 0.1, mse; batch 32 is Keras' default, the epochs are ours.
+    # Slide "Keras的序列模型": SGD 0.1, mse; batch 32 is Keras's default, the epochs are ours.
     "mlp_sequential": dict(hidden=(64, 64), activation="relu")
     | dict(epochs=10, batch_size=32, learning_rate=0.1, loss="mse"),
     # Slide "Keras的函数式模型": rmsprop, cross-entropy, fit(data, labels): batch 32, 0.001 are
-    # Keras' defaults; its one epoch is too, ours are 5.
+    # Keras's defaults; its one epoch is too, ours are 5.
     "mlp_functional": dict(hidden=(64, 64), activation="relu")
     | dict(epochs=5, batch_size=32, optimizer="rmsprop", learning_rate=0.001),
     # Slide "基于Keras库构建全连接神经网络": fits all 60,000 images, 118 steps an epoch.

@@ -155,7 +155,7 @@ def preset(model: str | OwnNetwork = DEFAULT_MODEL, **changes: object) -> Config
     Some fields bring others with them, unless these are among the changes too:
 
     - recipe="paper" is the paper's recipe, "fast" one of seconds, instead of the network's own.
-    - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
+    - optimizer, if it is not the recipe's: Keras's default learning rate, and no momentum.
     - limit: batches of at most so many images.
     - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
 

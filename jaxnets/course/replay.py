@@ -166,7 +166,7 @@ def replay_many(
 
 
 def table(replays: Sequence[Replay]) -> str:
-    """The slide beside the first replay, and beside the spread over all if there are several."""
+    """The slide compared with the first replay, and with the spread over several."""
     sizes, bests = replays[0].search, [choose(replay.search) for replay in replays]
     rows = [["", "slide", "this run"]]
     for size in sizes:

@@ -68,7 +68,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields an epoch's batches in its random order, from batch number `start` on.
 
-    Each holds this process' rows only, and no other image is read.
+    Each holds this process's rows only, and no other image is read.
     """
     order, mask = epoch_order(len(split), batch_size, seed, epoch)
     for step in range(start, len(order)):
@@ -82,7 +82,7 @@ def train_batches(
 def eval_batches(split: Split, batch_size: int, rows: slice = ALL) -> Iterator[Batch]:
     """Yields every example once, in order, the last batch padded and masked.
 
-    Each batch holds this process' rows only.
+    Each batch holds this process's rows only.
     """
     for order, mask in zip(*_pad_order(np.arange(len(split)), batch_size), strict=True):
         yield _batch(split, order[rows], mask[rows])

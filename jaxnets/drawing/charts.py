@@ -532,7 +532,7 @@ def reliability(
     y_label: str,
     share_label: str,
 ) -> Figure:
-    """Accuracy in each bin of confidence beside the diagonal, and how many examples each has.
+    """Accuracy in each bin of confidence and the diagonal, and how many examples each has.
 
     The bins have equal widths.
     """

@@ -54,7 +54,7 @@ DARK = dict(
     c6="#ff8fc0",
 )
 SERIES = ("c1", "c2", "c3", "c4", "c5", "c6")
-DASHES = ("", "6 3", "2 3", "8 3 2 3")  # Beside the colour, for readers who see none.
+DASHES = ("", "6 3", "2 3", "8 3 2 3")  # In addition to the colour, for readers who see none.
 FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", '
 FONT += '"DejaVu Sans", sans-serif'
 Colour = tuple[int, int, int]
@@ -291,7 +291,7 @@ def signed_pixels(
 
 
 def tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
-    """Puts pictures [n, h, w, c] beside and below each other, a clear pixel apart."""
+    """Puts pictures [n, h, w, c] in rows and columns, a clear pixel apart."""
     count, height, width, channels = tiles.shape
     rows = -(-count // columns)
     sheet = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), tiles.dtype)

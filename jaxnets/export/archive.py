@@ -93,7 +93,7 @@ def _enlarge(x: Images, layer: dict, arrays: Arrays) -> Images:
 
 
 def _interpolation(size: int, old: int) -> np.ndarray:
-    """[size, old]: line i has the weights of the old pixels beside the new pixel's centre."""
+    """[size, old]: line i has the weights of the old pixels around the new pixel's centre."""
     place = np.clip((np.arange(size) + 0.5) * old / size - 0.5, 0, old - 1)
     return np.maximum(1 - np.abs(place[:, None] - np.arange(old)), 0).astype(np.float32)
 

@@ -26,7 +26,7 @@ from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.runs.progress import Doing
 
-# What each format needs beside jaxnets, and what proves it.
+# What each format needs besides jaxnets, and what proves it.
 NEEDS = {"safetensors": (), "stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}
 BY = {"safetensors": "NumPy", "stablehlo": "JAX", "onnx": "ONNX Runtime"}
 PLATFORMS = ("cpu", "cuda", "tpu")  # Of a StableHLO file.

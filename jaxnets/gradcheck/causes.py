@@ -1,4 +1,4 @@
-"""What a wrong gradient looks like beside the right one: the usual mistakes, in a line each."""
+"""What a wrong gradient looks like compared with the right one: usual mistakes, in a line each."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from jaxnets.base.language import _
 
 CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
 NICE = (-1, 2, -2, 1 / 2, -1 / 2)  # Factors of one number that are a hint.
-MOST_FACTORS = 3  # In a term, beside the gradient from above,
+MOST_FACTORS = 3  # In a term, besides the gradient from above,
 MOST_ARRAYS = 12  # of the first so many arrays.
 
 Known = Mapping[str, np.ndarray]  # What a backward pass computes with, by the names in its code.
@@ -133,7 +133,7 @@ class Term(NamedTuple):
 
 
 def _factors(d_out: str, known: Known) -> list[Term]:
-    """The arrays beside the gradient from above, each once, and 1 - a of a probability a."""
+    """The arrays other than the gradient from above, each once, and 1 - a of a probability a."""
     factors = list[Term]()
     for name, array in known.items():
         if name != d_out and not any(np.array_equal(array, one.value) for one in factors):

@@ -5,10 +5,10 @@ Each term and each partial sum is rounded, so that the computed db is wrong by a
 
     eps T,   T = sum_i |dz_i|          eps: 2.2e-16 in float64, 1.2e-7 in float32
 
-Where the terms do not cancel, T is about |db|, and the error is small beside it. But before a batch
-norm sum_i dz_i = 0: its backward pass subtracts the mean of dz. What is computed there is rounding
-alone, another order of the sum gives another db, and beside either the other one is 100 % wrong.
-It must be compared with T, the size of what was summed.
+Where the terms do not cancel, T is about |db|, and the error is small compared with it. But before
+a batch norm sum_i dz_i = 0: its backward pass subtracts the mean of dz. Only rounding is
+computed there. Another order of the sum gives another db, and each is 100 % wrong compared with
+the other. It must be compared with T, the size of what was summed.
 
 The terms of a kernel's gradient are x_i dz_i, those of dx are dz_i w_i, with x and w of about 1. An
 error in dz reaches all layers before it. So one T serves the whole network, the largest of all

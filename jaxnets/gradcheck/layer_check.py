@@ -1,4 +1,4 @@
-"""Each layer pair beside its plain formulation, each kernel beside the pair that it must equal."""
+"""Compares each layer pair with its plain form, and each kernel with the pair it must equal."""
 
 import contextlib
 import inspect

@@ -1,4 +1,4 @@
-"""The gradients by hand beside those of stock JAX, which --gradients=both compares while it trains.
+"""Compares gradients by hand with stock JAX's during a training, for --gradients=both.
 
 A gradient by hand in 8 binary digits differs from one of a float32 network for two reasons. Its own
 rounding is small: below 1 %. But the forward pass rounds too, so a few ReLUs and max pools stand on

@@ -2,7 +2,7 @@
 
 XLA's gradient of a max pool (select-and-scatter) takes 6 to 9 times as long on a CPU, that of an
 average pool 30 times for windows of 3, 2 apart, and that of a batch norm computes more than the
-pair. A bias' gradient is added up in more than 16 bits.
+pair. A bias's gradient is added up in more than 16 bits.
 """
 
 from typing import Any

@@ -160,9 +160,9 @@ def versions() -> dict[str, str]:
 
 
 def surroundings(devices: Devices) -> dict[str, Any]:
-    """The facts beside the config that may change a result's last bits, by their config.json names.
+    """What else than the config may change a result's last bits, by their config.json names.
 
-    An accelerator's numbers do not depend on the cores beside it.
+    An accelerator's numbers do not depend on the host's cores.
     """
     on_cpu = devices[0].platform == "cpu"
     return {

@@ -1,7 +1,7 @@
 """Batch normalization (Ioffe and Szegedy 2015); loaded with the networks that can have it.
 
 Training normalizes each channel over the batch, an evaluation by running statistics. These lie
-among the parameters, `mean` and `var` beside `scale` and `bias`, because they are trained as
+among the parameters, `mean` and `var` with `scale` and `bias`, because they are trained as
 parameters are. A running mean μ follows the mean m of each batch:
 
     μ ← 0.9 μ + 0.1 m = μ - 0.1 (μ - m)
@@ -37,7 +37,7 @@ from jaxnets.models.layers import flatten
 LINEAR = nn.Conv, nn.Dense
 STATISTICS = ("mean", "var")  # The parameters that no loss depends on while it trains.
 
-# Of the fields of Flax' layer: all but epsilon are set by what walks through a network.
+# Of the fields of Flax's layer: all but epsilon are set by what walks through a network.
 SETTABLE = ("epsilon", "axis_name", "dtype", "param_dtype", "parent", "name")
 
 Numbers = Float[Array, "B *sizes C"]
@@ -162,7 +162,7 @@ def over_devices(model: Chain, axis_name: str | None) -> Chain:
 
 
 def fold(model: Chain, params: Params) -> tuple[Chain, Params]:
-    """Returns the same evaluation with batch norms in the layers beside them, and its parameters.
+    """Returns a chain that evaluates alike, its batch norms merged into layers, and parameters.
 
     With running statistics a batch norm is an affine map of each channel: s x + t with
     s = scale / sqrt(var + epsilon) and t = bias - s mean. After a layer W x + b, and before one

@@ -160,7 +160,7 @@ def kind_of(layer: object) -> Callable[..., Any]:
 
 
 def layer_name(layer: Layer) -> str:
-    """A layer's name; of one without parameters, its function's or class'."""
+    """A layer's name; of one without parameters, its function's or class's."""
     return getattr(layer, "name", None) or kind_of(layer).__name__
 
 

@@ -9,7 +9,7 @@
     logits  [B, K]
 
 Two convolutions and two pools are LeCun et al. 1998, section II.B, with the widths of today's
-tutorials. There is no padding, as in Keras' and PyTorch's MNIST examples. An epoch then takes 0.6
+tutorials. There is no padding, as in Keras's and PyTorch's MNIST examples. An epoch then takes 0.6
 of the arithmetic. Two epochs reached 99.3 % on MNIST's test images, one padded epoch 99.0 to 99.1 %
 (jax 0.12.0, seeds 0 and 1).
 """

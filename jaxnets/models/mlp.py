@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import ACTIVATIONS, HE, flatten
 
-# Keras' default for dense layers, Glorot and Bengio 2010, equation 16; its biases are zero.
+# Keras's default for dense layers, Glorot and Bengio 2010, equation 16; its biases are zero.
 GLOROT = nn.initializers.glorot_uniform()
 
 

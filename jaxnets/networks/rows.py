@@ -6,7 +6,7 @@ A row is a layer: its kind, its name, and the settings that differ from its defa
     {"kind": "conv", "name": "conv1", "features": 32, "kernel_size": [3, 3],
      "kernel_init": {"variance_scaling": {"scale": 2.0, "mode": "fan_in", ...}}}
 
-A kind is a name in the table of layers (`backprop/rules.py`), or that of another layer of Flax'. A
+A kind is a name in the table of layers (`backprop/rules.py`), or that of another layer of Flax's. A
 layer of the user's own is named with its file and the file's SHA-256; it is found only if the user
 has named that file in this process (`know_file`). The rows of jaxnets 0.1 have the names of the
 layers' classes in place of those in the table, and are read as before.
@@ -36,7 +36,7 @@ _TABLE = [rule for rule in LAYERS if rule.layers and not rule.is_loss]
 _NAMES: dict[object, str] = {kind: rule.name for rule in _TABLE for kind in rule.layers}
 _KINDS: dict[str, Any] = {rule.name: rule.layers[0] for rule in _TABLE}
 _BEFORE = {kind_of(kind).__name__: name for kind, name in _NAMES.items()}  # The names of 0.1.
-# Flax' other layers, but for those with state, which a chain has not; and its activations.
+# Flax's other layers, but for those with state, which a chain has not; and its activations.
 STATEFUL = ("BatchNorm", "SpectralNorm", "WeightNorm")
 INITIALIZERS = ("variance_scaling", "normal", "truncated_normal", "uniform", "constant")
 INITIALIZERS += ("orthogonal", "delta_orthogonal", "zeros", "ones")
@@ -160,7 +160,7 @@ def _to_row(layer: Layer) -> Row:
 
 
 def _kind_row(kind: Kind) -> Row:
-    """{"kind"} of ours and Flax'; {"own", "file", "sha256"} of one of the user's."""
+    """{"kind"} of ours and Flax's; {"own", "file", "sha256"} of one of the user's."""
     name = _NAMES.get(kind, kind.__name__)
     if kind in _NAMES or _known(name) is kind:
         return {"kind": name}
@@ -172,7 +172,7 @@ def _digest(path: Path) -> str:
 
 
 def _known(name: str) -> Kind | None:
-    """The kind of ours or Flax' that has a name; None if there is none."""
+    """The kind of ours or Flax's that has a name; None if there is none."""
     if (ours := _BEFORE.get(name, name)) in _KINDS:
         return _KINDS[ours]
     found = getattr(nn, name, None)
@@ -200,7 +200,7 @@ def _to_data(value: object, where: str) -> object:
 
 
 def _initializer_to_data(draw: Callable[..., Any]) -> Row:
-    """An initializer of Flax' as its maker's name and settings; the user's own by its name."""
+    """An initializer of Flax's as its maker's name and settings; the user's own by its name."""
     maker = draw.__qualname__.partition(".")[0]
     made: Any = getattr(nn.initializers, maker, None)
     if maker not in INITIALIZERS or draw.__globals__ is not made.__globals__:

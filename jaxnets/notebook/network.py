@@ -78,7 +78,7 @@ INSTEAD = {
     "layers": "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units",
 }
 
-# Arguments of Keras' fit, and what weighs examples here.
+# Arguments of Keras's fit, and what weighs examples here.
 WEIGHTS = {
     "class_weight": "a loss of your own weighs classes: Network(..., loss=lambda logits, labels: "
     "weights[labels] * cross_entropy(logits, labels)), with jaxnets.losses.cross_entropy",
@@ -115,7 +115,7 @@ class Network(Described):
             Config, which `preset` makes.
           data: A name ("mnist", "cifar10"), a folder of pictures, a Dataset; arrays (images,
             labels), a tenth of which each is for validation and test; an iterable of such batches,
-            as a DataLoader; or what Keras' `load_data` returns: ((images, labels), (images,
+            as a DataLoader; or what Keras's `load_data` returns: ((images, labels), (images,
             labels)) for training and test.
           find_rule: Finds each layer's rule for the gradient by hand. `own_passes(dense_backward)`
             puts backward passes of your own in place of ours, and judges them first.
@@ -307,7 +307,7 @@ class Network(Described):
           epochs: The number; by default those of the recipe that are left, or as many again.
           callbacks: One or several jaxnets.Callback, or functions (epoch, logs).
           verbose: 1 for a bar and a line an epoch, 2 for the lines alone, 0 for nothing.
-          validation_data: (images, labels) to evaluate after each epoch, beside x and y.
+          validation_data: (images, labels) to evaluate after each epoch, in addition to x and y.
           validation_split: The share of x that is held back for that, drawn at random.
           **settings: Fields of Config for a network that is not trained yet, as batch_size=32.
 

@@ -244,7 +244,7 @@ def practice(trained: TrainedNetwork, data: Dataset | None = None) -> Split | No
 def trains(trained: TrainedNetwork) -> bool:
     """Whether the page trains the network.
 
-    A batch norm in the layer beside it trains with that one; another would need the whole batch at
+    A batch norm merged into a layer trains with it; another would need the whole batch at
     once, which the page's layers do not see.
     """
     return trained.image_shape == IMAGE and not has_layer(folded(trained).model, nn.BatchNorm)

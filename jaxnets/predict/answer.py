@@ -18,7 +18,7 @@ from jaxnets.predict.predict import BATCH, best_classes, load_predictor
 
 STDIN = "-"
 LEVELS = 2  # Of folders within a folder: its classes, or parts such as train with their classes.
-MAX_STDIN = 1 << 26  # Bytes, kept in memory beside the decoded picture.
+MAX_STDIN = 1 << 26  # Bytes, kept in memory with the decoded picture.
 
 Best = list[dict[str, Any]]  # The most probable classes: {"label": ..., "probability": ...}.
 

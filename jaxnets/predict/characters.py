@@ -155,7 +155,7 @@ def _is_one(one: Character, other: Character, gap: float, height: float, reach: 
 
 
 def _lines(found: Iterable[Character]) -> list[list[Character]]:
-    """Each character continues the line whose last one stands beside it; lines may slope."""
+    """Each character continues the line whose last one is next to it; lines may slope."""
     lines: list[list[Character]] = []
     for one in sorted(found, key=lambda one: one.left + one.right):
 

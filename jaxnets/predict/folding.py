@@ -45,7 +45,7 @@ class PlainNetwork(NamedTuple):
 
 
 def folded(trained: TrainedNetwork) -> TrainedNetwork:
-    """The same network with each batch norm in the layer beside it, if that can take it."""
+    """The same network with each batch norm merged into the layer next to it, where possible."""
     model, params = fold(trained.model, trained.params)
     return dataclasses.replace(trained, model=model, params=params)
 

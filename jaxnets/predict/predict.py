@@ -54,7 +54,7 @@ class Predictor(Described):
         return {"model": self.config.model, **own, "step": self.step}
 
     def __call__(self, pictures: PictureOrMany, batch_size: int = BATCH) -> np.ndarray:
-        """Returns each class' probability, [N, K] float32; a single picture is N = 1.
+        """Returns each class's probability, [N, K] float32; a single picture is N = 1.
 
         Args:
           pictures: One or many, of any size: paths, pictures of Pillow, arrays [H, W] or [H, W, C]

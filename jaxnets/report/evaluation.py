@@ -87,10 +87,10 @@ def predictions_of(trained: TrainedNetwork, split: Split) -> Predictions:
 
 
 class ClassScores(NamedTuple):
-    """Each class' scores, [K] in [0, 1]; NaN where they divide by nothing."""
+    """Each class's scores, [K] in [0, 1]; NaN where they divide by nothing."""
 
     precision: np.ndarray  # Of the images that were taken for the class, how many are of it.
-    recall: np.ndarray  # Of the class' images, how many were found.
+    recall: np.ndarray  # Of the class's images, how many were found.
     f1: np.ndarray  # The harmonic mean of both.
     support: np.ndarray  # The number of images of the class.
 

@@ -109,7 +109,7 @@ def confusion_figure(found: Predictions, names: Sequence[str]) -> Figure:
 
 
 def scores_figure(scores: ClassScores, names: Sequence[str]) -> Figure:
-    """Each class' precision, recall and F1; of many classes those with the lowest F1."""
+    """Each class's precision, recall and F1; of many classes those with the lowest F1."""
     order, title = np.arange(len(names)), _("Precision, recall and F1 of each class")
     if len(names) > MAX_CLASS_ROWS:
         order = np.argsort(scores.f1, kind="stable")[:MAX_CLASS_ROWS]  # NaN is the last.

@@ -1,4 +1,4 @@
-"""The gradient ledger: each array's gradient by hand beside that of autodiff, in three precisions.
+"""The gradient ledger: each array's gradient by hand and by autodiff, in three precisions.
 
 And the sizes of a network's weights, gradients and next updates, layer by layer.
 """
@@ -131,7 +131,7 @@ class Entry(NamedTuple):
     manual: float  # In the widest precision, the largest element: by hand,
     automatic: float  # and by autodiff.
     errors: dict[str, float]  # The largest relative error in each precision.
-    kernels: float | None  # That of the kernels' gradient beside the pairs', in float64.
+    kernels: float | None  # That of the kernels' gradient compared with the pairs', in float64.
 
     @property
     def ok(self) -> bool:

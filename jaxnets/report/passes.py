@@ -21,7 +21,7 @@ from jaxnets.report.summary import describe_layer
 
 
 class Array(NamedTuple):
-    """Numbers, and the loss' gradient with respect to them, which has the same shape."""
+    """Numbers, and the loss's gradient with respect to them, which has the same shape."""
 
     value: np.ndarray
     gradient: np.ndarray | None  # None before the first layer with parameters.

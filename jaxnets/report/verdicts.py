@@ -149,7 +149,7 @@ def still_falling(run: RunFacts) -> Finding:
 def confused(found: Predictions, names: Sequence[str]) -> Finding:
     """The pair of classes that is confused most, and whether mistakes spread evenly would do it.
 
-    The p is that of so many of the class' mistakes falling on one other class, times the number of
+    The p is that of so many of the class's mistakes falling on one other class, times the number of
     pairs (Bonferroni), as the most frequent pair was chosen among all. Of two classes it is that of
     so many mistakes falling on one of them, if an image of either is as often wrong.
     """
@@ -180,7 +180,7 @@ def confused(found: Predictions, names: Sequence[str]) -> Finding:
 
 
 class Calibrated(NamedTuple):
-    """The expected calibration error (Guo et al. 2017) beside those of calibrated networks.
+    """The expected calibration error (Guo et al. 2017) compared with those of calibrated networks.
 
     It has no interval: of a calibrated network it is above 0, its true value, in any set of images.
     """

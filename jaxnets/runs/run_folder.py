@@ -77,7 +77,7 @@ class RunFolder:
     def __init__(self, path: Path):
         """A folder that `create` made or `open` found."""
         self.path = path
-        self.keep = 1  # The last checkpoints, beside the best.
+        self.keep = 1  # The last checkpoints, in addition to the best.
         self._pending: Future[None] | None = None  # The save in progress.
         self._saved_step: int | None = None
         self._lock: int | None = None  # The folder, opened and locked.
@@ -110,7 +110,7 @@ class RunFolder:
             for name in found:
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             (path / METRICS).touch()
-            files.sync_folder(path)  # Nothing of the old run comes back beside a new config.json.
+            files.sync_folder(path)  # Nothing of the old run comes back with a new config.json.
             stack.pop_all()
         return folder
 
@@ -142,7 +142,7 @@ class RunFolder:
         return cls(path)
 
     def lock(self) -> None:
-        """Locks the folder until `close` or the process' end, however it ends."""
+        """Locks the folder until `close` or the process's end, however it ends."""
         with _writing(self.path):
             self._lock = files.lock(self.path)
 
@@ -170,7 +170,7 @@ class RunFolder:
             raise UserError("{}: {}", folder, first_line(error)) from error
 
     def mark_unfinished(self) -> None:
-        """Removes result.json: beside a config.json with more epochs it would describe half a run.
+        """Removes result.json: with a config.json of more epochs it would describe half a run.
 
         The removal is on the disk before anything else is written.
         """
@@ -318,7 +318,7 @@ class ReplicaRunFolder(RunFolder):
     """
 
     def __init__(self, snapshot: dict[str, Any]):
-        """Takes the first process' `RunFolder.snapshot`."""
+        """Takes the first process's `RunFolder.snapshot`."""
         super().__init__(Path(snapshot["path"]))
         self._contents = snapshot
 

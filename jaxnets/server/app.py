@@ -121,7 +121,7 @@ def _pictures(service: Service) -> APIRouter:
         """Was an answer right? It is saved."""
         ticket, correct, label = verify(service.log.key, said.answer), said.correct, said.label
         if label is not None and label not in service.class_names:
-            raise HTTPException(400, f"label: expected a class' name, got {label!r:.80}")
+            raise HTTPException(400, f"label: expected a class's name, got {label!r:.80}")
         if correct is None and label is None:
             raise HTTPException(400, "expected correct, true or false, or label, the true class")
         if label is not None and correct not in (None, label == ticket.prediction):

@@ -22,7 +22,7 @@ def serve(
     host: Annotated[str, Flag(metavar="HOST")] = "127.0.0.1",
     port: Annotated[int, Flag((0, 65535))] = 8000,
     feedback: Annotated[
-        str | None, Flag(metavar="FILE|URL", unset="feedback-RUN.sqlite beside the run")
+        str | None, Flag(metavar="FILE|URL", unset="feedback-RUN.sqlite next to the run")
     ] = None,
     ray: Annotated[
         str | None, Flag(metavar="local|ADDRESS", unset="one process, without Ray")

@@ -107,7 +107,7 @@ class Version:
     images: Gatherer[np.ndarray, np.ndarray]  # float32 [H, W, C] → probabilities [K].
 
     async def probabilities(self, images: Images) -> np.ndarray:
-        """Each class' probability, [N, K], for float32 images [H, W, C] from 0 to 1.
+        """Each class's probability, [N, K], for float32 images [H, W, C] from 0 to 1.
 
         HTTPException with 503 if too many wait.
         """
@@ -198,7 +198,7 @@ class Model:
 
 
 def _program_of(trained: TrainedNetwork) -> tuple:
-    """The fields and shapes that determine the compiled network beside its parameters."""
+    """The fields and shapes that determine the compiled network besides its parameters."""
     config, leaves = trained.config, jax.tree.leaves_with_path(trained.params)
     fields = ("model", "precision", *MODEL_FIELDS)
     shapes = [(path, leaf.shape, str(leaf.dtype)) for path, leaf in leaves]

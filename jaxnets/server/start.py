@@ -50,7 +50,7 @@ def serve(
       share: The part of the users that the first one answers.
       host: The address or the name to listen at.
       port: The port; 0 takes a free one.
-      feedback: The log's file or PostgreSQL's URL; by default a file beside the first run.
+      feedback: The log's file or PostgreSQL's URL; by default next to the first run.
       as_json: Whether the line that says where the server listens is JSON.
       cluster: The Ray cluster that serves, "local" or its address; None for this process alone.
       replicas: The number of processes in the cluster.
@@ -108,7 +108,7 @@ async def _close(service: Service) -> None:
 
 
 def default_log(folders: Sequence[str]) -> Path:
-    """The feedback's file of a pair of runs: beside the first one's folder."""
+    """The feedback's file of a pair of runs: next to the first one's folder."""
     name = "-".join(["feedback", *names_of(folders)])
     return Path(folders[0]).expanduser().resolve().parent / f"{name}.sqlite"
 

@@ -135,7 +135,7 @@ class TensorBoard(Tracker):
             str(folder), purge_step=purge_step, flush_secs=10, filename_suffix=f".{step:09}"
         )
         if key is None:
-            # What the table of hyperparameters shows beside them.
+            # What the table of hyperparameters shows with them.
             compared = dict.fromkeys(("validation/accuracy", "test/accuracy", "test/loss"), 0.0)
             experiment, start, _ = hparams(config, compared)
             for summary in (experiment, start):

@@ -5,7 +5,7 @@ from typing import Any, SupportsIndex, overload
 from jaxnets.base.errors import did_you_mean
 from jaxnets.base.facts import Described
 
-# Keras' names of the columns.
+# Keras's names of the columns.
 KERAS = {
     "loss": "train_loss",
     "accuracy": "train_accuracy",
@@ -53,7 +53,7 @@ class History(Described, list[dict[str, Any]]):
 
     @property
     def last(self) -> dict[str, float]:
-        """The last epoch's numbers by Keras' names, and its learning rate; none before an epoch."""
+        """The last epoch's numbers by Keras's names, and its learning rate; none before any."""
         names = [*self.history, *(["learning_rate"] if self else [])]
         return {name: self[name][-1] for name in names if self[name][-1] is not None}
 

@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
-GradientStep = Callable[[TrainState, Batch], tuple[Sums, Any]]  # One gradient, or two beside.
+GradientStep = Callable[[TrainState, Batch], tuple[Sums, Any]]  # One gradient, or two to compare.
 EvalStep = Callable[[Params, Batch], Sums]
 
 

@@ -1,4 +1,4 @@
-"""Where cells are trained: in this process, in local ones beside it, or on a Ray cluster.
+"""Where cells are trained: in this process, in other local ones, or on a Ray cluster.
 
 A backend has three functions: `submit` a task, `collect` the outcome of one that has ended, and
 `close`. The work, a function of a task, holds the data: it travels once to each worker or node. A
@@ -96,7 +96,7 @@ class _Bug(NamedTuple):
 
 
 class LocalProcesses:
-    """Trains in processes beside this one, each with its part of the threads.
+    """Trains in processes started here, each with its part of the threads.
 
     A process that ends is replaced, and its task is begun again.
     """

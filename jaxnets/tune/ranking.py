@@ -123,7 +123,7 @@ def holm(chances: Sequence[float]) -> list[float]:
 def lead_text(ranks: Sequence[Rank], race: bool) -> str:
     """Whether the winner's lead is significant, or how the race stands, in a sentence.
 
-    A lead that is not significant shows no equality either, so its interval stands beside it.
+    A lead that is not significant shows no equality either, so its interval is given with it.
     """
     if race:
         return race_verdict(ranks)

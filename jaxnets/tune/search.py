@@ -181,7 +181,7 @@ class Search:
             if theirs != ours:
                 raise UserError("resume: expected {} as {} was begun, got {}", theirs, path, ours)
             if kept.get("runs") and not (self.folder / cells.FOLDER).exists():
-                raise UserError("{}: expected its cells in {}/ beside it", path, cells.FOLDER)
+                raise UserError("{}: expected its cells in {}/ next to it", path, cells.FOLDER)
             warn_of_other_surroundings(kept, self.began)
             self.began = {name: kept[name] for name in self.began if name in kept}
         for name, (of, result) in cells.read(self.folder).items():

@@ -62,7 +62,7 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 def guard(allowed: list[Path]) -> None:
     """Lets the code under test write in these places alone."""
-    if not ALLOWED:  # A hook stays to the process' end.
+    if not ALLOWED:  # A hook stays to the process's end.
         sys.addaudithook(watch)
     ALLOWED[:] = map(os.path.realpath, allowed)
 

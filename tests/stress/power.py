@@ -161,7 +161,7 @@ def _read(handle: int) -> bytes:
 
 @functools.cache
 def _listen() -> None:
-    """Lets Python tell the active recorder of each call; a hook stays to the process' end."""
+    """Lets Python tell the active recorder of each call; a hook stays to the process's end."""
 
     def heard(event: str, arguments: Any) -> None:
         if event in CALLS and Recorder.active is not None:

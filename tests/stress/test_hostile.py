@@ -95,7 +95,7 @@ SURFACES = {
 
 
 def resident_mb(field: str) -> float:
-    """This process' memory: VmRSS now, VmHWM at its most."""
+    """This process's memory: VmRSS now, VmHWM at its most."""
     found = re.search(rf"{field}:\s*(\d+)", Path("/proc/self/status").read_text())
     return int(found[1]) / 1024 if found else 0
 

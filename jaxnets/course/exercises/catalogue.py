@@ -1,4 +1,4 @@
-"""All exercises. They are data, in the .toml files beside this one; no JAX is needed."""
+"""All exercises. They are data, in this folder's .toml files; no JAX is needed."""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""Settings drawn for the judge beside the declared ones: shapes, batches, rates, strides.
+"""Settings drawn for the judge in addition to the declared ones: shapes, batches, rates, strides.
 
 They are smaller than those of `gradcheck`, so that a student's loop over elements is compiled soon.
 A layer that has parameters and no sizes here gets the small ones of its rule's domain.

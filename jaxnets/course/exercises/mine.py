@@ -51,7 +51,7 @@ from jaxnets.training.step import Checkpoint
 Backward = Callable[..., Any]
 
 # The section that a training by wrong passes adds to the run's report.
-SECTION, HEADING = "mine", N_("Your derivation beside the right one")
+SECTION, HEADING = "mine", N_("Your derivation and the right one")
 YOURS, RIGHT = N_("your derivation"), N_("the right derivation")
 WRONG, WHY = N_("{} ({}): {} is wrong"), N_("{} ({}): {}")
 SAME = N_("Both trainings began with the same weights and saw the same images in one order.")

@@ -127,7 +127,7 @@ def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
       folder: DIR/<class>/*.jpg; of a whole data set, DIR/test/<class>/*.jpg.
 
     Returns:
-      Each class' files, and the part that they are of: "test", or "" without parts.
+      Each class's files, and the part that they are of: "test", or "" without parts.
 
     Raises:
       UserError: There are no folders of classes.

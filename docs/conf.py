@@ -68,7 +68,7 @@ html_search_language = "zh" if CHINESE else "en"
 html_search_scorer = str(DOCS / "_static/scorer.js")
 html_theme = "sphinx_book_theme"
 html_css_files = ["site.css"]
-html_extra_path = ["zh/slides.html"] if CHINESE else ["slides.html", "draw.html"]
+html_extra_path = ["zh/slides.html"] if CHINESE else ["slides.html", "draw.html", "plane.html"]
 html_context = {"default_mode": "auto"}
 html_use_index = html_domain_indices = False  # No page links to them.
 html_copy_source = False

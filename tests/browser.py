@@ -81,9 +81,10 @@ class Browser:
         return json.loads(line)
 
     def open(self, path: Path) -> None:
-        """Loads a file and waits until its programs have run."""
+        """Loads a page of a run and waits until its programs have run."""
         self.call("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && document.querySelector('.card') !== null")
+        drawn = "document.querySelector('.card, .plane') !== null"
+        self.wait(f"document.readyState === 'complete' && {drawn}")
 
     def evaluate(self, expression: str) -> Any:
         """The value of an expression in the page; a promise is awaited."""

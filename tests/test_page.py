@@ -389,7 +389,7 @@ def test_the_command_writes_one_file_and_says_what_it_holds(
     outcome = run_command("page", softmax_run, "-o", "other.html", "--json")
     assert json.loads(outcome.out) == {
         "page": "other.html", "bytes": size, "weights": "float32", "largest_difference": 0,
-        "pictures": 0, "trains": False,
+        "pictures": 0, "trains": False, "points": False,
     }  # fmt: skip
     assert (tmp_path / "other.html").read_bytes() == (tmp_path / "page.html").read_bytes()
     assert sorted(os.listdir()) == ["other.html", "page.html"]

@@ -149,7 +149,10 @@ COMMANDS = [
     ("train --config=missing.toml", "No such file or directory"),
     ("train --config=/dev/zero", "/dev/zero: more than 1,048,576 bytes"),
     # Commands
-    ("evalate", 'unknown command "evalate"; did you mean "evaluate"? (known: train, search, '),
+    (
+        "evalate",
+        'unknown command "evalate"; did you mean "evaluate"? (known: train, demo, search, ',
+    ),
     ("--Runs", "runs: no such folder; train.py makes it"),
     ("completion tcsh", "expected a shell of bash, zsh, fish, got tcsh"),
     ("summary --image_shape=28,28", "image_shape: expected height, width and 1 or 3 channels"),

@@ -15,6 +15,7 @@ from jaxnets.base.language import N_, _
 RESUME = N_("resume with: {}")
 REPORT = N_("its report: {}")
 PICTURES = N_("your own pictures: {}")
+PAGE = N_("a page to play on: {}")
 NOT_FINISHED = N_("note: the run is not finished: its parameters are those of step {}")
 COLOURS = {"red": 31, "green": 32}
 OURS = re.compile(r"(\n|\x1b\[(?:0|31|32)m)")  # The ends of lines, and what `paint` writes.
@@ -102,7 +103,7 @@ def is_screen(stream: Any) -> bool:
 
 def wrap(text: str, width: int) -> str:
     """Breaks long lines between words; a command gets a line of its own, and is never broken."""
-    marks = [_(text).removesuffix("{}") for text in (REPORT, PICTURES, RESUME)]
+    marks = [_(text).removesuffix("{}") for text in (REPORT, PICTURES, PAGE, RESUME)]
     lines = []
     for line in text.split("\n"):
         if width_of(line) <= width:

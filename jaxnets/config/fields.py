@@ -87,7 +87,8 @@ class Config(Options):
     dataset: str = option(
         "mnist",
         "mnist, fashion_mnist, kmnist, cifar10, cifar100, a set prepared by TensorFlow Datasets, "
-        "or a folder of pictures (docs/datasets.md)",
+        "a folder of pictures (docs/datasets.md), or points of a plane: circles, moons, spirals, "
+        "xor",
         metavar="NAME|FOLDER",
     )
     data_dir: str | None = option(

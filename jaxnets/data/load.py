@@ -23,8 +23,9 @@ def load_dataset(
     MNIST gives 55,000 / 5,000 / 10,000 images.
 
     Args:
-      name: "mnist", which lies in the package and needs no network; a published set (fashion_mnist,
-        kmnist, cifar10, cifar100), downloaded once; an image classification set of TensorFlow
+      name: "mnist", which lies in the package and needs no network; points of a plane (circles,
+        moons, spirals, xor), drawn here; a published set (fashion_mnist, kmnist, cifar10,
+        cifar100), downloaded once; an image classification set of TensorFlow
         Datasets that is prepared as array_record, as NAME, NAME/CONFIG or NAME:VERSION; or the path
         of a folder of pictures.
       data_dir: Folder of its files, instead of the usual folders. With "mnist" it is a folder of
@@ -49,12 +50,16 @@ def load_dataset(
     if name == "mnist":
         return idx.load_mnist(data_dir, validation_size, as_bytes)
     # Pillow, tarfile and their like take a fortieth of a run's start, which MNIST does not need.
-    from jaxnets.data import published, tfds
+    from jaxnets.data import planes, published, tfds
     from jaxnets.data.pictures.folder import load_folder
 
     form: dict[str, Any] = dict(decode_size=decode_size, input_size=input_size)
     is_path = os.sep in name or "/" in name
     is_folder = os.path.isdir(os.path.expanduser(name))
+    if name in planes.SETS:
+        if data_dir is not None:
+            raise UserError("data_dir: the points of {} are drawn, got {} too", name, data_dir)
+        return planes.load(name, validation_size)
     if name in published.SETS:
         return published.load(name, data_dir, validation_size, **form)
     if tfds.is_known(name, data_dir) and not (is_path and is_folder):
@@ -63,4 +68,4 @@ def load_dataset(
         if data_dir is not None:
             raise UserError("data_dir: the data set is the folder {}, got {} too", name, data_dir)
         return load_folder(name, validation_size=validation_size, **form)
-    raise unknown("dataset", name, ("mnist", *published.SETS, *tfds.NAMES))
+    raise unknown("dataset", name, ("mnist", *planes.SETS, *published.SETS, *tfds.NAMES))

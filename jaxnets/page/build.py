@@ -1,8 +1,8 @@
 """Builds the page of a trained run: its files for a server, or one file for a disk.
 
-The page's HTML is templates/index.html; its programs and texts are in assets/. What changes from
-run to run is `run.js`: the layers, the class names and the weights; and `practice.js`: some
-pictures to train with.
+The page's HTML is in templates/, its programs and texts are in assets/. What changes from run to
+run is `run.js`: the layers, the class names and the weights; and `practice.js`: some pictures or
+points to train with.
 """
 
 import base64
@@ -14,7 +14,7 @@ import json
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import numpy as np
@@ -27,6 +27,7 @@ from jaxnets.base.files import output_path
 from jaxnets.base.language import LANGUAGES, Text, _, speaking
 from jaxnets.config.command import CommandResult
 from jaxnets.config.options import is_custom
+from jaxnets.data import planes
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.drawing.svg import both_themes
 from jaxnets.drawing.templates import environment
@@ -72,16 +73,33 @@ MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
+OWN_SCRIPTS = ("run.js", "practice.js")  # Of each run.
 # The page's programs, each after those that it needs.
-SCRIPTS = ("run.js", "practice.js", "network.js", "image.js", "digit.js", "texts.js", "switches.js")
+SCRIPTS = (*OWN_SCRIPTS, "network.js", "image.js", "digit.js", "texts.js", "switches.js")
 SCRIPTS += ("heat.js", "sums.js", "pictures.js", "drawing.js", "examples.js", "strip.js", "cell.js")
-SCRIPTS += ("learn.js", "trainer.js", "train.js", "tour.js", "contents.js", "page.js")
+SCRIPTS += ("learn.js", "trainer.js", "training.js", "train.js", "tour.js", "contents.js")
+SCRIPTS += ("page.js",)
+PLANE_SCRIPTS = (*OWN_SCRIPTS, "network.js", "texts.js", "switches.js", "trainer.js")
+PLANE_SCRIPTS += ("training.js", "plane.js")
 # Nothing is loaded; only the styles and programs with these digests count, and a worker that the
 # page makes of its own programs.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; worker-src blob:; "
 POLICY += "style-src {}; script-src {}"
 PRACTICE, HELD_OUT = 1600, 400  # Pictures to train with in the page, and to test that with.
 EXAMPLES = 20  # Of a page that does not train: a picture of each class.
+POINTS, HELD_OUT_POINTS = 300, 100  # The same, of a plane: more would hide its colours.
+MAX_PLANE_CLASSES = 6  # As many colours and marks are told apart.
+
+
+class Kind(NamedTuple):
+    """A page of its own: its template, and its programs."""
+
+    template: str
+    scripts: tuple[str, ...]
+
+
+PICTURES = Kind("index.html", SCRIPTS)
+PLANE = Kind("plane.html", PLANE_SCRIPTS)  # Of a network on rows of two numbers.
 
 
 def page_files(
@@ -99,18 +117,26 @@ def page_files(
     Raises:
       UserError: The page cannot show this network.
     """
-    own = {"run.js": run_script(trained), "practice.js": practice_script(trained, pictures)}
+    kind = kind_of(trained)
+    practice = practice_script if kind == PICTURES else points_script
+    own = {"run.js": run_script(trained), "practice.js": practice(trained, pictures)}
     scripts = {name: (MEDIA_TYPES[".js"], script.encode()) for name, script in own.items()}
-    return dict(sorted((common_files(served=served) | scripts).items()))
+    return dict(sorted((common_files(kind, served=served) | scripts).items()))
 
 
-def common_files(*, served: bool = False) -> Files:
+def kind_of(trained: TrainedNetwork) -> Kind:
+    """The kind of page that shows a network."""
+    return PLANE if trained.image_shape == (2,) else PICTURES
+
+
+def common_files(kind: Kind = PICTURES, *, served: bool = False) -> Files:
     """The files that are the same for every run."""
     folder = resources.files("jaxnets.page") / "assets"
-    found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+    names = {"page.css", *kind.scripts} - {*OWN_SCRIPTS}
+    found = {name: (folder / name).read_bytes() for name in names}
     found["page.css"] = both_themes().encode() + found["page.css"]
-    found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
-    found["index.html"] = html("index.html", served=served).encode()
+    found["texts.js"] = with_texts(found["texts.js"], (folder / "texts.json").read_bytes())
+    found["index.html"] = html(kind.template, scripts=kind.scripts, served=served).encode()
     return {name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in found.items()}
 
 
@@ -124,23 +150,26 @@ def with_texts(program: bytes, texts: bytes) -> bytes:
     return program.replace(b"const TEXTS = {};", filled.encode())
 
 
-def one_file(page: Files, language: str | None = None) -> str:
+def one_file(page: Files, language: str | None = None, kind: Kind = PICTURES) -> str:
     """Returns the page as one HTML document that loads nothing.
 
     Its content-security policy lists the digest of each inlined style and program, and forbids
     every other one and every request. Its first language is the reader's unless one is given.
     """
-    inlined = {name: page[name][1].decode() for name in ("page.css", *SCRIPTS)}
+    inlined = {name: page[name][1].decode() for name in ("page.css", *kind.scripts)}
     digests = [
         f"'sha256-{_to_text(hashlib.sha256(text.encode()).digest())}'" for text in inlined.values()
     ]
     policy = POLICY.format(digests[0], " ".join(digests[1:]))
-    return html("index.html", inlined=inlined, policy=policy, language=language)
+    given = dict(scripts=kind.scripts, inlined=inlined, policy=policy, language=language)
+    return html(kind.template, **given)
 
 
 def html(name: str, **values: Any) -> str:
     """A template in HTML; the page links to its style and its programs unless they are inlined."""
-    given = dict(scripts=SCRIPTS, inlined={}, policy="", language=None, served=False) | values
+    given: dict[str, Any] = (
+        dict(scripts=(), inlined={}, policy="", language=None, served=False) | values
+    )
     return environment("jaxnets.page").get_template(name).render(given)
 
 
@@ -152,8 +181,9 @@ class WrittenPage(CommandResult):
     bytes: int
     weights: str  # "float32" or "float16".
     largest_difference: float  # Between a weight of the run and of the page.
-    pictures: int  # Of the run's own.
+    pictures: int  # Of the run's own, or points.
     trains: bool  # Whether the page trains with them.
+    points: bool = False  # Whether they are points of a plane.
 
     def values(self) -> dict[str, Any]:
         """The same for machines."""
@@ -167,7 +197,9 @@ class WrittenPage(CommandResult):
             text += _(" (at most {} from the run's)", f"{self.largest_difference:.1g}")
         if self.pictures:
             pictures = f"{self.pictures:,}"
-            if self.trains:
+            if self.points:
+                text += _(", {} points to train with", pictures)
+            elif self.trains:
                 text += _(", {} pictures to train with", pictures)
             else:
                 text += _(", {} example pictures", pictures)
@@ -188,11 +220,11 @@ def write_page(
     path = output_path(output)
     with Doing("page", 3) as doing:
         doing(_("reading {}", workdir))
-        trained = load_network(workdir)
+        trained = load_network(workdir, takes_rows=True)
         doing(_("choosing pictures to train with"))
         pictures = practice(trained, data)
         doing(_("writing the page"))
-        text = one_file(page_files(trained, pictures), language)
+        text = one_file(page_files(trained, pictures), language, kind_of(trained))
         files.write_text(path, text)
     weights = _weights(plain(trained, as_taught=True))
     dtype = _dtype_of(weights)
@@ -205,6 +237,7 @@ def write_page(
         largest_difference=float(difference),
         pictures=0 if pictures is None else len(pictures),
         trains=pictures is not None and trains(trained),
+        points=kind_of(trained) == PLANE,
     )
 
 
@@ -224,8 +257,10 @@ def practice(trained: TrainedNetwork, data: Dataset | None = None) -> Split | No
         data = data_of(trained, data, as_bytes=True)
     except UserError:
         return None
-    drawn = np.random.default_rng(0).permutation(len(data.train))[: PRACTICE + HELD_OUT]
-    pictures = data.train[drawn]
+    size = PRACTICE + HELD_OUT if kind_of(trained) == PICTURES else POINTS + HELD_OUT_POINTS
+    pictures = data.train[np.random.default_rng(0).permutation(len(data.train))[:size]]
+    if kind_of(trained) == PLANE:
+        return pictures
     images = np.asarray(pictures.images)
     if images.dtype != np.uint8:
         images = np.rint(255 * images).astype(np.uint8)
@@ -247,7 +282,8 @@ def trains(trained: TrainedNetwork) -> bool:
     A batch norm merged into a layer trains with it; another would need the whole batch at
     once, which the page's layers do not see.
     """
-    return trained.image_shape == IMAGE and not has_layer(folded(trained).model, nn.BatchNorm)
+    takes = trained.image_shape == IMAGE or kind_of(trained) == PLANE
+    return takes and not has_layer(folded(trained).model, nn.BatchNorm)
 
 
 def practice_script(trained: TrainedNetwork, pictures: Split | None) -> str:
@@ -265,6 +301,28 @@ def practice_script(trained: TrainedNetwork, pictures: Split | None) -> str:
         "count": len(pictures) - held_out if trains(trained) else 0,
     }
     return f'"use strict";\nconst PRACTICE = {json.dumps(content)};\n'
+
+
+def points_script(trained: TrainedNetwork, points: Split | None) -> str:
+    """The program practice.js of a plane: the run's points and, of a set of `planes`, the others.
+
+    Of each set `count` points are trained on, the rest held out: a fourth.
+    """
+    sets = {} if points is None else {trained.config.dataset: points}
+    if trained.config.dataset in planes.SETS:
+        for name in planes.SETS.keys() - sets.keys():
+            sets[name] = planes.load(name, 0).train[: POINTS + HELD_OUT_POINTS]
+    content = {
+        name: {
+            "points": np.round(one.images.astype(float), planes.DECIMALS).tolist(),
+            "labels": [int(label) for label in one.labels],
+            "count": len(one) - len(one) // 4,
+        }
+        for name, one in sorted(sets.items(), key=lambda pair: pair[0] != trained.config.dataset)
+    }
+    return f'"use strict";\nconst PRACTICE = {json.dumps({"sets": content})};\n'.replace(
+        "<", "\\u003c"
+    )
 
 
 def _to_text(content: bytes) -> str:
@@ -321,17 +379,26 @@ def _layers_and_weights(trained: TrainedNetwork) -> tuple[LayerRows, np.ndarray]
     Raises:
       UserError: The page cannot show this network.
     """
-    config, names, (height, width, _) = trained.config, trained.class_names, trained.image_shape
-    if height != width or width > MAX_SIDE:
+    config, names, shape = trained.config, trained.class_names, trained.image_shape
+    most_classes = MAX_CLASSES
+    if kind_of(trained) == PLANE:
+        most_classes = MAX_PLANE_CLASSES
+    elif len(shape) == 1:
+        raise UserError(
+            "expected a run on pictures or on rows of 2 numbers, got one on rows of {}", *shape
+        )
+    elif shape[0] != shape[1] or shape[1] > MAX_SIDE:
         most = f"at most {MAX_SIDE} x {MAX_SIDE} pixels"
-        raise UserError("expected a run on square images of {}, got {} x {}", most, height, width)
+        raise UserError(
+            "expected a run on square images of {}, got {} x {}", most, shape[0], shape[1]
+        )
     if config.loss == "squared_error":
         raise UserError("expected a run that tells classes apart, got one with squared_error")
     if is_custom(config.loss):
         raise UserError("expected a run with a loss of jaxnets, got {}", config.loss)
-    if len(names) > MAX_CLASSES:
+    if len(names) > most_classes:
         raise UserError(
-            "expected a run with at most {} classes, got {}", MAX_CLASSES, f"{len(names):,}"
+            "expected a run with at most {} classes, got {}", most_classes, f"{len(names):,}"
         )
     network = plain(trained, as_taught=True)
     check_kinds(network.layers, Text("the page"), lambda kind: kind in KINDS or _own_pair(kind))

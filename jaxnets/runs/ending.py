@@ -8,9 +8,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from jaxnets.base.display import PICTURES, REPORT, columns, printable, program
+from jaxnets.base.display import PAGE, PICTURES, REPORT, columns, printable, program
 from jaxnets.base.language import _
 from jaxnets.config.fields import Config
+from jaxnets.data import planes
 from jaxnets.metrics import Metrics
 from jaxnets.runs.progress import duration
 
@@ -42,12 +43,16 @@ def ending(
     took = duration(trained)
     if validated:
         took = _("{}, validated in {}", took, duration(validated))
-    text = _("{} of {} test images are wrong; trained in {}", f"{wrong:,}", f"{count:,}", took)
+    numbers = f"{wrong:,}", f"{count:,}", took
+    are_points = config.dataset in planes.SETS
+    text = _("{} of {} test images are wrong; trained in {}", *numbers)
+    if are_points:
+        text = _("{} of {} test points are wrong; trained in {}", *numbers)
     line = f"{text}\n"
     if sys.stdout.isatty():
         line = loss_line(records, columns()) + line
-    report, predict = (
-        printable(shlex.join([*program(name), where])) for name in ("report", "predict")
+    report, predict, page = (
+        printable(shlex.join([*program(name), where])) for name in ("report", "predict", "page")
     )
     at_chance = test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max()
     if at_chance and not even_if_wrong:
@@ -63,7 +68,8 @@ def ending(
         )
         line += f"{text}\n"
     line += _("run folder: {}", printable(where))
-    return "\n".join([line, _(REPORT, report), _(PICTURES, f"{predict} PICTURE")])
+    use = _(PAGE, page) if are_points else _(PICTURES, f"{predict} PICTURE")
+    return "\n".join([line, _(REPORT, report), use])
 
 
 def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -> str:

@@ -143,9 +143,10 @@ class Run(Observer):
         }
         sizes = [_(text, f"{len(part):,}") for text, part in parts.items() if len(part)]
         name, number = printable(data.name), f"{num_params(params):,}"
+        data_text = N_("{}: {} points") if data.is_table else N_("{}: {} images")
         texts = [
             _("{}: {} parameters", config.model, number),
-            _("{}: {} images", name, _(", ").join(sizes)),
+            _(data_text, name, _(", ").join(sizes)),
             where,
             config.precision,
             _("gradients {}", config.gradients),

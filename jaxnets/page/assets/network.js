@@ -124,13 +124,13 @@ const KINDS = {
   batch_norm: { forward: batchNormForward, backward: batchNormBackward },
   layer_norm: { forward: layerNormForward, backward: layerNormBackward },
   local_response_norm: { forward: responseNormForward, backward: responseNormBackward },
-  // y = (x - μ) / σ of red, green and blue; grey stands for all three.
+  // y = (x - μ) / σ of each number of a row, or of red, green and blue; grey stands for all three.
   normalize: {
     forward: (layer, x) => ({ y: Float64Array.from({ length: product(layer.outShape) }, (_, n) =>
-      (x[colourOf(layer, n)] - layer.mean[n % 3]) / layer.std[n % 3]) }),
+      (x[colourOf(layer, n)] - layer.mean[n % layer.mean.length]) / layer.std[n % layer.std.length]) }),
     backward: (layer, x, y, cache, dy) => {
       const dx = new Float64Array(x.length);
-      dy.forEach((d, n) => { dx[colourOf(layer, n)] += d / layer.std[n % 3]; });
+      dy.forEach((d, n) => { dx[colourOf(layer, n)] += d / layer.std[n % layer.std.length]; });
       return { dx };
     },
   },

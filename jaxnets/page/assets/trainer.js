@@ -71,10 +71,16 @@ function fresh(network, seed) {
   return { ...network, layers };
 }
 
-/** Trains a network on pictures of bytes; the first `count` are trained on, the rest held out. */
+/** Trains a network on pictures of bytes, or on rows of numbers, in one array. */
 class Trainer {
-  constructor(network, { images, labels, count }) {
-    Object.assign(this, { network, images, labels, count, order: [], steps: 0, heldOut: labels.length - count });
+  constructor(network, examples) {
+    Object.assign(this, { network, steps: 0 });
+    this.take(examples);
+  }
+
+  /** Takes other examples: the first `count` are trained on, the rest held out. */
+  take({ images, labels, count }) {
+    Object.assign(this, { images, labels, count, order: [], heldOut: labels.length - count });
   }
 
   /**
@@ -95,8 +101,8 @@ class Trainer {
   }
 
   imageAt(index) {
-    const size = product(this.network.imageShape);
-    return Float64Array.from(this.images.subarray(size * index, size * (index + 1)), (byte) => byte / 255);
+    const size = product(this.network.imageShape), largest = this.images instanceof Uint8Array ? 255 : 1;
+    return Float64Array.from(this.images.subarray(size * index, size * (index + 1)), (value) => value / largest);
   }
 
   /** The pictures of the next batch: every epoch has an order of its own; its last batch may be short. */

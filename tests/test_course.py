@@ -173,6 +173,25 @@ def test_every_exercise_exists_and_the_course_is_whole():
     assert sorted(notebooks) == [*"123456"]
 
 
+@pytest.mark.parametrize("language", FOLDERS)
+def test_every_chapter_and_notebook_leads_back_to_its_week(language):
+    folder = FOLDERS[language].parent
+    chapters = {*folder.glob("backprop/*.md")} - {
+        folder / "backprop" / name for name in ("index.md", "sheet.md")
+    }
+    asked = {
+        (page.parent / target.partition("#")[0]).resolve()
+        for page in FOLDERS[language].glob("week-*.md")
+        for _text, target in LINK.findall(text_of(page))
+    }
+    notebooks = {path for path in asked if path.suffix == ".ipynb"}
+    assert len(notebooks) >= 8
+    for path in chapters | notebooks:
+        assert re.search(r"\]\([./]*course/week-\d\.md#", text_of(path)), path
+    index = text_of(folder / "backprop" / "index.md")
+    assert "](../course/index.md)" in index
+
+
 @pytest.mark.parametrize(("language", "week"), PAGES)
 def test_a_week_has_all_its_parts(language, week):
     text = text_of(page_of(language, week))

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import DENSE_BACKWARD, ROOT, slow
+from scipy.stats import norm
 
 import jaxnets
 from jaxnets.backprop.alexnet_layers import (
@@ -750,6 +751,17 @@ def sheets_of_training():
     right["compute12"] |= dict(accuracy=metrics.accuracy_score(sick, called))
     right["compute12"] |= dict(lazy=metrics.accuracy_score(sick, 0 * sick))
     right["compute12"] |= dict(wmape=np.abs(y - p).sum() / y.sum(), r2=metrics.r2_score(y, p))
+
+    a, b = (np.repeat([1, 0], counts) for counts in ((90, 10), (95, 5)))
+    v = a.var() + b.var()
+    n = 7.85 / ((b.mean() - a.mean()) ** 2 / v)
+    lead = norm(0.05, (v / n) ** 0.5)  # That is seen, with n users of each model.
+    assert lead.sf(1.96 * lead.std()) == pytest.approx(0.8, abs=1e-3)
+    least = norm(0, (v / 200) ** 0.5).isf(0.025)  # Of 200 users, where both are equal.
+    assert least == pytest.approx(0.0513916, abs=1e-5)
+    least *= 1.96 / norm.isf(0.025)
+    right["compute13"] = {"v": v, "n": n, "all": n + n, "half": 0.05**2 / 0.025**2}
+    right["compute13"] |= {"seen": 100 * least}
     return right
 
 
@@ -886,7 +898,8 @@ def test_a_passed_check_is_ticked_beside_the_file(run_command, tmp_path, monkeyp
     rows = json.loads(run_command("exercise", "--json").out)
     assert [row["name"] for row in rows if row["passed"]] == ["compute1", "bug10"]
     listed = run_command("exercise", "--week=1").out
-    assert "\n✓ compute1  10 min" in listed and listed.count("✓") == 1
+    assert "\n✓ compute1  10 min" in listed and "\n✓ bug10      5 min" in listed
+    assert listed.count("✓") == 2
 
 
 def test_a_tick_that_cannot_be_kept_fails_no_check(run_command, tmp_path, monkeypatch):

@@ -439,7 +439,7 @@ class Network(Described):
         return split
 
     def gradients(self, images: Any, labels: Any = None, by: str = "manual") -> Params:
-        """The gradients of the images' mean loss with respect to the parameters.
+        """The gradients of the images' mean loss, or summed loss with `reduction="sum"`.
 
         They are those of the next training step without augmentation: dropout drops, and batch norm
         takes the statistics of these images.

@@ -29,6 +29,10 @@ def names_in(cell):
     return re.findall(r"`(\w+)`", cell)
 
 
+def numbers_in(text):
+    return re.findall(r"\d+\.\d+", text)
+
+
 def minutes_of(names):
     return sum(
         EXERCISES[name].minutes if name in EXERCISES else int(BETS_IN_WORDS[name]) for name in names
@@ -104,6 +108,25 @@ def test_what_the_pages_and_the_slides_name_exists(folder):
         text = re.sub(r"^ *```\w*$", "", path.read_text("utf-8"), flags=re.MULTILINE)
         named = set(re.findall(r"(?:`|new )([a-z]\w+)(?:`|\n)", text))
         assert not named - others - set(BETS_IN_WORDS) - set(EXERCISES), path
+
+
+@pytest.mark.parametrize(
+    ("slide", "page"),
+    [
+        ("Rate and batch size", "course/week-5.md"),
+        ("500 images", "course/week-5.md"),
+        ("Deeper plain networks train worse", "backprop/residual.md"),
+        ("Begin with trained weights", "backprop/optimizers.md"),
+    ],
+)
+def test_a_slide_quotes_the_measurements_of_its_page(slide, page):
+    """Doctests in the slides' source recompute all other numbers."""
+    source = (DOCS / "_slides" / "course.md").read_text("utf-8")
+    _, _, body = source.partition(f"## en: {slide}\n")
+    cells = re.findall(
+        r"(?<= )\d+\.\d+(?= )", "\n".join(re.findall(r"^.*\|$", body.split("\n## ")[0], re.M))
+    )
+    assert len(cells) >= 3 and set(cells) <= {*numbers_in((DOCS / page).read_text("utf-8"))}
 
 
 def by_layer(function, *given):

@@ -5,6 +5,8 @@
 In the source `# ` begins a week, `## ` a slide. A line marked `en:` or `zh:` is of one language,
 any other of both; the mark follows what Markdown begins a line with. `> ` are the speaker's notes,
 $...$ is a formula. A picture is NAME.svg, in Chinese NAME.zh.svg; it says itself what it shows.
+Lines from `>>> ` to the next empty one recompute a slide's numbers: the tests run them, no slide
+shows them.
 """
 
 import base64
@@ -28,13 +30,14 @@ WORDS = {
     "zh": {"language": "zh-CN", "back": "上一页", "next": "下一页", "notes": "讲解备注"},
 }
 MARKED = re.compile(r"^(#+ |> |- |\d\. |\| )?(en|zh): (.*)$")
+CHECK = re.compile(r"^>>> .*\n(?:.+\n)*", re.MULTILINE)
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def texts_of(source: str, language: str) -> list[str]:
     """The Markdown of each slide in a language; each begins with its heading."""
     lines = []
-    for line in source.splitlines():
+    for line in CHECK.sub("", source).splitlines():
         marked = MARKED.match(line)
         if marked is None:
             lines.append(line)

@@ -60,7 +60,7 @@ def cross_entropy(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, "
 def mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
     """Keras's "mse": 1/K Σₖ (pₖ - yₖ)², so that the batch's mean is over samples and outputs.
 
-    It lies from 0 to 2/K. Source: slides "Keras的序列模型" and keras.losses.MeanSquaredError.
+    It is between 0 and 2/K. Source: slides "Keras的序列模型" and keras.losses.MeanSquaredError.
 
     >>> round(float(mse(jnp.zeros((1, 10)), jnp.array([3]))[0]), 4)  # (0.9² + 9 * 0.1²) / 10
     0.09
@@ -71,7 +71,7 @@ def mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
 def half_mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
     """The slide's squared error: ½ Σₖ (pₖ - yₖ)² of each example.
 
-    It lies from 0 to 1, and is K/2 times Keras's mse: 5 times with ten classes. The slide divides
+    It is between 0 and 1, and is K/2 times Keras's mse: 5 times with ten classes. The slide divides
     by the number of examples, as the training step does here.
     Source: slide "全连接神经网络的基本原理", backward propagation.
     """

@@ -91,7 +91,7 @@ ELEMENTS = "number by number, both sizes of an axis must be equal, or one of the
         ),
         (
             'jnp.einsum("bd,bk->dk", x, dz.T)',
-            "x is (4, 5), dz.T is (3, 4): the letter b stands for an axis of 4 and for one of 3",
+            "x is (4, 5), dz.T is (3, 4): the letter b names an axis of 4 and one of 3",
         ),
         (
             'jnp.einsum("bdk,bk->dk", x, dz)',

@@ -80,7 +80,7 @@ def test_a_student_s_sheet_is_written_checked_and_graded(run_command, tmp_path):
     path.write_text(filled(sheet, common))
     outcome = run_command("exercise", "check", path)
     assert outcome.status == 1 and "compute1 (numbers of ada): FAILED" in outcome.out
-    assert "that is the answer to everybody's numbers; yours stand in your file" in outcome.out
+    assert "that is the answer to everybody's numbers; yours are in your file" in outcome.out
     path.write_text(filled(sheet, answers_of(sheet)))
     outcome = run_command("exercise", "check", path, "--json")
     assert outcome.status == 0 and json.loads(outcome.out)["student"] == "ada"

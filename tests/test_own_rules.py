@@ -115,7 +115,7 @@ PARAMS = {
     "2 * (dy * x).sum(0)": "each number is 2 times the right one",
     "(dy * x).sum(1)": "summed over axis 1, expected over axis 0",
     "dy * x": "the sum over axis 0 is missing",
-    "(dy * x).sum(0)[::-1]": "the right numbers stand in the wrong places",
+    "(dy * x).sum(0)[::-1]": "the right numbers are in the wrong places",
     "dy.sum(0)": "a factor is missing: cache[1]",
     "(dy * dy).sum(0)": "4 of 4 numbers are wrong",
 }

@@ -597,7 +597,7 @@ def test_a_kink_is_named_in_both_languages(page):
     index = page.evaluate(f"state.back.d[0].findIndex((d, index) => {kink})")
     page.evaluate(f"showCell(0, 'dx', {index}, mapOf(0, 'dx'))")
     page.click("#check")
-    assert text_of(page, "#check-result").startswith("Within ε lies a kink: ")
+    assert text_of(page, "#check-result").startswith("There is a kink within ε: ")
     page.click("#language")
     assert text_of(page, "#check-result").startswith("ε 以内有不可导点：")
     page.click("#language")

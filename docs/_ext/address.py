@@ -1,6 +1,6 @@
 """The project's address, and the files that repeat it: `python docs/_ext/address.py` writes them.
 
-It stands in pyproject.toml, under [project.urls], once the project is published. The site reads it
+It is in pyproject.toml, under [project.urls], once the project is published. The site reads it
 there, and the drawing page in what pip has installed. Two files are read far from pyproject.toml.
 """
 

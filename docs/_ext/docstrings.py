@@ -1,4 +1,4 @@
-"""Shows docstrings as they stand: reST would join a formula's lines, and read |x| as markup."""
+"""Shows docstrings as written: reST would join a formula's lines, and read |x| as markup."""
 
 import inspect
 import pkgutil

@@ -152,7 +152,7 @@ class OutsideLinks(SphinxTransform):
 
     def _reference(self, address: str, children: list[nodes.Node]) -> nodes.reference:
         here = posixpath.dirname(self.env.docname)
-        if self.env.config.language != "en":  # That site lies in the English one's folder zh.
+        if self.env.config.language != "en":  # That site is the English one's folder zh.
             here = posixpath.join("zh", here)
         uri = posixpath.relpath(address, here)
         return nodes.reference("", "", *children, refuri=uri, internal=True)

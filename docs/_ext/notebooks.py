@@ -114,7 +114,7 @@ def names() -> list[str]:
 
 
 def path_of(name: str, language: str) -> Path:
-    """Where a notebook lies; a name that begins with no number is no part of the lecture."""
+    """A notebook's folder; a name that begins with no number is no part of the lecture."""
     folder = DOCS if language == "en" else DOCS / language
     return (folder / "lecture" if name[0].isdigit() else folder) / f"{name}.ipynb"
 

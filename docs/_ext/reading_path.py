@@ -23,7 +23,7 @@ PATH: dict[str, dict[str, str]] = {
     "A step, by autodiff": {
         "jaxnets/data/datasets.py": "images and labels in three parts",
         "jaxnets/data/batches.py": "a batch: images, labels, and a mask for the last, ragged one",
-        "jaxnets/training/step.py": "`make_train_step`: the one step; where 1/B stands",
+        "jaxnets/training/step.py": "`make_train_step`: the one step; where the division by B is",
         "jaxnets/training/optimizer.py": "the update rule, from optax",
     },
     "The same gradient by hand": {

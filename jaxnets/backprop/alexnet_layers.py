@@ -183,7 +183,7 @@ LOCAL_RESPONSE_NORM = LayerRule(
 
 
 def scaling_backward(cache: object, dy: Images, **static: object) -> None:
-    """Returns no gradient: the layer stands before every parameter."""
+    """Returns no gradient: the layer comes before every parameter."""
     return None
 
 

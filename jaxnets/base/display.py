@@ -77,7 +77,7 @@ def _found_on_path(name: str) -> str | None:
 
 
 def short_path(path: str) -> str:
-    """A path as seen from the working folder, if it lies in it."""
+    """A path relative to the working folder, if it is inside it."""
     try:
         shorter = os.path.relpath(path)
     except (OSError, ValueError):  # The working folder is gone; another drive of Windows.

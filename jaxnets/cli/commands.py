@@ -1,6 +1,6 @@
 """`jaxnets COMMAND`: the list of commands. Each is a typed function of the room that does its work.
 
-Those that train stand here, as only the entrance knows all that watches a run.
+Those that train are here, as only the entrance knows all that watches a run.
 
 Nothing here imports jax until the flags are known to be right.
 """

@@ -48,7 +48,7 @@ class CommandResult:
 class Flag(typing.NamedTuple):
     """What the type of a parameter does not say of its flag; `options.option` explains each.
 
-    The help stands in the docstring's Args section, or here where several commands share a flag.
+    The help is in the docstring's Args section, or here where several commands share a flag.
     """
 
     allowed: tuple[Any, ...] | None = None

@@ -23,7 +23,7 @@ def load_dataset(
     MNIST gives 55,000 / 5,000 / 10,000 images.
 
     Args:
-      name: "mnist", which lies in the package and needs no network; points of a plane (circles,
+      name: "mnist", which is included and needs no network; points of a plane (circles,
         moons, spirals, xor), drawn here; a published set (fashion_mnist, kmnist, cifar10,
         cifar100), downloaded once; an image classification set of TensorFlow
         Datasets that is prepared as array_record, as NAME, NAME/CONFIG or NAME:VERSION; or the path

@@ -16,7 +16,7 @@ from jaxnets.data.datasets import Dataset
 
 
 class PublishedSet(NamedTuple):
-    """A data set's files, and the addresses below which all of them lie."""
+    """A data set's files, and the addresses of their mirrors."""
 
     mirrors: tuple[str, ...]
     files: tuple[idx.PublishedFile, ...]

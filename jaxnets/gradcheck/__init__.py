@@ -8,7 +8,7 @@ from jaxnets.base.errors import UserError
 
 
 class Checked(Protocol):
-    """A jaxnets.Network, which stands above this package."""
+    """A jaxnets.Network, which is above this package."""
 
     def gradcheck(self) -> bool:
         """Whether all gradients agree."""

@@ -44,7 +44,7 @@ def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
     if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
         return _("{}: each number is {} times the right one", label, format(ratio, ".4g"))
     if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
-        return _("{}: the right numbers stand in the wrong places", label)
+        return _("{}: the right numbers are in the wrong places", label)
     return _("{}: {} of {} numbers are wrong", label, _wrong(yours, right).sum(), yours.size)
 
 

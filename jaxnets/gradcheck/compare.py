@@ -115,7 +115,7 @@ class Problem(NamedTuple):
     label: str
     at: Callable[[str], Passes]  # Takes one of PRECISIONS.
     step: float = 1e-5  # h of the central differences.
-    ties: bool = False  # The inputs stand on kinks: a leaf may have nowhere to take a difference.
+    ties: bool = False  # The inputs are on kinks: a leaf may have nowhere to take a difference.
     large: bool = False  # It takes longer to run than to compile well.
     moves: int = 3  # The number of directions, and of coordinates of every leaf, that are tried.
     brief: bool = False  # Whether only float64 and autodiff are tried: that costs a fifth.
@@ -139,7 +139,7 @@ class CheckResult(NamedTuple):
     ]  # The largest in each precision that is used, and of DIFFERENCES.
     tolerances: dict[str, float]  # The largest allowed value of each error.
     compared: int  # The number of directions and coordinates that were differenced.
-    kinks: int  # The number of others, passed over because a kink lay within them.
+    kinks: int  # The number of others, passed over because a kink was within them.
     seconds: float
     note: str = ""  # The last column's text, instead of the worst leaf.
     causes: tuple[str, ...] = ()  # Of a wrong layer: two lines on each wrong gradient.
@@ -340,7 +340,7 @@ class Ends(NamedTuple):
     below: float
     above: float
     rise: float  # From below to above, by the slopes.
-    crosses: bool  # Whether a kink lies between them.
+    crosses: bool  # Whether a kink is between them.
 
 
 def _error_of(ends: Ends, typical: float, step: float, terms: Sequence[jax.Array]) -> float:

@@ -38,7 +38,7 @@ class Chain(Described, nn.Module):
     Chain(layers=['conv1', 'relu', 'MaxPool', 'flatten', 'dense1'])
 
     Raises:
-      UserError: Two layers have one name, or one layer stands at two places.
+      UserError: Two layers have one name, or one layer is used at two places.
     """
 
     layers: Sequence[Layer]  # In the order of the forward pass; the last one gives the logits.
@@ -139,7 +139,7 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
     for place, layer in enumerate(modules):
         if any(layer is other for other in modules[:place]):
             kind = type(layer).__name__
-            raise UserError("a layer ({}) stands at two places; expected one for each place", kind)
+            raise UserError("a layer ({}) is used at two places; expected one for each place", kind)
     found, counts = [], dict[str, int]()
     for layer in layers:
         if isinstance(layer, nn.Module) and not isinstance(layer, nn.Dropout):

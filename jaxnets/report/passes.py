@@ -37,7 +37,7 @@ class LayerPass(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The layer, and where it stands if it is in a residual block."""
+        """The layer, and its place if it is in a residual block."""
         return f"{self.within}: {self.layer}" if self.within else self.layer
 
 

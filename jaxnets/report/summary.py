@@ -35,7 +35,7 @@ class LayerSize(NamedTuple):
     shape: tuple[int, ...]  # The output's for one image.
     params: int
     flops: int  # The forward pass of one image: a multiplication and an addition are two.
-    depth: int = 0  # In how many residual blocks it stands, whose own rows count it too.
+    depth: int = 0  # In how many residual blocks it is; their own rows count it, too.
 
 
 @dataclasses.dataclass(frozen=True)

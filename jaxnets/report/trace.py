@@ -29,7 +29,7 @@ from jaxnets.runs.request import load_data
 
 DIGITS = tuple("0123456789")
 
-# The figure, in pixels: the boxes of the parameters stand left of those of the outputs.
+# The figure, in pixels: the boxes of the parameters are left of those of the outputs.
 WIDTH = 920
 MARGIN, LEFT, BOX, RIGHT = 14, 360, 518, 388
 LINE = 14  # Pixels of a line of numbers.
@@ -42,7 +42,7 @@ FORWARD, BACKWARD = ((21, 101, 192), (130, 130, 130)), ((198, 40, 40), (130, 130
 
 
 class Box(NamedTuple):
-    """Where an array stands, its gradient in the right half."""
+    """An array's place, its gradient in the right half."""
 
     x: float
     width: float

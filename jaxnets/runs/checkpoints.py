@@ -133,7 +133,7 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     The safetensors library does not write it: there a killed save leaves a file of a random name.
     Other users cannot read the library's files, and its error on a full disk has no number.
     """
-    # The widest numbers first: each lies at a multiple of its width, as mapped memory needs.
+    # The widest numbers first: each is at a multiple of its width, as mapped memory needs.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     ends = list(itertools.accumulate((arrays[name].nbytes for name in names), initial=0))
     header: dict[str, Any] = {"__metadata__": {n: crc32(arrays[n]) for n in names} | FORMAT}

@@ -262,7 +262,7 @@ def _table(runs: Sequence[ListedRun]) -> list[str]:
         if max(map(width_of, lines)) <= columns():
             return lines
     lines = table(rows, align)
-    if max(map(width_of, lines)) > columns():  # Each name stands in a line of its own.
+    if max(map(width_of, lines)) > columns():  # Each name gets a line of its own.
         names, rest = [row[0] for row in rows], table([row[1:] for row in rows], align[1:])
         lines = [f"{name}\n    {line}" for name, line in zip(names, rest, strict=True)]
     indent = " " * 4

@@ -71,7 +71,7 @@ class Progress(Observer):
         self._error, self._best = 0.0, 0.0  # The largest gradient error, and validation accuracy.
 
     def on_train_begin(self, start: Checkpoint) -> None:
-        """Starts the bar where the run stands."""
+        """Starts the bar at the run's present epoch."""
         step, loader, bar = int(start.state.step), self._loader, self._bar_wanted
         self._epoch = step // loader.steps
         shows_bar = is_screen(sys.stderr) if bar is None else bar

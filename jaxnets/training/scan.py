@@ -1,4 +1,4 @@
-"""An epoch in one compiled loop, over examples that lie on the device.
+"""An epoch in one compiled loop, over examples on the device.
 
 This is fastest for dense networks, whose steps are short, and on a GPU or TPU, which then never
 waits for the host. On the CPU a convolution is 10 to 20 times slower in such a loop (jax issue

@@ -2,7 +2,7 @@
 
 A loss_and_grad is a function (params, batch, key) -> (Metrics, gradients), both summed over the
 batch's examples. `autodiff_loss_and_grad` makes one with jax.grad; the hand-derived ones have the
-same signature. The division by the number of examples stands once, here.
+same signature. The division by the number of examples happens once, here.
 """
 
 import dataclasses

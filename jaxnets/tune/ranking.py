@@ -121,7 +121,7 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def lead_text(ranks: Sequence[Rank], race: bool) -> str:
-    """Whether the winner's lead is significant, or how the race stands, in a sentence.
+    """Whether the winner's lead is significant, or the state of the race, in a sentence.
 
     A lead that is not significant shows no equality either, so its interval is given with it.
     """

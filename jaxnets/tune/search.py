@@ -129,7 +129,7 @@ class Search:
         return [run for run in everything if run not in self.runs]
 
     def write(self) -> None:
-        """Writes search.json and search.csv, in which the cells that are done stand in order."""
+        """Writes search.json and search.csv, with the finished cells in order."""
         runs, lines, places = [], [], {point: place for place, point in enumerate(self.points)}
         for point, seed in sorted(self.runs, key=lambda run: (places[run[0]], run[1])):
             ending = {"seed": seed, **self.runs[point, seed]._asdict()}

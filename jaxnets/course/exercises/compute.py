@@ -98,7 +98,7 @@ def _answered(sheet: Sheet, question: Question, text: str, common: Any) -> Answe
     if cause := next(slips, None):
         return Answered(question.name, WRONG, sheet.said(cause))
     if sheet.student and near(given, common):
-        note = _("that is the answer to everybody's numbers; yours stand in your file")
+        note = _("that is the answer to everybody's numbers; yours are in your file")
         return Answered(question.name, WRONG, note)
     return Answered(question.name, WRONG, _cause(np.array(given), np.array(question.answer)))
 
@@ -116,7 +116,7 @@ def _cause(given: np.ndarray, right: np.ndarray) -> str:
         if near(given, wrong):
             return _(says)
     if near(np.sort(given, axis=None), np.sort(right, axis=None)):
-        return _("the right numbers stand in the wrong places")
+        return _("the right numbers are in the wrong places")
     if (np.abs(given - right) <= ROUNDED + 1e-12).all():
         return _("rounded too far: give three digits after the point")
     pairs = list(zip(given.flat, right.flat, strict=True))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxnets.backprop.rule import LayerRule, Setting
 
 LARGEST = 9  # Of all sizes but the batch's.
-# Where the batch of each drawn setting lies. None: all sizes are equal, so axes may be swapped.
+# The batch's axis in each drawn setting. None: all sizes are equal, so axes may be swapped.
 BATCHES = [None, (1, 9), (10, 20), None, (21, 40), (21, 40)]
 
 Sizes = Callable[[int], tuple[int, ...]]  # Draws so many sizes, the batch's first.

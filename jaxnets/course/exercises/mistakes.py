@@ -80,7 +80,7 @@ SAID = {
         "the number of names before the = is {}, and there are more values"
     ),
     r"Size of label '(\w)' for operand \d+ \((\d+)\) does not match .*\((\d+)\)": N_(
-        "the letter {} stands for an axis of {} and for one of {}"
+        "the letter {} names an axis of {} and one of {}"
     ),
     r"sum subscript '(\w+)' does not contain the correct number": N_(
         "{} must have a letter for each axis"

@@ -1,6 +1,6 @@
 """The exercises that a student has passed: a small plain file in the folder of the student's files.
 
-A line of it is an exercise's name, so a student may take a tick back by hand. What else stands in
+A line of it is an exercise's name, so a student may take a tick back by hand. Anything else in
 it is kept.
 """
 

@@ -176,7 +176,7 @@ def grade(
     image: str = "jaxnets-grade",
     trust: bool = False,
     exercises: Annotated[
-        tuple[str, ...], Flag(metavar="NAME,...", unset="all that anybody has handed in")
+        tuple[str, ...], Flag(metavar="NAME,...", unset="all that were handed in")
     ] = (),
     csv: Annotated[str | None, Flag(metavar="FILE")] = None,
     feedback: Annotated[str | None, Flag(metavar="FOLDER")] = None,

@@ -1,4 +1,4 @@
-"""The check of anybody's gradient: `assert jaxnets.check(f, x)`."""
+"""The check of any gradient: `assert jaxnets.check(f, x)`."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

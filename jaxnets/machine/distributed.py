@@ -1,6 +1,6 @@
 """The processes of one run, which JAX's runtime connects through its coordinator, in process 0.
 
-The coordinator believes whoever connects, so it listens on no other address than --coordinator: one
+The coordinator trusts every client, so it listens on no other address than --coordinator: one
 of a private network (docs/clusters.md).
 """
 

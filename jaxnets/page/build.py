@@ -246,7 +246,7 @@ def practice(trained: TrainedNetwork, data: Dataset | None = None) -> Split | No
 
     The first is the one that the tour shows: its true class and another have the nearest
     probabilities. (The one with the largest loss may have a wrong label.) No test image is among
-    them: whoever tries learning rates in the page chooses by these. A page that does not train has
+    them: learning rates tried in the page are chosen by these. A page that does not train has
     one of each class.
 
     Raises:

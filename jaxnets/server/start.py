@@ -73,8 +73,8 @@ def serve(
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if not is_loopback:
             log_line(
-                "warning: whoever reaches {} may ask, answer and see training images: there is no "
-                "login",
+                "warning: anyone who reaches {} may ask, answer and see training images: there is "
+                "no login",
                 address[0],
             )
         served = [_("{} version {}", m.name, m.version.name) for m in service.models]

@@ -90,7 +90,7 @@ class ThisProcess:
 
 
 class _Bug(NamedTuple):
-    """The traceback of an error that is nobody's mistake but ours."""
+    """The traceback of an error of our own."""
 
     text: str
 

@@ -59,7 +59,7 @@ class Student(NamedTuple):
 
     name: str
     marks: list[Mark]
-    others: list[Grade]  # Without points: files that nobody can read, exercises not asked for.
+    others: list[Grade]  # Without points: unreadable files, exercises not asked for.
 
     @property
     def points(self) -> float:
@@ -99,7 +99,7 @@ def students_of(grades: Sequence[Grade], points: Mapping[str, float] | None) -> 
 
     Args:
       grades: All rows of a grading.
-      points: The assignment's exercises and their points; None: all that anybody has handed in.
+      points: The assignment's exercises and their points; None: all that were handed in.
     """
     if not points:
         there = {_exercise(grade) for grade in grades}

@@ -152,8 +152,8 @@ def test_a_run_folder_of_a_stranger_runs_no_code(
     resume = ["--resume", f"--workdir={folder}"]
     again = ["exercise", "train", *resume]
     run_main(*resume).assert_refused("resume: expected your own dense_backward again: jaxnets ex")
-    run_command(*again, name).assert_refused("at the start of the run, SHA-256")
-    run_command(*again, mine(RELU, "r.py")).assert_refused("at the start of the run")
+    run_command(*again, name).assert_refused("with which the run began, SHA-256")
+    run_command(*again, mine(RELU, "r.py")).assert_refused("with which the run began")
     with pytest.raises(UserError, match=r"dense_backward again: .*load\(DIR, find_rule="):
         jaxnets.load(folder).fit()
     assert not mark.exists()  # Nor where the user names it: its digest is another one.
@@ -168,7 +168,7 @@ def test_a_folder_that_began_without_takes_no_pass(mine, train_tiny, run_command
     train_tiny("mlp_functional", "--epochs=1")
     resume = ["--resume", f"--workdir={tmp_path}/run", "--epochs=2"]
     refused = run_command("exercise", "train", mine(DENSE_BACKWARD), *resume)
-    refused.assert_refused("at the start of the run, SHA-256 none")
+    refused.assert_refused("with which the run began, SHA-256 none")
 
 
 @pytest.mark.slow
@@ -280,7 +280,7 @@ def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
     for network in (loaded, own):
         network.fit(epochs=1, verbose=0)
     assert_same(loaded.state.params, own.state.params)
-    with pytest.raises(UserError, match="passes at the start of the run"):
+    with pytest.raises(UserError, match="passes with which the run began"):
         jaxnets.load(folder, data=tiny, find_rule=own_passes(relu_backward)).fit()
     with pytest.raises(RunFailedError, match="wrong ones of relu_backward"):
         jaxnets.Network("mlp", tiny, find_rule=own_passes(relu_backward), **quick)

@@ -15,6 +15,7 @@ from test_docs import anchors_of
 pytest.importorskip("sphinx")
 pytest.importorskip("myst_nb")
 
+import axe
 import chinese_lines
 import chinese_search
 import flags_page
@@ -166,6 +167,7 @@ def site(tmp_path_factory):
     source = folder / "source"
     source.mkdir()
     (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\ndrawn\nload\n```\n", "utf-8")
+    (source / "inner.md").write_text("# 里面\n", "utf-8")
     load = "# 读取\n\n先读，\n**再**写。\n\n```{eval-rst}\n.. autofunction:: jaxnets.load\n```\n"
     load += "\n## Dropout\n\n遮住。\n\n```{py:module} jaxnets.backprop.dropout\n```\n"
     (source / "load.md").write_text(load, "utf-8")
@@ -174,10 +176,25 @@ def site(tmp_path_factory):
     cells[1].metadata = {"mystnb": {"image": {"alt": "一个白色的点"}}}
     python = {"language_info": {"name": "python"}}
     nbformat.write(v4.new_notebook(cells=cells, metadata=python), source / "drawn.ipynb")
-    (source / "chain.md").write_text(PAGE, "utf-8")
+    inner = "\n```{toctree}\n:hidden:\ninner\n```\n"
+    (source / "chain.md").write_text(PAGE + inner, "utf-8")
     done = build(source, folder / "site")
     assert done.returncode == 0, done.stderr
     return folder / "site"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_site_is_for_everybody(site, tmp_path, dark):
+    with Browser(tmp_path / "chromium") as page:
+        page.resize(1280, 900)
+        axe.see_dark(page, dark)
+        for name in ("index", "chain", "load"):
+            page.call("Page.navigate", url=(site / f"{name}.html").as_uri())
+            page.wait("document.readyState === 'complete'")
+            assert page.evaluate("document.querySelectorAll('summary').length") == 1
+            assert axe.violations(page) == []
 
 
 @pytest.mark.slow

@@ -313,7 +313,7 @@ function unitsChanged() {
       });
       return button;
     });
-    return element("div", { className: "units", role: "group", "data-number": layer + 1 }, element("h4"), ...units);
+    return element("div", { className: "units", role: "group", "data-number": layer + 1 }, element("h3"), ...units);
   }));
   translateUnits();
 }

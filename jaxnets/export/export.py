@@ -85,7 +85,7 @@ class Export(CommandResult):
 
 
 def export(workdir: str, kind: str | None = None, output: str | None = None) -> Export:
-    """Writes a run's network into a file, which takes its name only when it is proved.
+    """Writes a run's network into a file, renamed into place once its outputs are verified.
 
     Args:
       workdir: The folder of a finished or an interrupted run.

@@ -91,7 +91,7 @@ ATTRIBUTES = ("config", "history", "stop_training")  # The public ones that may 
 class Network(Described):
     """A network, its data and its training progress.
 
-    A pickle holds what `save` writes, without the data. `jaxnets.Classifier` is for scikit-learn.
+    Pickling a Network saves the run, not the data. `jaxnets.Classifier` is for scikit-learn.
 
     Attributes:
       config: The settings.

@@ -93,10 +93,10 @@ class Verdict:
 
 @speaking(None)  # The locale's language, as of the commands.
 def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
-    """Judges a backward pass, or another function of an exercise, of your own, in a notebook.
+    """Checks your solution to an exercise, in a notebook.
 
     Args:
-      function: It is named after its exercise: `dense_backward`, `bug15`.
+      function: Your function, named after its exercise: `dense_backward`, `bug15`.
       hint: Whether to say more than which gradient is wrong.
 
     Raises:

@@ -889,11 +889,11 @@ def test_a_passed_check_is_ticked_beside_the_file(run_command, tmp_path, monkeyp
         return run_command("exercise", "check", str(sheet))
 
     assert check(lambda question: 99).status == 1 and not ticks.exists()
-    ticks.write_text("# mine\nbug10")
+    ticks.write_text("# dense next\nbug10")
     for _again in range(2):
         outcome = check(lambda question: question.answer)
         assert (outcome.status, outcome.err) == (0, "")
-        assert ticks.read_text() == "# mine\nbug10\ncompute1\n"
+        assert ticks.read_text() == "# dense next\nbug10\ncompute1\n"
     monkeypatch.chdir(folder)
     rows = json.loads(run_command("exercise", "--json").out)
     assert [row["name"] for row in rows if row["passed"]] == ["compute1", "bug10"]

@@ -61,7 +61,7 @@ def listing(week: int | None = None) -> Said:
     """The exercises week by week in the course's order, with a tick for each that is passed.
 
     Args:
-      week: The only week to show, with a line for each of its optional exercises, too.
+      week: The only week to show, with a line for each of its optional exercises.
     """
     done = passed_in(Path())
     shown = [one for one in EXERCISES.values() if week in (None, one.week)]
@@ -88,11 +88,11 @@ def _week_lines(
     """Yields a week's required exercises, a line for each, then its optional ones.
 
     Args:
-      number: The week's.
-      title: The week's.
-      exercises: All of the week.
+      number: The number of the week.
+      title: The title of the week.
+      exercises: All exercises of the week.
       done: The names of those that are passed.
-      each: Whether each optional one has a line, too.
+      each: Whether each optional exercise has a line of its own.
     """
     required = [one for one in exercises if one.required]
     optional = [one for one in exercises if not one.required]

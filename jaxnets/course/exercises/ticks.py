@@ -21,7 +21,7 @@ FILE = "exercises-passed.txt"
 def passed_in(folder: Path) -> set[str]:
     """The exercises that are ticked in a folder; one line on stderr if the file is unreadable."""
     try:
-        return EXERCISES.keys() & set(_read(folder / FILE).split())
+        return EXERCISES.keys() & _lines(_read(folder / FILE))
     except (OSError, UserError) as error:
         _note(_("note: no ticks are shown: {}", error))
         return set()
@@ -35,7 +35,7 @@ def tick(folder: Path, names: Sequence[str]) -> None:
     path = folder / FILE
     try:
         text = _read(path)
-        new = [name for name in names if name not in text.split()]
+        new = [name for name in names if name not in _lines(text)]
         if new:
             before = text + "\n" if text and not text.endswith("\n") else text
             write_text(path, before + "".join(f"{name}\n" for name in new))
@@ -45,6 +45,10 @@ def tick(folder: Path, names: Sequence[str]) -> None:
 
 def _read(path: Path) -> str:
     return read_source(str(path)) if path.is_symlink() or path.exists() else ""
+
+
+def _lines(text: str) -> set[str]:
+    return {line.strip() for line in text.splitlines()}
 
 
 def _note(text: str) -> None:

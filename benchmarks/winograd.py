@@ -2,10 +2,14 @@
 
     python benchmarks/winograd.py                     `alexnet`'s and `alexnet_small`'s layers
     python benchmarks/winograd.py 128,13,384,256,3    one: batch, pixels, channels, features, window
+    python benchmarks/winograd.py --pool              a convolution of 3x3 and its pool of 2x2
     python benchmarks/winograd.py --rounding          how far the two are apart
 
 CPU time of each, median of five in turn, and the error beside the largest number. Layers with fewer
 channels than convolution.py's FEWEST_CHANNELS gain nothing; the last row is such a layer.
+
+A convolution and its pool, forward and back: one after the other, where the convolution computes
+what the pool reaches, beside tiles of a pool's window (kernels/conv_pool.py).
 
 The rounding is the largest of all draws, in units in the last place of the largest number. Images
 are normal, rectified, uniform or mostly black with few bright pixels, and kernels normal, smooth,
@@ -16,6 +20,7 @@ import itertools
 import statistics
 import sys
 import time
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +28,7 @@ import numpy as np
 from jax import lax
 
 from jaxnets.backprop.windows import Pads
-from jaxnets.kernels import winograd
+from jaxnets.kernels import conv_pool, winograd
 from jaxnets.machine.platform import compiler_options_for_step, set_up_jax
 
 LAYERS = (
@@ -35,6 +40,17 @@ LAYERS = (
     (128, 13, 64, 128, 3),
 )
 PASSES = ("forward", "dW", "dX")
+# (batch, pixels, channels, features)
+POOLED_LAYERS = (
+    (128, 24, 16, 32),
+    (512, 31, 24, 64),
+    (256, 32, 32, 32),
+    (512, 15, 32, 64),
+    (256, 16, 64, 64),
+    (512, 15, 64, 256),
+    (512, 7, 128, 256),
+    (512, 7, 256, 256),
+)
 ROUNDING_LAYERS = (
     (256, 6, 256, 256, 3),
     (32, 8, 96, 256, 5),
@@ -81,6 +97,46 @@ def functions(size: int, pads: Pads):
     }
 
 
+def conv_pool_passes(are_apart: bool):
+    """Both passes of a convolution and its pool, in one of the two forms."""
+
+    def passes(x, kernel, dy):
+        with mock.patch.object(conv_pool, "_are_apart", lambda kernel: are_apart):
+            y, cache = conv_pool.conv_pool_forward({"kernel": kernel}, x, padding="SAME")
+            return y, conv_pool.conv_pool_backward(cache, dy, padding="SAME")
+
+    options = compiler_options_for_step(True, "cpu")
+    return jax.jit(passes, compiler_options=options)
+
+
+def measure_pooled(batch: int, pixels: int, channels: int, features: int) -> None:
+    """Prints the line of a convolution and its pool."""
+    rng = np.random.default_rng(0)
+    shapes = (
+        (batch, pixels, pixels, channels),
+        (3, 3, channels, features),
+        (batch, pixels // 2, pixels // 2, features),
+    )
+    arrays = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
+    apart, tiles = cpu_times([conv_pool_passes(True), conv_pool_passes(False)], arrays)
+    line = f"{batch} x {pixels:2} x {pixels:2}, {channels:3} to {features:3}"
+    times = f"{1e3 * apart:4.0f} -> {1e3 * tiles:4.0f} ms ({tiles / apart:.2f})"
+    print(f"{line}   apart -> in tiles {times}", flush=True)
+
+
+def cpu_times(functions, arrays) -> list[float]:
+    """The median CPU seconds of five calls of each compiled function, in turn."""
+    for function in functions:
+        jax.block_until_ready(function(*arrays))
+    taken: list[list[float]] = [[] for _ in functions]
+    for _ in range(5):
+        for times, function in zip(taken, functions, strict=True):
+            started = time.process_time()
+            jax.block_until_ready(function(*arrays))
+            times.append(time.process_time() - started)
+    return list(map(statistics.median, taken))
+
+
 def measure(batch: int, pixels: int, channels: int, features: int, size: int) -> None:
     """Prints a layer's line."""
     rng = np.random.default_rng(0)
@@ -93,13 +149,7 @@ def measure(batch: int, pixels: int, channels: int, features: int, size: int) ->
     for number, name in enumerate(PASSES):
         compiled = {way: jax.jit(ways[way][number], compiler_options=options) for way in ways}
         results = {way: np.asarray(compiled[way](*arrays)) for way in ways}
-        taken: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in range(5):
-            for way, function in compiled.items():
-                started = time.process_time()
-                jax.block_until_ready(function(*arrays))
-                taken[way].append(time.process_time() - started)
-        xla, ours = (1e3 * statistics.median(taken[way]) for way in ways)
+        xla, ours = (1e3 * seconds for seconds in cpu_times(compiled.values(), arrays))
         error = abs(results["ours"] - results["XLA"]).max() / abs(results["XLA"]).max()
         line += f"   {name} {xla:4.0f} -> {ours:4.0f} ms ({ours / xla:.2f}; {error:.0e})"
     print(line, flush=True)
@@ -128,6 +178,10 @@ def rounding(batch: int, pixels: int, channels: int, features: int, size: int) -
 
 if __name__ == "__main__":
     set_up_jax()
+    if sys.argv[1:] == ["--pool"]:
+        for layer in POOLED_LAYERS:
+            measure_pooled(*layer)
+        sys.exit()
     if sys.argv[1:] == ["--rounding"]:
         for layer in ROUNDING_LAYERS:
             rounding(*layer)

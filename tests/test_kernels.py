@@ -19,7 +19,13 @@ from jaxnets.gradcheck.compare import TOLERANCES, compiled, errors_of
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backward
 from jaxnets.kernels import KERNELS, accelerate
-from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_outputs, conv_pool_backward
+from jaxnets.kernels.conv_pool import (
+    CONV_POOL,
+    ConvPool,
+    conv_outputs,
+    conv_pool_backward,
+    unchanged,
+)
 from jaxnets.kernels.convolution import FastConv
 from jaxnets.kernels.kernel import product_of_rows
 from jaxnets.kernels.layers import (
@@ -87,6 +93,16 @@ def test_every_layer_keeps_its_place_and_its_parameters():
         for model in (plain, fast)
     ]
     assert shapes[0] == shapes[1]
+
+
+def test_a_convolution_and_its_pool_are_joined_without_a_relu_too():
+    plain = Chain([nn.Conv(4, (3, 3)), MaxPool(2), BatchNorm(), nn.gelu, flatten, nn.Dense(3)])
+    fast = accelerate(plain, "cpu")
+    assert kinds(fast)[:4] == [ConvPool, unchanged, BatchNorm, nn.gelu]
+    x = jnp.asarray(random_images(6, 9, 7, 2))
+    params = quick_jit(plain.init)(jax.random.key(0), x)
+    outputs = [quick_jit(model.apply)(params, x) for model in (plain, fast)]
+    assert_close(outputs[1], outputs[0], 1e-5)
 
 
 def test_on_accelerators_and_for_split_batches_fewer_layers_change():
@@ -216,13 +232,27 @@ def test_both_compares_the_pass_that_trains(tiny, tiny_preset, monkeypatch, kind
     assert len(seen) >= 2 and set(seen) == {joined}
 
 
-@pytest.mark.parametrize("channels, in_tiles", [(1, False), (3, False), (4, True)])
-def test_more_channels_than_colours_are_convolved_and_pooled_in_tiles(channels, in_tiles):
-    """Tiles of 4x4 pixels take a matrix product; grey and colour images are summed in one loop."""
-    params = {"kernel": jnp.ones((3, 3, channels, 3)), "bias": jnp.zeros(3)}
+@pytest.mark.parametrize(
+    ("channels", "features", "primitive"),
+    [
+        (1, 3, None),
+        (3, 3, None),
+        (4, 3, "conv_general_dilated["),
+        (31, 200, "conv_general_dilated["),
+        (32, 3, "dot_general["),
+        (200, 127, "dot_general["),
+        (128, 128, "conv_general_dilated["),
+    ],
+)
+def test_the_number_of_channels_decides_how_a_joined_pool_is_computed(
+    channels, features, primitive
+):
+    """Colours in one loop of sums, tiles of 4x4 pixels by products, others by the convolution."""
+    params = {"kernel": jnp.ones((3, 3, channels, features))}
     forward = functools.partial(CONV_POOL.forward, padding="VALID")
     program = str(jax.make_jaxpr(forward)(params, jnp.ones((2, 6, 6, channels))))
-    assert ("dot_general[" in program) == in_tiles
+    products = {"dot_general[", "conv_general_dilated["}
+    assert {p for p in products if p in program} == {primitive} & products
 
 
 @pytest.mark.parametrize("channels, biased, padding", [(3, True, "SAME"), (4, False, "VALID")])

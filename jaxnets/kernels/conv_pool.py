@@ -19,11 +19,15 @@ which three matrices say: z = Aᵀ [(G w) * (Bᵀ d)], * number by number. In tw
 
 With channels, each of the 16 places of M is a matrix product over all tiles: M [N, K] = V [N, C]
 U [C, K]. Source: Lavin and Gray 2016, section 4.1.
+
+With fewer than 32 channels the sums V take longer than the products save, and with 128 larger tiles
+save more: there `convolution.py` computes the z, and the pool follows. It computes those alone that
+a window of the pool reaches, of 7x7 outputs 6x6.
 """
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, TypeGuard
 
 import flax.linen as nn
 import jax
@@ -35,10 +39,19 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxnets.backprop.convolution import conv_backward, conv_forward
 from jaxnets.backprop.pooling import max_pool_backward, max_pool_forward
-from jaxnets.backprop.rule import BATCHES, Domain, LayerRule, Params, Setting
+from jaxnets.backprop.rule import (
+    ARRAYS,
+    BATCHES,
+    ELEMENTWISE,
+    Domain,
+    LayerRule,
+    Params,
+    Setting,
+)
 from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import BEYOND, Padding, Pads, Size, window_pads
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
+from jaxnets.kernels.convolution import FEWEST_CHANNELS, fast_conv_backward, fast_conv_forward
 from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows, stored
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool
@@ -46,15 +59,23 @@ from jaxnets.models.layers import MaxPool
 WINDOW = (3, 3)
 # For a grey or colour image, one loop sums the 9 C products of an output and takes the maximum.
 FEW_CHANNELS = 3
+# From so many channels on, tiles of 4x4 pixels are faster than XLA's convolution, and up to
+# `FEWEST_CHANNELS` (python benchmarks/winograd.py --pool).
+FEWEST_IN_TILES = 32
 
 # Aᵀ, Bᵀ and G.
 AT = np.array([(1, 1, 1, 0), (0, 1, -1, -1)])
 BT = np.array([(1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)])
 G = np.array([(1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)])
 
+# The layers that are one here.
+CONVOLUTION: Any = {"strides": (1, 1), "groups": 1}
+POOL: Any = {"window": (2, 2), "strides": (2, 2), "padding": "VALID"}
+
 Grid = Sequence[Sequence[jax.Array]]  # A small matrix of arrays.
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
+Numbers = Float[Array, "*sizes"]
 Winners = UInt8[Array, "B h w K"]
 Cache = tuple[Images, Params, Winners]
 
@@ -75,6 +96,9 @@ def conv_pool_forward(params: Params, x: Images, *, padding: Padding) -> tuple[O
     kernel, seen = params["kernel"], _padded(x, padding)
     if kernel.shape[2] <= FEW_CHANNELS:
         y, winner = stored(lambda *arrays: _largest(_sums(*arrays)), seen, kernel)
+    elif _are_apart(kernel):
+        z, _ = fast_conv_forward({"kernel": kernel}, _reached(seen), padding="VALID", **CONVOLUTION)
+        y, (winner, _) = max_pool_forward(z, **POOL)
     else:
         y, winner = stored(lambda m: _largest(_transform(AT, m)), _products(seen, kernel))
     if "bias" in params:
@@ -100,13 +124,25 @@ def conv_pool_backward(
     """
     x, params, winner = cache
     kernel, seen = params["kernel"], _padded(x, padding)
-    d_out = stored(lambda d: d + 0, d_out)
-    d_params = {"kernel": _kernel_gradient(seen, d_out, winner)}
+    if _are_apart(kernel):
+        _, h, w, features = d_out.shape
+        none_of_z = jnp.zeros((0, 2 * h, 2 * w, features), d_out.dtype)  # It has z's shape.
+        dz = max_pool_backward((winner, none_of_z), d_out, **POOL)
+        d_params, dx = fast_conv_backward(
+            (_reached(seen), {"kernel": kernel}),
+            dz,
+            padding="VALID",
+            input_gradient=input_gradient,
+            **CONVOLUTION,
+        )
+    else:
+        d_out = stored(lambda d: d + 0, d_out)
+        d_params = {"kernel": _kernel_gradient(seen, d_out, winner)}
+        dx = _input_gradient(d_out, winner, kernel) if input_gradient else None
     if "bias" in params:
         d_params = {**d_params, "bias": d_out.sum((0, 1, 2))}
-    if not input_gradient:
+    if dx is None:
         return d_params, None
-    dx = _input_gradient(d_out, winner, kernel)
     # The rows and columns that no window reached, and the padding, whose gradient is not needed.
     edges = [
         (-low, padded - reached - high, 0)
@@ -133,6 +169,19 @@ def _pads(x: jax.Array, padding: Padding) -> Pads:
 def _padded(x: jax.Array, padding: Padding) -> jax.Array:
     edges = [(low, high, 0) for low, high in _pads(x, padding)]  # A negative one cuts off.
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
+def _are_apart(kernel: jax.Array) -> bool:
+    """Whether the two layers, one after the other, are faster than tiles of 4x4 pixels."""
+    channels, features = kernel.shape[2:]
+    few = FEW_CHANNELS < channels < FEWEST_IN_TILES
+    return few or min(channels, features) >= FEWEST_CHANNELS[WINDOW]
+
+
+def _reached(x: jax.Array) -> jax.Array:
+    """The rows and columns that the pool's windows see."""
+    rows, columns = (2 * (size // 2) for size in x.shape[1:3])
+    return x[:, :rows, :columns]
 
 
 def _tiles(x: jax.Array) -> Grid:
@@ -283,10 +332,14 @@ def _drawn(
     padding: Padding,
     channels: int,
     filters: int,
+    many: bool,
     biased: bool,
     numbers: str,
 ) -> Setting:
     """Images whose padded form has so many rows and columns beyond one tile's four."""
+    if many:
+        fewest = FEWEST_CHANNELS[WINDOW]
+        channels, filters = (fewest - 2 + min(size, 5) for size in (channels, filters))
     pads = ((0, 0), (0, 0)) if isinstance(padding, str) else padding
     if padding == "SAME":
         pads = ((1, 1), (1, 1))
@@ -300,6 +353,23 @@ def _plain(params: Params, x: Images, *, padding: Padding) -> Outputs:
     return nn.max_pool(layer.bind({"params": params})(x), (2, 2), (2, 2))
 
 
+def unchanged(x: Numbers) -> Numbers:
+    """A layer that keeps another's place."""
+    return x
+
+
+register_rule(
+    LayerRule(
+        name="unchanged",
+        layer=unchanged,
+        forward=lambda x: (x, ()),
+        backward=lambda cache, dy: dy,
+        plain=unchanged,
+        settings=ELEMENTWISE,
+        domain=ARRAYS,
+    )
+)
+
 CONV_POOL = LayerRule(
     name="conv_pool",
     layer=ConvPool,
@@ -309,9 +379,12 @@ CONV_POOL = LayerRule(
     settings=[
         _setting((2, 6, 6, 1), 3),
         _setting((2, 7, 9, 4), 3, biased=False),
+        _setting((2, 7, 9, FEWEST_IN_TILES), 3),
         _setting((2, 6, 6, 2), 3, numbers="integers"),
         _setting((2, 6, 8, 4), 4, numbers="integers"),
         _setting((1, 5, 6, 5), 2, "SAME", numbers="equal"),
+        # Many channels, of whose 7x9 outputs the pool reaches 6x8.
+        _setting((2, 7, 9, FEWEST_CHANNELS[WINDOW]), FEWEST_CHANNELS[WINDOW], "SAME"),
     ],
     inputs=("params", "x"),
     static=lambda layer: {"padding": canonicalize_padding(layer.padding, 2)},
@@ -331,8 +404,9 @@ CONV_POOL = LayerRule(
                 ((0, 1), (2, 0)),
                 ((-1, 0), (0, -1)),
             ),
-            "channels": (1, 1, 2, FEW_CHANNELS, FEW_CHANNELS + 1, 5, 17),
+            "channels": (1, 1, 2, FEW_CHANNELS, FEW_CHANNELS + 1, 17, 31, 32, 32, 33, 40),
             "filters": (1, 2, 3, 4, 9, 20),
+            "many": (*7 * (False,), True),  # Channels around FEWEST_CHANNELS.
             "biased": (True, True, False),
             "numbers": ("normal", "normal", "integers"),
         },
@@ -341,13 +415,10 @@ CONV_POOL = LayerRule(
 )
 register_rule(CONV_POOL)
 
-_CONV: Any = {"strides": (1, 1), "groups": 1}
-_POOL: Any = {"window": (2, 2), "strides": (2, 2), "padding": "VALID"}
-
 
 def _pairs_forward(params: Params, x: Images, *, padding: Padding) -> tuple[Outputs, Any]:
-    z, conv_cache = conv_forward(params, x, padding=padding, **_CONV)
-    y, pool_cache = max_pool_forward(z, **_POOL)
+    z, conv_cache = conv_forward(params, x, padding=padding, **CONVOLUTION)
+    y, pool_cache = max_pool_forward(z, **POOL)
     return y, (conv_cache, pool_cache)
 
 
@@ -355,27 +426,38 @@ def _pairs_backward(
     cache: tuple[Any, Any], dy: Outputs, *, padding: Padding, input_gradient: bool = True
 ) -> tuple[Params, Images | None]:
     conv_cache, pool_cache = cache
-    dz = max_pool_backward(pool_cache, dy, **_POOL)
-    return conv_backward(conv_cache, dz, padding=padding, input_gradient=input_gradient, **_CONV)
+    dz = max_pool_backward(pool_cache, dy, **POOL)
+    return conv_backward(
+        conv_cache, dz, padding=padding, input_gradient=input_gradient, **CONVOLUTION
+    )
 
 
-def _replace(conv: Layer, activation: Layer, pool: Layer) -> Sequence[Layer] | None:
-    """[ConvPool, ReLU, ReLU] for a 3x3 convolution, ReLU and 2x2 max pool.
+def _is_replaced(conv: Layer, pool: Layer) -> TypeGuard[nn.Conv]:
+    """Whether the two are a 3x3 convolution and a 2x2 max pool.
 
-    The second ReLU changes nothing: every layer keeps its place, from which dropout has its key. In
-    bfloat16 the layers stay as they are, for Winograd's sums would lose its 8 binary digits.
+    In bfloat16 the layers stay as they are, for Winograd's sums would lose its 8 binary digits.
     """
-    if not (
-        activation is nn.relu
-        and pool == MaxPool(2, 2)
+    return (
+        pool == MaxPool(2, 2)
         and is_plain_conv(conv)
         and conv.kernel_size == WINDOW
         and conv.strides in (None, 1, (1, 1))
         and conv.feature_group_count == 1
         and conv.dtype in (None, jnp.float32, jnp.float64)
-    ):
-        return None
-    return [conv_by_rule(ConvPool, conv, CONV_POOL), nn.relu, nn.relu]
+    )
+
+
+def _replace(conv: Layer, second: Layer, third: Layer) -> Sequence[Layer] | None:
+    """[ConvPool, ReLU, ReLU] for a convolution, ReLU and pool; the ReLU may be missing.
+
+    Every layer keeps its place, from which dropout has its key: the second ReLU changes nothing,
+    and without one `unchanged` stands in the pool's place.
+    """
+    if _is_replaced(conv, second):
+        return [conv_by_rule(ConvPool, conv, CONV_POOL), unchanged, third]
+    if second is nn.relu and _is_replaced(conv, third):
+        return [conv_by_rule(ConvPool, conv, CONV_POOL), nn.relu, nn.relu]
+    return None
 
 
 KERNEL = Kernel(

@@ -129,6 +129,31 @@ def test_a_network_without_mistakes_has_no_sheet(finished_run):
 
 
 @pytest.mark.parametrize(
+    ("names", "count"), [("mirror", 2), ("shift", 3), ("mirror,shift", 6), ("shift,mirror", 6)]
+)
+def test_an_answer_is_the_mean_over_the_views(names, count, folder, tiny, run_command):
+    """Of the logits: NumPy's mean of the Predictor's logarithms, with numpy.pad's edges."""
+    predictor, images = jaxnets.load_predictor(str(folder)), np.asarray(tiny.test.images)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    views = [(1.0, images)]
+    if "shift" in names:
+        views = [(0.5, images), (0.25, padded[:, :SIDE, :SIDE]), (0.25, padded[:, 2:, 2:])]
+    if "mirror" in names:
+        views = [(w / 2, np.flip(x, 2) if flips else x) for w, x in views for flips in (0, 1)]
+    logs = sum(w * np.log(np.asarray(predictor(x), np.float64)) for w, x in views)
+    answers = logs.argmax(axis=1)
+    outcome = run_command("evaluate", folder, f"--views={names}", "--json")
+    values = json.loads(outcome.out)
+    assert len(views) == count and values["views"] == names.split(",")
+    assert values["accuracy"] == np.mean(answers == tiny.test.labels)
+    found = np.zeros((CLASSES, CLASSES), int)
+    np.add.at(found, (tiny.test.labels, answers), 1)
+    assert values["confusion"] == found.tolist()
+    said = run_command("evaluate", folder, f"--views={names}").out
+    assert f"mean over {count} views" in said
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ("{run} {others}", "others: expected folders named as the classes of"),
@@ -138,6 +163,8 @@ def test_a_network_without_mistakes_has_no_sheet(finished_run):
         ("{run} minst", 'unknown dataset "minst"; did you mean "mnist"'),
         ("{run} mnist kmnist", "evaluate RUN [FOLDER|NAME], got "),
         ("nothing", "nothing: expected a run folder, found no config.json"),
+        ("{run} --views=up", "views: expected each of mirror, shift at most once, got up"),
+        ("{run} --views=shift,shift", "at most once, got shift"),
         ("{run} --output=a.pdf", "output: expected a figure as .svg or .png, got .pdf"),
     ],
 )

@@ -25,6 +25,7 @@ from jaxnets.models.chain import Chain
 from jaxnets.networks.create import create_model
 from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
+from jaxnets.training.crops import with_views
 from jaxnets.training.step import TrainState, to_float
 
 PictureLike = Any  # A path, a file's bytes, a picture of Pillow, or an array [H, W] or [H, W, C].
@@ -242,15 +243,20 @@ def best_classes(row: np.ndarray, labels: Sequence[str], top: int) -> list[dict[
 
 
 def compile_network(
-    config: Config, model: Chain, of: Callable[[jax.Array], jax.Array] = jax.nn.softmax
+    config: Config,
+    model: Chain,
+    of: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
+    views: Sequence[str] = (),
 ) -> Callable[[Any, np.ndarray], jax.Array]:
     """The network, compiled for each batch size that it gets: (params, images) → probabilities.
 
     `of` makes them of the logits; log_softmax gives their logarithms, the identity the logits.
+    `views` are names of `training.crops.VIEWS`, over which the logits are averaged.
     """
+    apply = with_views(model.apply, views) if views else model.apply
 
     def probabilities(params, images):
-        logits = model.apply({"params": params}, to_input(config, images))
+        logits = apply({"params": params}, to_input(config, images))
         return of(jnp.asarray(logits, jnp.float32))
 
     return jax.jit(probabilities, compiler_options=compiler_options(default_platform()))

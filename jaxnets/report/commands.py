@@ -85,6 +85,7 @@ def evaluate(
     on: Annotated[str | None, Flag(metavar="FOLDER|NAME")] = None,
     *,
     prepare: Literal["auto", "digit", "picture"] = "auto",
+    views: Annotated[tuple[str, ...], Flag(metavar="NAME,...")] = (),
     output: Annotated[str | None, Flag(metavar="FILE")] = None,
     layers: OwnLayers = (),
 ) -> CommandResult:
@@ -94,6 +95,8 @@ def evaluate(
       on: folder with a folder of pictures for each class, or the name of a data set; without it the
         test images of the run's own data set
       prepare: how a folder's pictures are prepared, as in predict
+      views: average the answers over each picture and its mirror, or small shifts, or both: mirror,
+        shift
       output: figure of all wrong pictures to write, as .svg or .png; also -o FILE
     """
     check_runs(run_folder, layers=layers)
@@ -104,7 +107,7 @@ def evaluate(
         from jaxnets.drawing.svg import figure_path
 
         figure_path(output)  # What cannot be written is said at once.
-    found = evaluate.evaluate(run_folder, on, prepare_as=prepare)
+    found = evaluate.evaluate(run_folder, on, prepare_as=prepare, views=views)
     if not found.trained.finished:
         show(_(NOT_FINISHED, found.trained.step), sys.stderr)
     for name, why in found.unreadable:

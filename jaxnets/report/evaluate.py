@@ -26,6 +26,7 @@ from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.report.evaluation import Mistake, Predictions, class_scores, mistakes, predictions_of
 from jaxnets.report.figures import MISTAKE_COLUMNS, mistakes_figure
 from jaxnets.runs.progress import Doing
+from jaxnets.training.crops import VIEWS, count_views
 
 LEVEL = 0.95  # Of the interval.
 SCORES = ("precision", "recall", "f1")
@@ -44,6 +45,7 @@ class Evaluation(CommandResult):
     found: Predictions
     files: list[str] | None = None  # Of a folder: each picture's.
     unreadable: Sequence[tuple[str, str]] = ()  # Files of a folder, each with the reason.
+    views: Sequence[str] = ()  # Of each picture, over which the network's answer is the mean.
     sheet: str | None = None  # The file with the wrong pictures, if one was written.
 
     @property
@@ -82,6 +84,7 @@ class Evaluation(CommandResult):
             "data": self.data.name,
             "split": self.part or None,
             "pictures": self.count,
+            "views": list(self.views),
             "right": self.right,
             "accuracy": self.right / self.count,
             "interval": {"level": LEVEL, "method": "wilson", "low": low, "high": high},
@@ -132,6 +135,9 @@ class Evaluation(CommandResult):
             ),
         ]
         lines += [] if loss is None else [_("loss     {}  ({})", f"{loss:.4f}", config.loss)]
+        if self.views:
+            number = count_views(self.views)
+            lines.append(_("Each answer is the mean over {} views of the picture.", number))
         if config.ten_crop:
             text = _("The run was tested on ten crops of each image; here it sees the middle one.")
             lines.append(text)
@@ -165,7 +171,9 @@ class Evaluation(CommandResult):
         return "\n".join(lines)
 
 
-def evaluate(run: str, where: str | None = None, prepare_as: str = "auto") -> Evaluation:
+def evaluate(
+    run: str, where: str | None = None, prepare_as: str = "auto", views: Sequence[str] = ()
+) -> Evaluation:
     """Evaluates a run's network.
 
     Args:
@@ -174,15 +182,23 @@ def evaluate(run: str, where: str | None = None, prepare_as: str = "auto") -> Ev
         for each class, or with a test folder of such; of the run's own folder it is the test part.
         Or the name of a data set, as in `load_dataset`.
       prepare_as: How the pictures of a folder are prepared, as in `load_predictor`.
+      views: Views of each picture, of "mirror" and "shift": the answer is the mean over them.
 
     Raises:
-      UserError: There is no such run or data set, or the network does not know its classes.
+      UserError: There is no such run, data set or view, or the network does not know its classes.
     """
+    for name in views:
+        if name not in VIEWS or list(views).count(name) > 1:
+            raise UserError(
+                "views: expected each of {} at most once, got {}", ", ".join(VIEWS), name
+            )
     with Doing("evaluate", 3) as doing:
-        return _evaluate(run, where, prepare_as, doing)
+        return _evaluate(run, where, prepare_as, views, doing)
 
 
-def _evaluate(run: str, where: str | None, prepare_as: str, doing: Doing) -> Evaluation:
+def _evaluate(
+    run: str, where: str | None, prepare_as: str, views: Sequence[str], doing: Doing
+) -> Evaluation:
     doing(f"reading {run}")
     trained = load_network(run)
     if trained.config.loss == "squared_error":
@@ -198,8 +214,8 @@ def _evaluate(run: str, where: str | None, prepare_as: str, doing: Doing) -> Eva
     if not len(data.test):
         raise UserError("{}: expected test images, found none", data.name)
     doing(_("evaluating {} pictures", f"{len(data.test):,}"))
-    found = predictions_of(trained, data.test)
-    return Evaluation(run, trained, data, part, found, files, unreadable)
+    found = predictions_of(trained, data.test, views)
+    return Evaluation(run, trained, data, part, found, files, unreadable, views)
 
 
 def _is_same_folder(one: str, other: str) -> bool:

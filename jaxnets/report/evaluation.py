@@ -1,5 +1,6 @@
 """A trained network's predictions for the test images: mistakes, scores and confidence."""
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from jaxnets.data.idx import read_idx
 from jaxnets.losses import LOSSES
 from jaxnets.predict.predict import compile_network
 from jaxnets.predict.trained import TrainedNetwork
+from jaxnets.training.crops import count_views
 
 BATCH = 500
 BINS = 10  # Of confidence, of equal width; a bin holds its upper edge.
@@ -73,12 +75,18 @@ class Predictions(NamedTuple):
         return counts
 
 
-def predictions_of(trained: TrainedNetwork, split: Split) -> Predictions:
-    """The network's answers for every image of a split that can be read."""
-    forward = compile_network(trained.config, trained.model, jax.nn.log_softmax)
+def predictions_of(trained: TrainedNetwork, split: Split, views: Sequence[str] = ()) -> Predictions:
+    """The network's answers for every image of a split that can be read.
+
+    Args:
+      trained: The network.
+      split: The images and labels.
+      views: The views of each image, of `training.crops.VIEWS`, whose mean is the answer.
+    """
+    forward = compile_network(trained.config, trained.model, jax.nn.log_softmax, views)
     params = jax.device_put(trained.params)
     parts, read = [], []
-    for batch in eval_batches(split, min(BATCH, len(split))):
+    for batch in eval_batches(split, min(BATCH // count_views(views), len(split))):
         parts.append(np.asarray(forward(params, np.asarray(batch.images))))
         read.append(batch.mask > 0)
     rows = np.flatnonzero(np.concatenate(read)[: len(split)])

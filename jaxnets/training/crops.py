@@ -1,6 +1,9 @@
-"""Windows of pictures: those that are stored larger than the network's input, and shifted ones."""
+"""Windows of pictures: of those larger than the network's input, shifted ones, and views."""
 
-from collections.abc import Callable
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import jax
@@ -98,3 +101,70 @@ def with_ten_crops(apply: Callable[..., Any], input_size: int) -> Callable[..., 
         return jax.nn.logsumexp(log_p, axis=0) - jnp.log(10.0).astype(log_p.dtype)
 
     return mean_log_probabilities
+
+
+def unmoved(images: jax.Array) -> jax.Array:
+    """The images [B, H, W, C] as they are."""
+    return images
+
+
+def mirrored(images: jax.Array) -> jax.Array:
+    """The mirror of each image."""
+    return images[:, :, ::-1]
+
+
+def moved(images: jax.Array, pixels: int) -> jax.Array:
+    """Each image moved down and right by so many pixels; a negative number moves it up and left.
+
+    The pixels that move in are those within the edge, mirrored at it.
+    """
+    height, width = images.shape[1:3]
+    size = abs(pixels)
+    padded = jnp.pad(images, ((0, 0), (size, size), (size, size), (0, 0)), mode="reflect")
+    first = size - pixels
+    return padded[:, first : first + height, first : first + width]
+
+
+# The views of an image, each with its weight in the mean.
+VIEWS = {
+    "mirror": ((1 / 2, unmoved), (1 / 2, mirrored)),
+    "shift": (
+        (1 / 2, unmoved),
+        (1 / 4, functools.partial(moved, pixels=1)),
+        (1 / 4, functools.partial(moved, pixels=-1)),
+    ),
+}
+
+
+def count_views(names: Sequence[str]) -> int:
+    """The number of views of an image that `with_views` takes."""
+    return math.prod(len(VIEWS[name]) for name in names)
+
+
+def with_views(apply: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """Returns the network's mean logits over views of each image.
+
+        z = Σᵢ wᵢ apply(view i),  Σᵢ wᵢ = 1
+
+    "mirror" has two views, "shift" three, both together six.
+
+    Args:
+      apply: The network: (variables, images [B, H, W, C]) -> logits [B, K].
+      names: Keys of VIEWS.
+
+    Source: Jordan 2024, arXiv:2404.00498, section 3.5.
+    """
+    # Each choice of one view from every name, one applied after the other.
+    chosen = list(itertools.product(*(VIEWS[name] for name in names)))
+    weights = np.array([math.prod(weight for weight, _ in steps) for steps in chosen])
+
+    def mean_logits(variables: VariableDict, images: jax.Array) -> jax.Array:
+        views = [
+            functools.reduce(lambda view, step: step[1](view), steps, images) for steps in chosen
+        ]
+        logits = apply(variables, jnp.concatenate(views))
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        logits = logits.reshape(len(views), len(images), -1)
+        return jnp.einsum("v,vbk->bk", jnp.asarray(weights, logits.dtype), logits)
+
+    return mean_logits

@@ -460,6 +460,7 @@ def augment_of(config: Config, data: Dataset, loader: TrainLoader, platform: str
             smoothing,
             until=loader.augmented_epochs * loader.steps,
             custom=config.augment if callable(config.augment) else None,
+            steps_per_pass=loader.steps_per_pass,
             dtype=dtype,
             platform=platform,
         )

@@ -1,5 +1,6 @@
 """The scripts in examples/, as a reader runs them."""
 
+import functools
 import json
 import re
 import runpy
@@ -8,10 +9,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import ROOT, read_json, slow
 
 from jaxnets import check_layer, load_dataset
+from jaxnets.config.resolve import preset
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.experiment import Experiment
+from jaxnets.networks.own import from_file
 
 
 @pytest.mark.slow
@@ -207,3 +213,131 @@ def test_a_wrong_derivation_of_attention_is_named(tmp_path, right, wrong, named)
     own = runpy.run_path(str(tmp_path / "wrong.py"))
     verdict = check_layer(own["SelfAttention"](2), [(2, 3, 6)], draws=0)
     assert not verdict.ok and any(named in cause for cause in verdict.causes)
+
+
+@pytest.fixture(scope="module")
+def cifar94():
+    return runpy.run_path(str(ROOT / "examples" / "cifar94.py"))
+
+
+def test_the_whitening_filters_whiten_patches_of_their_components(cifar94):
+    """Patches that have just these principal components and deviations, and the mean pixel."""
+    axes = np.einsum("pij,cd->pcijd", cifar94["PATTERNS"], cifar94["COLOURS"]).reshape(12, 12)
+    axes = axes / np.linalg.norm(axes, axis=1, keepdims=True)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(12), atol=1e-12)  # Orthogonal.
+    scaling = np.tile(cifar94["DEVIATIONS"], 4)
+    covariance = scaling[:, None] * (axes.T * cifar94["COMPONENTS"].ravel() ** 2 @ axes) * scaling
+    filters = np.asarray(cifar94["whitening"](None, (2, 2, 3, 24)), np.float64).reshape(12, 24)
+    seen = filters.T @ covariance @ filters
+    np.testing.assert_allclose(seen[:12, :12], np.eye(12), atol=1e-4)
+    np.testing.assert_allclose(seen[:12, 12:], -np.eye(12), atol=1e-4)
+    bias = cifar94["whitening_bias"](None, (24,))
+    mean = np.tile(cifar94["MEANS"], 4) @ filters
+    np.testing.assert_allclose(mean + bias, 0, atol=1e-4)
+
+
+def test_two_epochs_show_each_image_and_its_mirror_and_move_it_two_pixels(cifar94):
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype(np.float32) / 255
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    augment = jax.jit(jax.vmap(cifar94["augment"], (0, 0, None)))
+    found = []
+    for epoch in range(4):
+        keys = jax.random.split(jax.random.key(epoch), len(images))
+        for image, seen in zip(padded, augment(keys, images, epoch), strict=True):
+            moved = {
+                (flips, down, right): window[:, ::-1] if flips else window
+                for down in range(5)
+                for right in range(5)
+                for flips, window in enumerate(
+                    [image[down : down + 8, right : right + 8]]
+                    + [image[down : down + 8, 4 - right : 12 - right]]
+                )
+            }
+            (how,) = [how for how, one in moved.items() if np.array_equal(one, seen)]
+            found.append(how)
+    flips = np.array(found)[:, 0].reshape(4, len(images))
+    assert (flips[0] + flips[1] == 1).all() and (flips[0] == flips[2]).all()
+    assert 10 <= flips[0].sum() <= 30
+    assert {how[1:] for how in found} >= {(0, 0), (4, 4), (0, 4), (4, 0)}
+
+
+def newton_schulz(g, steps=3):
+    """Jordan 2024, in NumPy float64."""
+    x = g / np.linalg.norm(g)
+    x = x.T if len(x) > len(x.T) else x
+    for _ in range(steps):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if len(g) > len(g.T) else x
+
+
+@pytest.mark.oracle
+def test_the_optimizer_is_muon_and_pytorchs_sgd(cifar94):
+    """The published recipe: a summed loss, rates that fall to 0, filters of one norm."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    rng, batch, epochs, steps = np.random.default_rng(0), cifar94["BATCH"], cifar94["EPOCHS"], 80
+    shapes = {
+        "whiten": {"kernel": (2, 2, 3, 24), "bias": (24,)},
+        "conv2": {"kernel": (3, 3, 4, 8)},
+        "norm1": {name: (8,) for name in ("scale", "bias", "mean", "var")},
+        "logits": {"kernel": (16, 10)},
+    }
+    draw = functools.partial(jax.tree.map, lambda shape: rng.normal(size=shape))
+    draw = functools.partial(draw, is_leaf=lambda x: isinstance(x, tuple))
+    params = jax.tree.map(jnp.float32, draw(shapes))
+    rule = cifar94["optimizer"](optax.linear_schedule(0.19, 0.0, steps))
+    state = rule.init(params)
+
+    scale, decay = cifar94["HEAD_SCALE"], cifar94["DECAY"] * batch
+    tensors = {
+        "whiten": torch.tensor(np.array(params["whiten"]["bias"])),
+        "norm1": torch.tensor(np.array(params["norm1"]["bias"])),
+        "logits": torch.tensor(np.array(params["logits"]["kernel"]) / scale),
+    }
+    rates = {"whiten": 0.053, "norm1": 0.053, "logits": 0.67}
+    ends = {"whiten": steps * cifar94["WHITEN_EPOCHS"] / epochs, "norm1": steps, "logits": steps}
+    groups = [
+        {"params": [tensors[n]], "lr": rates[n], "weight_decay": decay / rates[n]} for n in rates
+    ]
+    sgd = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
+    kernel, trace = np.array(params["conv2"]["kernel"], np.float64).reshape(-1, 8), 0
+    update = jax.jit(rule.update)
+    for step in range(40):
+        gradients = jax.tree.map(jnp.float32, draw(shapes))
+        updates, state = update(gradients, state, params)
+        for group, name in zip(sgd.param_groups, rates, strict=True):
+            group["lr"] = rates[name] * max(1 - step / ends[name], 0)
+            leaf = "kernel" if name == "logits" else "bias"
+            # Theirs is of the sum over the batch, and of logits that are a multiple of the head's.
+            factor = batch * (scale if name == "logits" else 1)
+            tensors[name].grad = torch.tensor(factor * np.array(gradients[name][leaf]))
+        sgd.step()
+        g = np.array(gradients["conv2"]["kernel"], np.float64).reshape(-1, 8)
+        trace = 0.65 * trace + g
+        # optax corrects the momentum's bias: theirs lacks that in the first steps.
+        corrected = 0.65 * trace / (1 - 0.65 ** (step + 2)) + g / (1 - 0.65 ** (step + 1))
+        rate = 0.19 * (1 - step / steps)
+        kernel = kernel * 8**0.5 / np.linalg.norm(kernel) - rate * newton_schulz(corrected)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["conv2"]["kernel"].reshape(-1, 8), kernel, atol=2e-4)
+    np.testing.assert_allclose(params["whiten"]["bias"], tensors["whiten"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(params["norm1"]["bias"], tensors["norm1"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(params["logits"]["kernel"] / scale, tensors["logits"], rtol=1e-3)
+    assert not any(np.abs(updates["norm1"][name]).max() for name in ("scale", "mean", "var"))
+    assert not np.abs(updates["whiten"]["kernel"]).max()
+
+
+@pytest.mark.slow
+def test_the_gradients_of_cifar94_by_hand_are_autodiffs():
+    own = from_file(str(ROOT / "examples" / "cifar94.py")).for_data((32, 32, 3), 10)
+    images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
+    split = Split(images, np.arange(24, dtype=np.int32) % 10)
+    data = Dataset("pictures", 10, split, split[:0], split, checksum="")
+    experiment = Experiment.create(preset(own, batch_size=24, devices=1), data)
+    state = experiment.init_state()
+    hand, auto = (experiment.gradients(state, split, by=by) for by in ("manual", "auto"))
+    plain = Experiment.create(preset(own, batch_size=24, devices=1, kernels="plain"), data)
+    stock = plain.gradients(state, split, by="auto")
+    for ours in (hand, auto):
+        for found, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(stock), strict=True):
+            assert abs(found - expected).max() <= 2e-4 * abs(expected).max()

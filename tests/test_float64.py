@@ -37,7 +37,7 @@ def rate_of(schedule, n):
     return numpy_schedule(schedule, PEAK, STEPS, n)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "step"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "one_cycle", "step"])
 @pytest.mark.parametrize("dtype", [int, np.int32])
 def test_a_schedule_has_its_rate_whatever_the_steps_type(schedule, dtype):
     rate = create_schedule(schedule, PEAK, STEPS)

@@ -90,6 +90,19 @@ def test_an_own_augmentation_changes_each_image_by_its_own_key(make, tiny):
     assert np.isfinite(trained(make(augment=my_darker)).history["loss"]).all()
 
 
+def darker_later(key, image, epoch):
+    return image / (1 + epoch)
+
+
+def test_an_own_augmentation_may_take_the_number_of_the_pass(make, tiny):
+    experiment = make(augment=darker_later).experiment
+    steps = experiment.loader.steps_per_pass
+    batch = next(iter(experiment.loader.batches(0, 1, slice(None))))
+    for step, divisor in ((0, 1), (steps - 1, 1), (steps, 2), (3 * steps, 4)):
+        images = experiment.augment(jax.random.key(0), step, batch, 0).images
+        np.testing.assert_allclose(images, batch.images / divisor, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_saved_run_names_its_functions_and_predicts_without_them(
     tiny_preset, run_main, tiny, tmp_path

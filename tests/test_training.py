@@ -140,6 +140,8 @@ def cosine(low, high, share):
 def numpy_schedule(name, peak, steps, n):
     if name == "constant":
         return peak
+    if name == "linear":
+        return peak * (1 - n / steps)
     if name == "cosine":
         return cosine(0, peak, n / steps)
     if name == "one_cycle":
@@ -151,7 +153,7 @@ def numpy_schedule(name, peak, steps, n):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 40, *map(slow, [3, 7, 1000])])
-@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "step"])
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "one_cycle", "step"])
 def test_a_schedule_is_its_formula_in_short_runs_too(name, steps):
     schedule = jax.vmap(create_schedule(name, 0.3, steps))
     rates = np.broadcast_to(schedule(jnp.arange(steps)), steps)

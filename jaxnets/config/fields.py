@@ -141,7 +141,7 @@ class Config(Options):
     schedule: str = option(
         "constant",
         "how the learning rate changes during training",
-        ("constant", "cosine", "one_cycle", "step", "plateau"),
+        ("constant", "linear", "cosine", "one_cycle", "step", "plateau"),
     )
     patience: int = option(
         5, "epochs without a lower validation error until schedule=plateau acts", COUNT

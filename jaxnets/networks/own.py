@@ -1,6 +1,7 @@
 """Networks of the user's own: a file with a function `model(num_classes)`, that function, a Chain.
 
-A file may also have `recipe = dict(...)`, fields of Config, and `optimizer(learning_rate)`.
+A file may also have `recipe = dict(...)`, fields of Config, `optimizer(learning_rate)` and
+`augment(key, image)` or `augment(key, image, epoch)`.
 """
 
 import ast
@@ -57,23 +58,24 @@ def from_file(file: str) -> OwnNetwork:
         if name not in Config.__dataclass_fields__:
             error = unknown_field(str(name), Config.__dataclass_fields__)
             raise UserError("{}: recipe: {}", file, error)
-    if (optimizer := getattr(module, "optimizer", None)) is not None:
-        if not callable(optimizer):
-            got = f"{optimizer!r:.40}"
-            raise UserError("{}: expected a function optimizer(learning_rate), got {}", file, got)
-        recipe = {**recipe, "optimizer": _in_one_line(optimizer, Place(path, optimizer))}
+    for name, takes in (("optimizer", "learning_rate"), ("augment", "key, image")):
+        if (own := getattr(module, name, None)) is not None:
+            if not callable(own):
+                got = f"{own!r:.40}"
+                raise UserError("{}: expected a function {}({}), got {}", file, name, takes, got)
+            recipe = {**recipe, name: _in_one_line(own, f"{name}({takes}): ", Place(path, own))}
     return _network(path.stem, make, recipe, Place(path, make))
 
 
-def _in_one_line(optimizer: Callable[..., Any], place: "Place") -> Callable[..., Any]:
+def _in_one_line(function: Callable[..., Any], doing: str, place: "Place") -> Callable[..., Any]:
     """The same function, whose errors are one line."""
 
-    @functools.wraps(optimizer)
-    def made(learning_rate: object) -> object:
-        with place.in_one_line("optimizer(learning_rate): "):
-            return optimizer(learning_rate)
+    @functools.wraps(function)
+    def called(*arguments: object) -> object:
+        with place.in_one_line(doing):
+            return function(*arguments)
 
-    return made
+    return called
 
 
 def from_object(model: Chain | Callable[[int], Chain]) -> OwnNetwork:

@@ -6,6 +6,7 @@ seed, the step and the example's place in the batch. So a run gives the same bit
 not, on one device or several, with autodiff or hand-derived gradients.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any
@@ -43,7 +44,8 @@ def augmentation(
     label_smoothing: float = 0.0,
     *,
     until: float = np.inf,
-    custom: Change | None = None,
+    custom: Callable[..., jax.Array] | None = None,
+    steps_per_pass: int = 1,
     dtype: DTypeLike = jnp.float32,
     platform: str = "cpu",
 ) -> Augment:
@@ -57,7 +59,8 @@ def augmentation(
       label_smoothing: The share of each label that is spread over all classes, from 0 to 1.
       until: The first step that changes no image at random.
       custom: A user's function (key, image [H, W, C]) -> image of that shape, if "custom" is among
-        the names.
+        the names. If it takes three arguments, the third is the number of the pass, from 0.
+      steps_per_pass: The steps in which every image comes once.
       dtype: Of labels with mixup or smoothing.
       platform: The devices' kind.
 
@@ -71,14 +74,14 @@ def augmentation(
         "affine_wide": affine_wide,
         "strokes": strokes,
     }
-    if custom is not None:
-        changes["custom"] = partial(checked, change=custom)
     if "pca" in names:
         changes["pca"] = partial(pca, components=jnp.asarray(principal_components(data)))
 
     def augment(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
         places = first + jnp.arange(len(batch.labels))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)
+        if custom is not None:
+            changes["custom"] = partial(checked, change=in_pass(custom, step // steps_per_pass))
 
         def changed(
             name: str,
@@ -123,6 +126,12 @@ def augmentation(
         return batch._replace(labels=labels)
 
     return augment
+
+
+def in_pass(change: Callable[..., jax.Array], number: Number) -> Change:
+    """A user's function of a key and an image, and of the pass' number if it takes that."""
+    takes = len(inspect.signature(change).parameters)
+    return change if takes < 3 else lambda key, image: change(key, image, number)
 
 
 def checked(key: jax.Array, image: jax.Array, change: Change) -> jax.Array:

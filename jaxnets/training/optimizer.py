@@ -35,7 +35,8 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
     """Returns the learning rate as a function of the step.
 
     Args:
-      name: "constant"; "cosine": falls from the peak to 0 as a cosine; "one_cycle": rises from
+      name: "constant"; "linear": falls from the peak to 0 along a line; "cosine": falls from the
+        peak to 0 as a cosine; "one_cycle": rises from
         peak / 25 over the first 30 %, then falls to almost 0 (Smith and Topin 2017); "step": the
         peak divided by 10 after half and again after three quarters of the steps; "plateau": the
         peak, which `update_plateau` divides by 10 during the run.
@@ -44,14 +45,16 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
     """
     if name in ("constant", "plateau"):
         return optax.constant_schedule(peak)
-    if name not in ("cosine", "one_cycle", "step"):
-        names = "constant, cosine, one_cycle, step or plateau"
+    if name not in ("linear", "cosine", "one_cycle", "step"):
+        names = "constant, linear, cosine, one_cycle, step or plateau"
         raise ValueError(f"schedule: expected {names}, got {name!r}")
 
     @jax.jit  # One program: optax's operations, one by one, are compiled in 0.9 s (one_cycle).
     def schedule(step: ArrayLike) -> ArrayLike:
         # Of an int32, one_cycle computes a part in float32, in a run in float64, too.
         step = jnp.asarray(step, float)
+        if name == "linear":
+            return optax.linear_schedule(peak, 0.0, steps)(step)
         if name == "cosine":
             return optax.cosine_decay_schedule(peak, steps)(step)
         if name == "one_cycle":

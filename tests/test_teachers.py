@@ -64,6 +64,7 @@ def test_every_session_has_90_minutes_and_its_exercises_their_own(folder):
             for minutes, names, _ in rows:
                 assert minutes_of(names) <= minutes, names
             late = re.search(r"^\*\*(?:Late\?|来不及？)\*\*(.*?)\n\n", session, re.M | re.S)
+            assert late
             saved = [int(minutes) for minutes in re.findall(r"[(（](\d+)[)）]", late[1])]
             assert len(saved) == 2 and set(saved) <= {minutes for minutes, *_ in rows}
             listed = [name for _, names, _ in rows for name in names if name in EXERCISES]
@@ -153,7 +154,7 @@ def of_neuron_step(x, y, w, b, rate):
     params = {"w": jnp.array(w, float), "b": jnp.array(b, float)}
     value, gradient = jax.value_and_grad(loss)(params)
     rule = optax.sgd(rate)
-    stepped = optax.apply_updates(params, rule.update(gradient, rule.init(params))[0])
+    stepped: Any = optax.apply_updates(params, rule.update(gradient, rule.init(params))[0])
     after = {"after": loss(stepped), **stepped}
     return {"L": value, "dw": gradient["w"], "db": gradient["b"], **after}
 

@@ -258,7 +258,9 @@ function paintPlane() {
         strokeLine(context, zeroLine((n) => field[n].values[first + 1][k]), "soft", 1.5, [6, 5]);
       }
     }
-    if (classes === 2) strokeLine(context, zeroLine((n) => field[n].p[1] - field[n].p[0]), "ink", 3);
+    for (let k = 1; k < classes; k++) { // Where a class and the best of the others are equally probable.
+      strokeLine(context, zeroLine((n) => field[n].p[k] - Math.max(...field[n].p.filter((_, other) => other !== k))), "ink", 3);
+    }
   }
   if (unit) strokeLine(context, zeroLine((n) => field[n].values[unit.n + 1][unit.k]), "ink", 4);
   points.forEach((point) => paintPoint(context, point));

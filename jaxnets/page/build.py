@@ -309,16 +309,16 @@ def points_script(trained: TrainedNetwork, points: Split | None) -> str:
     Of each set `count` points are trained on, the rest held out: a fourth.
     """
     sets = {} if points is None else {trained.config.dataset: points}
-    if trained.config.dataset in planes.SETS:
-        for name in planes.SETS.keys() - sets.keys():
+    for name in planes.SETS if trained.config.dataset in planes.SETS else ():
+        if name not in sets:
             sets[name] = planes.load(name, 0).train[: POINTS + HELD_OUT_POINTS]
     content = {
         name: {
-            "points": np.round(one.images.astype(float), planes.DECIMALS).tolist(),
+            "points": [[float(f"{x:.6g}") for x in point] for point in one.images],
             "labels": [int(label) for label in one.labels],
             "count": len(one) - len(one) // 4,
         }
-        for name, one in sorted(sets.items(), key=lambda pair: pair[0] != trained.config.dataset)
+        for name, one in sets.items()
     }
     return f'"use strict";\nconst PRACTICE = {json.dumps({"sets": content})};\n'.replace(
         "<", "\\u003c"

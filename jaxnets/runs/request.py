@@ -110,8 +110,8 @@ def _scaled(config: Config, data: Dataset) -> Config:
 
 def _for_own_data(config: Config, given: Collection[str], data: Dataset) -> tuple[Config, str]:
     """The config for data of the user's own, with a note; for any other set as it is, with ""."""
-    is_published = data.name != ARRAYS and not data.is_table
-    if is_published and isinstance(data.train.images, np.ndarray):
+    is_array = data.name == ARRAYS or data.is_table
+    if not is_array and isinstance(data.train.images, np.ndarray):
         return config, ""
     own_data = OwnData(
         number=len(data.train),
@@ -119,7 +119,7 @@ def _for_own_data(config: Config, given: Collection[str], data: Dataset) -> tupl
         is_table=data.is_table,
         is_convolved=_is_convolved(config, data),
         inputs=math.prod(data.image_shape),
-        is_folder=is_published,
+        is_folder=not is_array,
     )
     return for_small_set(config, given, own_data)
 

@@ -68,6 +68,17 @@ def test_dependencies_have_tested_floors_and_no_bounds_above():
             assert Version(specifier.version) == floors[name][0], f"{name} in .ci/floors.txt"
 
 
+def test_pre_commit_runs_the_versions_of_the_gate():
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    revisions = dict(re.findall(r"repo: \S+/([\w-]+)\n    rev: v(\S+)", hooks))
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    exact = [*PROJECT["optional-dependencies"]["docs"], *groups["checks"]]
+    locked, _ = pins(LOCK)["ruff"]
+    assert revisions["ruff-pre-commit"] == str(locked)
+    assert f"codespell=={revisions['codespell']}" in exact
+    assert f"zizmor=={revisions['zizmor-pre-commit']}" in exact
+
+
 def test_every_dependency_and_data_set_has_its_licence():
     page = (ROOT / "LICENSES.md").read_text()
     table = page.partition("\n## ")[0]

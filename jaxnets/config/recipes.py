@@ -23,7 +23,7 @@ _SMALL_ALEXNET: Recipe = _ALEXNET | dict(dropout=0.3, input_size=None, normalize
 _SMALL_ALEXNET |= dict(augment="crop", epochs=20, learning_rate=0.03, nesterov=True)
 
 # The default recipe of each network: the network's fields | the training's. It is the
-# lecture's recipe where it has one (shared words: "Keras' default" where its code leaves an
+# lecture's recipe where it has one (shared words: "Keras's default" where its code leaves an
 # argument out); the others are ours, measured in docs/train.md.
 PRESETS: dict[str, Recipe] = {
     # The lecture names f(Wx + θ) and trains it nowhere: ours.

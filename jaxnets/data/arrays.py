@@ -40,9 +40,9 @@ def from_arrays(
     finite numbers.
 
     Args:
-      pairs: (images, labels) for training; or a tuple of two pairs for training and test, as Keras'
-        `load_data` returns it; or of three for training, validation and test. A part that is not
-        given is drawn from the training images, a tenth of them.
+      pairs: (images, labels) for training; or a tuple of two pairs for training and test, as
+        Keras's `load_data` returns it; or of three for training, validation and test. A part
+        that is not given is drawn from the training images, a tenth of them.
       validation_size: The number of validation images, or their share, instead of a tenth.
       validation: A pair for validation.
       test: Whether images are held back for a test that is not given.

@@ -17,7 +17,7 @@ KERAS = {
 class History(Described, list[dict[str, Any]]):
     """The records of metrics.jsonl, one an epoch.
 
-    A name gives a column: Keras' (loss, accuracy, val_loss, val_accuracy) or a record's own.
+    A name gives a column: Keras's (loss, accuracy, val_loss, val_accuracy) or a record's own.
 
     >>> history = History([{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.25}])
     >>> history["loss"], history["train_loss"], history[-1]["epoch"]
@@ -46,7 +46,7 @@ class History(Described, list[dict[str, Any]]):
 
     @property
     def history(self) -> dict[str, list[Any]]:
-        """The columns that Keras' History has, by its names; val_ only with validation images."""
+        """The columns that Keras's History has, by its names; val_ only with validation images."""
         return {
             name: self[name] for name in KERAS if self and self[-1].get(KERAS[name]) is not None
         }

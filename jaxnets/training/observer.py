@@ -105,7 +105,7 @@ def why_stopped(
 
     It ends when an epoch's validation accuracy is the target or more, and after `patience` epochs
     without a validation loss below the lowest one. Source: Prechelt 1998, "Early Stopping - But
-    When?"; the epochs are counted as Keras' EarlyStopping counts them.
+    When?"; the epochs are counted as Keras's EarlyStopping counts them.
 
     Args:
       history: The records of all epochs until now.

@@ -16,7 +16,7 @@ from optax import contrib
 
 from jaxnets.base.errors import UserError
 
-# Keras' RMSprop: rho 0.9, epsilon 1e-7 under the root.
+# Keras's RMSprop: rho 0.9, epsilon 1e-7 under the root.
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7
 # Root mean square of Muon's update over its learning rate, as Adam's: one rate then serves all
 # layers (Liu et al. 2025, "Muon is Scalable for LLM Training").

@@ -228,7 +228,7 @@ def _attention() -> Iterator[Asked]:
         q, k, v, d_out = rng.normal(size=(4, tokens, features))
 
         def attend(*qkv: Any) -> Any:
-            """Flax' own, with one example and one head."""
+            """Flax's own, with one example and one head."""
             return nn.dot_product_attention(*(one[None, :, None] for one in qkv))[0, :, 0]
 
         with precision("float64"):

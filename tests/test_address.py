@@ -13,6 +13,7 @@ import address
 import pytest
 from conftest import ROOT
 
+from jaxnets import __version__
 from jaxnets.page import build
 
 SOMEONE = "https://github.com/someone/nets"
@@ -71,6 +72,15 @@ def test_one_edit_of_pyproject_renews_the_documents(tmp_path):
     subprocess.run([sys.executable, tmp_path / COPIES[0]], check=True)
     for name in COPIES:
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+def test_zenodo_and_the_citation_describe_this_version_alike():
+    citation = re.sub(r"\s+", " ", (ROOT / "CITATION.cff").read_text("utf-8"))
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text("utf-8"))
+    (author,) = zenodo["creators"]
+    assert f'title: "{zenodo["title"]}" abstract: >- {zenodo["description"]} authors:' in citation
+    assert f'- name: "{author["name"]}" keywords: - {" - ".join(zenodo["keywords"])} ' in citation
+    assert f" version: {__version__} " in citation
 
 
 @pytest.mark.oracle

@@ -218,6 +218,7 @@ HOSTS = {
     "sqlite.org",
     "storage.googleapis.com",
     "ui.perfetto.dev",
+    "www.contributor-covenant.org",
     "www.cs.toronto.edu",
     "www.guru3d.com",
     "www.python.org",

@@ -5,7 +5,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-# An old page, and the page, with or without a heading, that has its text now. Chinese ones: zh/
+# From an old page to the page, and perhaps its heading, that has the text now.
 MOVED = {
     "accuracy": "results#accuracy-for-the-size",
     "augmentation": "reference/cli#augmentation",

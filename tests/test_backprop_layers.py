@@ -361,3 +361,11 @@ def test_a_step_by_hand_is_compiled_once(tiny, tiny_preset):
     state = experiment.init_state()
     for _ in range(3):
         state, _ = step(state, batch)
+
+
+def test_a_dense_layer_of_images_says_what_to_write_instead():
+    params = {"kernel": jnp.ones((2, 3))}
+    with pytest.raises(UserError, match=r"takes rows, got 4 x 4 x 2: put flatten before it"):
+        dense.DENSE.forward(params, jnp.ones((1, 4, 4, 2)))
+    with pytest.raises(UserError, match=r"at each place of a picture"):
+        dense.DENSE.row(nn.Dense(3), (4, 4, 2))

@@ -457,3 +457,26 @@ def test_the_page_has_what_peers_miss_and_refuse(name, takes, float64):
     assert f"| `{name}` | {len(missed)} | {len(refused)} |" in page, " ".join(
         [*missed, "-", *refused]
     )
+
+
+def test_a_function_of_another_number_of_outputs_than_its_plain_form_is_wrong():
+    found = jaxnets.check(lambda x: x[:2] ** 2, LINE, plain=lambda x: x**2)
+    assert not found.ok
+    assert "2 outputs, 4 of the plain formulation" in str(found)
+
+
+def test_a_function_that_refuses_vmap_is_right_and_the_table_says_so():
+    square = custom_vmap(lambda x: x**2)
+
+    @square.def_vmap
+    def refuse(axis_size, in_batched, x):
+        raise ValueError("one at a time")
+
+    found = jaxnets.check(vjp(square, lambda args, dy: (2 * args[0] * dy,)), LINE)
+    assert found.ok and "refused: one at a time" in str(found)
+
+
+def test_an_output_that_overflows_in_few_digits_is_passed_over():
+    found = jaxnets.check(lambda x: x * np.exp2(200.0), LINE)
+    assert found.ok, found
+    assert "not finite in these digits" in str(found)

@@ -5,6 +5,7 @@ against autodiff in others that are drawn from its domain.
 """
 
 import functools
+import inspect
 from typing import Any
 
 import chex
@@ -364,8 +365,8 @@ def test_a_step_by_hand_is_compiled_once(tiny, tiny_preset):
 
 
 def test_a_dense_layer_of_images_says_what_to_write_instead():
-    params = {"kernel": jnp.ones((2, 3))}
+    unchecked = inspect.unwrap(dense.dense_forward)  # Users run it without the tests' type checker.
     with pytest.raises(UserError, match=r"takes rows, got 4 x 4 x 2: put flatten before it"):
-        dense.DENSE.forward(params, jnp.ones((1, 4, 4, 2)))
+        unchecked({"kernel": jnp.ones((2, 3))}, jnp.ones((1, 4, 4, 2)))
     with pytest.raises(UserError, match=r"at each place of a picture"):
         dense.DENSE.row(nn.Dense(3), (4, 4, 2))

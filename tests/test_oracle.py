@@ -16,7 +16,7 @@ from jaxnets.base.errors import RunFailedError
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
-from jaxnets.gradcheck.errors import relative_error
+from jaxnets.gradcheck.errors import recording_terms, relative_error
 from jaxnets.gradcheck.oracle import GRADIENT_TOLERANCE, Both, GradientCheck, both_loss_and_grads
 from jaxnets.kernels import accelerate
 from jaxnets.kernels.layers import paired_relu
@@ -276,3 +276,7 @@ def test_a_diverging_run_does_not_say_that_gradients_disagree(tiny, tiny_preset)
     config = tiny_preset("mlp_functional", gradients="both", **changes)
     with pytest.raises(NonFiniteLossError, match="the loss of step"):
         train_on(tiny, config)
+
+
+def test_a_layer_without_a_rule_gets_none_that_records():
+    assert recording_terms(lambda layer: None, [])(nn.tanh) is None

@@ -130,6 +130,18 @@ def test_on_accelerators_and_for_split_batches_fewer_layers_change():
         lambda: Chain([nn.Conv(4, (3, 3), kernel_dilation=2), nn.relu, MaxPool(2, 2)]),
         lambda: Chain([nn.Conv(4, (3, 3), padding="CIRCULAR"), nn.relu, MaxPool(2, 2)]),
     ],
+    ids=[
+        "mixed",
+        "sigmoid",
+        "a pool of 3",
+        "a stride of 1",
+        "tanh",
+        "5 x 5",
+        "strides",
+        "groups",
+        "dilation",
+        "circular",
+    ],
 )
 def test_other_convolutions_are_not_joined_with_their_pools(change):
     assert ConvPool not in kinds(accelerate(change(), "cpu"))

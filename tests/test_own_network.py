@@ -456,7 +456,7 @@ INITIALIZERS += [nn.initializers.uniform(0.2), nn.initializers.constant(3.0), nn
 INITIALIZERS += [nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=1, out_axis=0)]
 
 
-@pytest.mark.parametrize("draw", INITIALIZERS)
+@pytest.mark.parametrize("draw", INITIALIZERS, ids=range(len(INITIALIZERS)))
 def test_an_initializer_of_a_row_draws_the_same(draw):
     chain = Chain([nn.Dense(4, kernel_init=draw)])
     again = from_rows(json.loads(json.dumps(to_rows(chain))))

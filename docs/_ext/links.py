@@ -25,7 +25,7 @@ LOGGER = logging.getLogger(__name__)
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 SHOWN = ("jaxnets", "tests", "benchmarks", "deploy")
-ALONE = ("train.py", "LICENSE", "docs/LICENSE", "deploy/Dockerfile")
+ALONE = ("train.py", "LICENSE", "docs/LICENSE", "deploy/Dockerfile", "CODE_OF_CONDUCT.md")
 ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml", ".sbatch", ".conf"}
 PAGES = {
     "CONTRIBUTING.md": "contributing",

@@ -404,13 +404,13 @@ CONV_POOL = LayerRule(
                 ((0, 1), (2, 0)),
                 ((-1, 0), (0, -1)),
             ),
-            "channels": (1, 1, 2, FEW_CHANNELS, FEW_CHANNELS + 1, 17, 31, 32, 32, 33, 40),
+            "channels": (1, 1, 1, 2, FEW_CHANNELS, FEW_CHANNELS + 1, 17, 31, 32, 32, 33, 40),
             "filters": (1, 2, 3, 4, 9, 20),
             "many": (*7 * (False,), True),  # Channels around FEWEST_CHANNELS.
             "biased": (True, True, False),
             "numbers": ("normal", "normal", "integers"),
         },
-        draws=20,
+        draws=32,
     ),
 )
 register_rule(CONV_POOL)

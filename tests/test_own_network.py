@@ -272,7 +272,7 @@ BAD_FILES = {
     ),
     "twice": (
         GOOD + "d = nn.Dense(3)\ndef model(k):\n    return Chain([flatten, d, d])\n",
-        "my_net.py:6: model(10): a layer (Dense) is used at two places; expected one for each place",
+        "my_net.py:6: model(10): a layer (Dense) is used at two places; expected one for each",
     ),
     "one name": (
         MODEL.format("flatten, nn.Dense(3, name='a'), nn.Dense(3, name='a')"),

@@ -140,8 +140,8 @@ def test_an_answer_is_the_mean_over_the_views(names, count, folder, tiny, run_co
         views = [(0.5, images), (0.25, padded[:, :SIDE, :SIDE]), (0.25, padded[:, 2:, 2:])]
     if "mirror" in names:
         views = [(w / 2, np.flip(x, 2) if flips else x) for w, x in views for flips in (0, 1)]
-    logs = sum(w * np.log(np.asarray(predictor(x), np.float64)) for w, x in views)
-    answers = logs.argmax(axis=1)
+    logs = [w * np.log(np.asarray(predictor(x), np.float64)) for w, x in views]
+    answers = np.sum(logs, axis=0).argmax(axis=1)
     outcome = run_command("evaluate", folder, f"--views={names}", "--json")
     values = json.loads(outcome.out)
     assert len(views) == count and values["views"] == names.split(",")

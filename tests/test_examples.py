@@ -4,6 +4,7 @@ import functools
 import json
 import re
 import runpy
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -284,7 +285,7 @@ def test_the_optimizer_is_muon_and_pytorchs_sgd(cifar94):
     }
     draw = functools.partial(jax.tree.map, lambda shape: rng.normal(size=shape))
     draw = functools.partial(draw, is_leaf=lambda x: isinstance(x, tuple))
-    params = jax.tree.map(jnp.float32, draw(shapes))
+    params: Any = jax.tree.map(jnp.float32, draw(shapes))
     rule = cifar94["optimizer"](optax.linear_schedule(0.19, 0.0, steps))
     state = rule.init(params)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +106,7 @@ def test_ten_steps_on_points_are_those_of_autodiff_and_optax(changes, momentum, 
     squares = trained.config.loss == "half_mse"
 
     def loss_of(params, points, labels):
-        logits = model.apply({"params": params}, points)
+        logits: Any = model.apply({"params": params}, points)
         targets = jax.nn.one_hot(labels, logits.shape[1])
         if squares:
             return ((jax.nn.softmax(logits) - targets) ** 2).sum(axis=1).mean() / 2

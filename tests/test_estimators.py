@@ -156,7 +156,7 @@ def test_a_convolution_refuses_a_table(table):
 
 def test_a_page_refuses_a_table(of_table, tmp_path, run_command):
     folder = of_table.network_.save(tmp_path / "run")
-    run_command("page", folder).assert_refused("a run on pictures, got one on rows of 4 numbers")
+    run_command("page", folder).assert_refused("rows of 2 numbers, got one on rows of 4")
 
 
 @pytest.mark.slow

@@ -381,8 +381,8 @@ CONV_POOL = LayerRule(
         _setting((2, 7, 9, 4), 3, biased=False),
         _setting((2, 7, 9, FEWEST_IN_TILES), 3),
         _setting((2, 6, 6, 2), 3, numbers="integers"),
-        _setting((2, 6, 8, FEWEST_IN_TILES), 4, numbers="integers"),
-        _setting((1, 5, 6, 5), 2, "SAME", numbers="equal"),
+        _setting((2, 6, 8, 4), 4, numbers="integers"),
+        _setting((2, 5, 6, FEWEST_IN_TILES), 2, "SAME", numbers="equal"),
         # Many channels, of whose 7x9 outputs the pool reaches 6x8.
         _setting((2, 7, 9, FEWEST_CHANNELS[WINDOW]), FEWEST_CHANNELS[WINDOW], "SAME"),
     ],

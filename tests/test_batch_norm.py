@@ -233,7 +233,7 @@ def test_the_pair_is_pytorchs():
     ("gradients", "kind"),
     [
         ("manual", "pmap"),
-        ("auto", "shard_map"),
+        slow("auto", "shard_map"),
         slow("auto", "pmap"),
         slow("plain", "pmap"),
         slow("auto", "jit"),

@@ -197,6 +197,7 @@ def test_what_a_killed_save_left_is_not_followed_and_goes(folder, tmp_path, monk
     assert (tmp_path / "victim").read_text() == "untouched"
 
 
+@pytest.mark.slow
 def test_a_run_resumes_before_a_damaged_checkpoint_or_is_refused(train_tiny, tmp_path):
     run, resume = tmp_path / "run", ["--checkpoint_every=1epoch", "--resume"]
     assert train_tiny("softmax", *resume[:1]).status == 0

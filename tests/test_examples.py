@@ -175,6 +175,7 @@ def test_attention_is_pytorchs_forward_and_backward(attention, float64, shape):
     assert_equal(list(gradients), [a.grad.numpy() for a in theirs])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", [2, slow(1), slow(4)])
 def test_the_layer_of_attention_is_flaxs_forward_and_backward(attention, float64, heads):
     width = 8

@@ -39,6 +39,7 @@ def with_body(name, lines):
 
 
 LONG = "peek", "deviations", "adamw"  # Of many causes, which are tried in pairs.
+LONG += "attention", "hessian_vector"
 
 
 @pytest.mark.parametrize("name", [slow(name) if name in LONG else name for name in TASKS])

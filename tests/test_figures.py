@@ -169,6 +169,7 @@ def test_the_pools_numbers_are_those_of_autodiff(kind):
         assert winner == np.argmax(found.x[place : place + 3])
 
 
+@pytest.mark.slow
 def test_the_batch_norms_gradients_are_those_of_autodiff(float64):
     """A zero is added to each node of the graph: its gradient is the node's."""
     found = figures.normalized()
@@ -193,6 +194,7 @@ def test_the_batch_norms_gradients_are_those_of_autodiff(float64):
     np.testing.assert_allclose(parts, found["dx"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_attentions_numbers_are_flaxs_and_autodiffs(float64):
     found = figures.attended()
 

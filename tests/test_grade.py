@@ -280,6 +280,7 @@ def test_a_grading_that_is_stopped_ends_what_runs(submissions, bubblewrap, judge
     grades.close()
 
 
+@pytest.mark.slow
 def test_numbers_and_passes_are_graded_in_one_table(
     submissions, bubblewrap, run_command, tmp_path, judge_in_float64
 ):

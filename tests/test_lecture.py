@@ -240,6 +240,7 @@ def test_keras_lines_are_the_slides_to_the_last_digit(capsys, tiny):
     log.on_train_end()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 def test_the_listings_in_keras_print_the_lectures_lines(run_command, tiny_flags):
     shown = run_command("replay", "--model=mlp", *tiny_flags)

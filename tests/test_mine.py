@@ -164,6 +164,7 @@ def test_a_run_folder_of_a_stranger_runs_no_code(
     assert not mark.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_began_without_takes_no_pass(mine, train_tiny, run_command, tmp_path):
     train_tiny("mlp_functional", "--epochs=1")
     resume = ["--resume", f"--workdir={tmp_path}/run", "--epochs=2"]

@@ -303,6 +303,7 @@ def test_arrays_are_a_data_set(tiny, tiny_arrays, make):
     assert_same(network.state.params, own.state.params)
 
 
+@pytest.mark.slow
 def test_one_pair_of_arrays_is_cut_in_three(tmp_path):
     images = np.random.default_rng(0).random((100, 9, 9), np.float32)
     labels = np.sort(np.arange(100) % 4)

@@ -45,6 +45,7 @@ def test_gradients_are_those_of_the_mean_loss(softmax, batch, by):
     assert_same(softmax.gradients(Split(x, y), by=by), found)
 
 
+@pytest.mark.slow
 def test_gradients_are_by_name_as_autodiff_of_flax_and_optax_has_them(tiny, batch):
     layers = [nn.Conv(4, (3, 3)), jaxnets.BatchNorm(), nn.relu, jaxnets.flatten, nn.Dense(3)]
     network, (x, y) = Network(jaxnets.Chain(layers), tiny, batch_size=32, devices=1), batch

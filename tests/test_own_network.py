@@ -657,6 +657,7 @@ def test_own_layers_in_a_residual_block_are_checked(tiny, doubled_rule):
         Network(chain, tiny, gradients="manual")
 
 
+@pytest.mark.slow
 def test_check_layer_takes_ours():
     for layer in (nn.Dense(3), nn.relu, nn.LayerNorm(), LeakyReLU(0.3)):
         assert check_layer(layer, [(4, 5)]).ok

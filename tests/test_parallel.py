@@ -81,7 +81,7 @@ WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
     [
         slow("mlp", SMALL, "auto", 1, "pmap"),
         ("mlp", SMALL, "manual", 2, "pmap"),
-        ("mlp", SMALL, "auto", 4, "jit"),
+        slow("mlp", SMALL, "auto", 4, "jit"),
         ("mlp", SMALL, "manual", 8, "jit"),
         ("mlp", SMALL, "auto", 8, "pmap"),
         ("mlp", SMALL, "manual", 4, "shard_map"),

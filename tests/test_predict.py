@@ -116,7 +116,7 @@ DISGUISES = {
     "on white paper": (FEW, 0.02, lambda image, rng: 255 - on_canvas(image, rng)),
     "a photo": (FEW, 0.02, photographed),
 }
-SLOW = ("a photo", "on white paper", "enlarged and blurred")
+SLOW = ("a photo", "on a canvas, off its centre", "on white paper", "enlarged and blurred")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from jaxnets.models.precision import with_precision
 from jaxnets.training.step import autodiff_loss_and_grad
 
 
+@pytest.mark.slow
 def test_the_gradient_of_regression_by_hand_is_autodiffs(float64):
     rng = np.random.default_rng(0)
     model = with_precision(mlp(num_classes=3, hidden=(8,)), "float64")

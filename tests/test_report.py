@@ -179,6 +179,7 @@ def test_the_most_confident_mistakes_come_first(predictions, tiny):
     assert [mistake.row for mistake in found] == order[:7]
 
 
+@pytest.mark.slow
 def test_both_passes_of_an_image_are_those_of_autodiff(run, drawn):
     trained = drawn
     image, label = np.asarray(run.data.test.images[0]), int(run.data.test.labels[0])

@@ -74,6 +74,7 @@ def test_what_changes_no_number_may_change_and_is_written_down(
     assert params_sha256(tmp_path / "run") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, slow(False)])
 def test_more_epochs_end_as_if_asked_from_the_start(
     train_tiny, run_main, tmp_path, interrupt_after, finished
@@ -93,6 +94,7 @@ def test_more_epochs_end_as_if_asked_from_the_start(
     assert read_json(run / "result.json")["epochs"] == 4
 
 
+@pytest.mark.slow
 def test_a_schedule_that_is_stretched_is_told_with_both_rates(train_tiny, tmp_path):
     flags = ["softmax", "--schedule=cosine", "--learning_rate=0.5"]
     assert train_tiny(*flags).status == 0
@@ -296,6 +298,7 @@ def test_a_clock_that_jumps_changes_nothing(train_tiny, tmp_path, monkeypatch):
     assert params_sha256(run) == params_sha256(whole) and history(run) == history(whole)
 
 
+@pytest.mark.slow
 def test_steps_do_not_wait_for_a_slow_disk(train_tiny, tmp_path, monkeypatch):
     """A save is due at each of ten steps, and the one of step 1 not written before the last."""
     now, saves, write, save = itertools.count(), [], checkpoints.write, CheckpointTimer.saved

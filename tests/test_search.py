@@ -165,6 +165,7 @@ def test_p_is_scipys_paired_test_corrected_as_holm_did():
     assert math.isnan(ranking.paired_p([0.1]))
 
 
+@pytest.mark.slow
 def test_a_false_alarm_is_as_rare_as_it_says():
     """Two settings that are the same: a lead is called significant in a twentieth of all cases."""
     rng = np.random.default_rng(1)

@@ -61,6 +61,7 @@ def test_gradient_and_product_are_those_of_jax(name, how, float64):
     assert_close(found, quick_jit(stock)(*arguments), 1e-12)
 
 
+@pytest.mark.slow
 def test_the_product_is_that_of_the_whole_symmetric_hessian(float64):
     params, x, labels, vector = given(SIZES["two"])
     flat, unflatten = ravel_pytree(params)

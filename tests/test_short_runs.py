@@ -40,6 +40,7 @@ def test_a_limit_larger_than_a_batch_changes_no_other_setting():
     assert preset("mlp_handwritten", limit=50).batch_size is None
 
 
+@pytest.mark.slow
 def test_a_limited_run_says_so_and_resumes_so(train_tiny, run_main, tmp_path):
     outcome = train_tiny("softmax", "--limit=30", "--batch_size=10")
     assert "30 train, 30 validation, 30 test images" in outcome.out

@@ -354,6 +354,7 @@ def of_peeking(tests):
     return {"alarm": (0.01, alarms.any(axis=1).mean()), "level": 0.05 / tests}
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("seed", [0, slow(2026)])
 def test_the_exam_s_answers_are_right(seed, float64):

@@ -106,6 +106,7 @@ def test_an_update_rule_is_the_published_one(oracle, name, arguments):
         np.testing.assert_allclose(np.asarray(p), expected, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_muon_is_optaxs_on_the_matrices_of_the_kernels():
     """A convolution's kernel is the matrix of its rows; biases are Adam's."""
     rng = np.random.default_rng(0)
@@ -223,6 +224,7 @@ def test_padding_of_a_batch_changes_no_sum(tiny, tiny_preset, loss):
 EPOCHS = [scan.scanned_epoch, loop.stepped_epoch]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     ("model", "changes", "count"),
@@ -336,6 +338,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(tiny, kind):
 # The notebook API
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_the_same_seed_trains_the_same_another_does_not(tiny, tiny_preset, model):
     ours, others = (
@@ -397,6 +400,7 @@ def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny
     assert_close([state.params[n]["kernel"] for n in ("hidden1", "logits")], [w1, w2], 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     ("model", "epochs"), [("mlp", 20), slow("mlp_functional", 20), slow("cnn", 4)]

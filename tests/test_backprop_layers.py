@@ -146,6 +146,7 @@ def test_autodiff_through_a_rule_takes_its_backward_pass(name, every):
 GROUPED = nn.Conv(4, (3, 3), padding=1, feature_group_count=2, name="conv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "shape"),
     [

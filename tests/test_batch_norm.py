@@ -80,6 +80,7 @@ GRADIENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", [0, 2])
 @pytest.mark.parametrize("gradients", GRADIENTS)
 def test_steps_are_those_of_flax_with_its_own_layer(gradients, padding):
@@ -276,6 +277,7 @@ def test_a_saved_run_trains_on_to_the_same_bits(tmp_path, gradients):
     chex.assert_trees_all_equal(other.evaluate(), whole.evaluate())
 
 
+@pytest.mark.slow
 def test_relu_behind_a_norm_keeps_x_as_a_kernel():
     def noting(caches, layer):
         rule = rule_of(layer)

@@ -284,6 +284,7 @@ def test_a_result_in_fewer_digits_is_called_rounded():
     assert verdict.hints[0] == "dx: right, but rounded to fewer digits than float64 has"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sign", "said"),
     [

@@ -124,6 +124,7 @@ def with_a_wrong_element(kernel):
     return kernel.at[(0,) * kernel.ndim].add(1e-9 * jnp.abs(kernel).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense", slow("conv")])
 @pytest.mark.parametrize("wrong", [slow(scaled), with_a_wrong_element])
 def test_an_error_of_a_billionth_before_a_norm_is_found(break_rule, name, wrong):

@@ -544,6 +544,7 @@ def doubled_rule():
     del KINDS[Doubled]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [own_chain, own_chain(3)], ids=["function", "chain"])
 def test_a_network_object_takes_a_function_or_a_chain(tiny, tmp_path, model):
     network = Network(model, tiny, epochs=2, batch_size=32, devices=1, learning_rate=0.03)

@@ -356,6 +356,7 @@ PARTS = "--steps_per_epoch=3 --epochs=4 --augment=shift --schedule=one_cycle"
 MUON = "--optimizer=muon --label_smoothing=0.1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "questions"),
     [

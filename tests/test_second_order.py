@@ -91,6 +91,7 @@ def without(term):
     return wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["Rx dz", "x Rdz", "bias", "Rdz W", "dz V"])
 def test_each_term_is_needed(term, float64, monkeypatch):
     arguments = given(SIZES["three"])

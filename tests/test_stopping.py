@@ -130,6 +130,7 @@ def train_to_target(train_tiny):
     return lambda *flags: train_tiny("softmax", *STOP, *flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags", [(), slow("--devices=8", id="eight devices"), slow("--gradients=manual")]
 )
@@ -204,6 +205,7 @@ def test_the_fast_recipe_is_the_cnns_and_flags_change_it():
     assert preset("cnn").label_smoothing == 0
 
 
+@pytest.mark.slow
 def test_network_fit_stops_as_train_py_does(train_to_target, tiny_folder, tmp_path, capsys):
     train_to_target()
     theirs = tmp_path / "run"

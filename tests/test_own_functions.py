@@ -103,6 +103,17 @@ def test_an_own_augmentation_may_take_the_number_of_the_pass(make, tiny):
         np.testing.assert_allclose(images, batch.images / divisor, rtol=1e-6)
 
 
+def darker_by(key, image, strength=4.0):
+    return image / strength
+
+
+def test_a_third_parameter_of_another_name_keeps_its_default(make):
+    experiment = make(augment=darker_by).experiment
+    batch = next(iter(experiment.loader.batches(0, 1, slice(None))))
+    images = experiment.augment(jax.random.key(0), 0, batch, 0).images
+    np.testing.assert_allclose(images, batch.images / 4, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_saved_run_names_its_functions_and_predicts_without_them(
     tiny_preset, run_main, tiny, tmp_path

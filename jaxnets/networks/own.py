@@ -71,9 +71,9 @@ def _in_one_line(function: Callable[..., Any], doing: str, place: "Place") -> Ca
     """The same function, whose errors are one line."""
 
     @functools.wraps(function)
-    def called(*arguments: object) -> object:
+    def called(*arguments: object, **named: object) -> object:
         with place.in_one_line(doing):
-            return function(*arguments)
+            return function(*arguments, **named)
 
     return called
 

@@ -59,7 +59,7 @@ def augmentation(
       label_smoothing: The share of each label that is spread over all classes, from 0 to 1.
       until: The first step that changes no image at random.
       custom: A user's function (key, image [H, W, C]) -> image of that shape, if "custom" is among
-        the names. If it takes three arguments, the third is the number of the pass, from 0.
+        the names. One with a parameter `epoch` gets the number of the pass there, from 0.
       steps_per_pass: The steps in which every image comes once.
       dtype: Of labels with mixup or smoothing.
       platform: The devices' kind.
@@ -80,8 +80,10 @@ def augmentation(
     def augment(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
         places = first + jnp.arange(len(batch.labels))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)
+        per_image = changes
         if custom is not None:
-            changes["custom"] = partial(checked, change=in_pass(custom, step // steps_per_pass))
+            own = in_pass(custom, step // steps_per_pass)
+            per_image = changes | {"custom": partial(checked, change=own)}
 
         def changed(
             name: str,
@@ -108,8 +110,8 @@ def augmentation(
             images = middle(batch.images)
         images = to_float(images)
         for name in names:
-            if name in changes:
-                images = changed(name, jax.vmap(changes[name]), lambda x: x, images)
+            if name in per_image:
+                images = changed(name, jax.vmap(per_image[name]), lambda x: x, images)
         batch = batch._replace(images=images)
         if "mixup" in names:
 
@@ -129,9 +131,9 @@ def augmentation(
 
 
 def in_pass(change: Callable[..., jax.Array], number: Number) -> Change:
-    """A user's function of a key and an image, and of the pass' number if it takes that."""
-    takes = len(inspect.signature(change).parameters)
-    return change if takes < 3 else lambda key, image: change(key, image, number)
+    """A user's function of a key and an image; a parameter `epoch` of it gets the number."""
+    takes = "epoch" in inspect.signature(change).parameters
+    return partial(change, epoch=number) if takes else change
 
 
 def checked(key: jax.Array, image: jax.Array, change: Change) -> jax.Array:

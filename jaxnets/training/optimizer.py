@@ -36,10 +36,10 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
 
     Args:
       name: "constant"; "linear": falls from the peak to 0 along a line; "cosine": falls from the
-        peak to 0 as a cosine; "one_cycle": rises from
-        peak / 25 over the first 30 %, then falls to almost 0 (Smith and Topin 2017); "step": the
-        peak divided by 10 after half and again after three quarters of the steps; "plateau": the
-        peak, which `update_plateau` divides by 10 during the run.
+        peak to 0 as a cosine; "one_cycle": rises from peak / 25 over the first 30 %, then falls to
+        almost 0 (Smith and Topin 2017); "step": the peak divided by 10 after half and again after
+        three quarters of the steps; "plateau": the peak, which `update_plateau` divides by 10
+        during the run.
       peak: The largest learning rate.
       steps: The number of steps of the whole run.
     """

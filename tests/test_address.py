@@ -74,13 +74,15 @@ def test_one_edit_of_pyproject_renews_the_documents(tmp_path):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
 
 
-def test_zenodo_and_the_citation_describe_this_version_alike():
+def test_zenodo_the_citation_and_the_changelog_describe_this_version():
     citation = re.sub(r"\s+", " ", (ROOT / "CITATION.cff").read_text("utf-8"))
     zenodo = json.loads((ROOT / ".zenodo.json").read_text("utf-8"))
     (author,) = zenodo["creators"]
     assert f'title: "{zenodo["title"]}" abstract: >- {zenodo["description"]} authors:' in citation
     assert f'- name: "{author["name"]}" keywords: - {" - ".join(zenodo["keywords"])} ' in citation
     assert f" version: {__version__} " in citation
+    changes = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert next(version for version in changes if version != "Unreleased") == __version__
 
 
 @pytest.mark.oracle

@@ -256,7 +256,7 @@ def test_numbers_quoted_of_a_bet_are_its_numbers(language):
 
 def test_minutes_are_counted_as_the_first_page_says():
     index = text_of(FOLDERS["en"] / "index.md")
-    assert f"A minute holds {WORDS_A_MINUTE} words" in index
+    assert f"A minute is enough for {WORDS_A_MINUTE} words" in index
     code = "```python\n>>> x = 1\n\n>>> x\n1\n```\n"
     formulas = "```math\nz = x \\\\ y = z\n```\n$$a = b$$\n"
     picture = '<img src="a.svg" alt="words that nobody reads">\n'

@@ -18,7 +18,7 @@ PATH: dict[str, dict[str, str]] = {
         "jaxnets/models/chain.py": "`Chain`: the forward pass is a loop over the list",
         "jaxnets/models/cnn.py": "the CNN: the list of its layers",
         "jaxnets/losses.py": "one loss an example, from logits and labels",
-        "jaxnets/metrics.py": "what is counted: sums, which add up over batches and devices",
+        "jaxnets/metrics.py": "the metrics: sums, which add up over batches and devices",
     },
     "A step, by autodiff": {
         "jaxnets/data/datasets.py": "images and labels in three parts",
@@ -39,13 +39,13 @@ PATH: dict[str, dict[str, str]] = {
         "jaxnets/backprop/network.py": "`manual_loss_and_grad`: the pairs, there and back",
     },
     "Epochs": {
-        "jaxnets/training/observer.py": "what may watch a training",
+        "jaxnets/training/observer.py": "what may watch a training run",
         "jaxnets/training/parallel.py": "several devices, by jit, shard_map or pmap",
         "jaxnets/training/loop.py": "`train_epochs`, `stepped_epoch`, `evaluate`",
         "jaxnets/experiment.py": "`Experiment.create`: every part is built once, here",
     },
     "A run in its folder": {
-        "jaxnets/config/recipes.py": "what each network of the lecture is trained with",
+        "jaxnets/config/recipes.py": "the recipe of each network of the lecture",
         "jaxnets/config/resolve.py": "`resolve`: the one maker of a Config",
         "jaxnets/runs/request.py": "flags, folders and data come together",
         "jaxnets/runs/run.py": "`Run.open`, `train`, `finish`",

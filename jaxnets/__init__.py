@@ -1,4 +1,4 @@
-"""The neural networks of a university lecture in JAX and Flax, every gradient also by hand.
+"""The neural networks of a university lecture in JAX and Flax, with every gradient also by hand.
 
 The names below are all that a notebook needs; they are imported when first used, so that
 `import jaxnets` and `train.py --help` cost nothing.
@@ -12,7 +12,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message 
     found = ".".join(map(str, sys.version_info[:3]))
     sys.exit(f"error: expected Python 3.11 or newer, got {found} (docs/install.md)")
 
-TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
+TYPE_CHECKING = False  # Importing typing's takes as long as all else that `--help` needs.
 if TYPE_CHECKING:
     from jaxnets.backprop.function import as_function
     from jaxnets.backprop.rule import Domain, LayerRule, Setting
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
-# For networks and layers of one's own.
+# For your own networks and layers.
 __all__ += ["AveragePool", "BatchNorm", "Chain", "Domain", "LayerRule", "LeakyReLU", "MaxPool"]
 __all__ += ["Residual", "Setting", "check_layer", "flatten", "global_average_pool", "gradcheck"]
 __all__ += ["own_passes", "register_rule"]
-# For programs that are not jaxnets's.
+# For other programs.
 __all__ += ["as_function", "check"]
 
 _HOMES = dict(

@@ -1,4 +1,4 @@
-"""A config and a data set made into the parts of a training, each built once.
+"""Turns a config and a data set into the parts of a training, each built once.
 
 >>> import jaxnets
 >>> config = jaxnets.preset("softmax", epochs=1)
@@ -73,13 +73,13 @@ MAX_SCAN_BYTES = 512 << 20
 
 
 class OwnRules:
-    """A `find_rule` that puts rules of the user's own in place of some of ours.
+    """A `find_rule` that replaces some of our rules with the user's own.
 
     Attributes:
-      sha256: The digest of each rule's source, by its name; a run goes on with the same alone.
-      even_if_wrong: Whether wrong rules train all the same, those of the user's own layers too.
-      settings: The fields of Config that a training by these rules has, unless they are given.
-      words: The words that name the rules again on a command line.
+      sha256: The digest of each rule's source, by its name; a run resumes only with the same rules.
+      even_if_wrong: Whether wrong rules may train too, also those of the user's own layers.
+      settings: The fields of Config for a training by these rules, unless the user gives them.
+      words: The words that name these rules on a command line.
     """
 
     sha256: Mapping[str, str] = {}
@@ -92,7 +92,7 @@ class OwnRules:
         return rule_of(layer)
 
     def judge(self, config: Config, data: Dataset) -> None:
-        """Checks the rules before a network is trained by them; raises what is wrong."""
+        """Checks the rules before they train a network; raises an error if one is wrong."""
 
     @staticmethod
     def of(find_rule: FindRule) -> "OwnRules":
@@ -107,7 +107,7 @@ class Experiment(Described):
     config: Config
     data: Dataset
     model: Chain
-    step_model: Chain  # The same as a step computes it: with kernels, or as it is.
+    step_model: Chain  # The same for a step: with kernels, or unchanged.
     parallel: Parallel  # The devices, and how functions are placed on them.
     loader: TrainLoader  # The training data in batches.
     schedule: optax.Schedule  # The rate at every step; the plateau's reductions come on top.
@@ -197,7 +197,7 @@ class Experiment(Described):
         init = functools.partial(init_state, self.model, self.optimizer, self.data)
         try:
             shapes = jax.eval_shape(init, jax.random.key(self.config.seed))
-        except ZeroDivisionError:  # How some versions of Flax initialize a kernel for nothing.
+        except ZeroDivisionError:  # Some versions of Flax raise it for an empty kernel.
             shapes = None
         if shapes is None or any(x.size == 0 for x in jax.tree.leaves(shapes.params)):
             raise UserError(
@@ -209,7 +209,7 @@ class Experiment(Described):
         """Trains for all epochs.
 
         Args:
-          observers: They are told of each step and epoch, and may stop the training.
+          observers: Observers that are told of each step and epoch, and may stop the training.
 
         Returns:
           The trained state, and every epoch's record.
@@ -227,7 +227,7 @@ class Experiment(Described):
 
         Args:
           start: The state to begin with, and its place in the run.
-          observers: They are told of each step and epoch, and may stop the training.
+          observers: Observers that are told of each step and epoch, and may stop the training.
 
         Yields:
           The state and the record after each epoch.
@@ -240,12 +240,12 @@ class Experiment(Described):
     def _validated(self, epoch: int, end: Checkpoint) -> tuple[TrainState, Record]:
         """The state after an epoch, and the epoch's record with the metrics of both splits."""
         state, trained, validation, seconds = end.state, end.metrics, None, None
-        assert trained is not None  # A split has an example at least.
+        assert trained is not None  # A split has at least one example.
         if len(self.data.validation):
             started = time.perf_counter()
             validation = self.evaluate(state.params, self.data.validation, ten_crop=False)
             seconds = time.perf_counter() - started
-        rate = None  # A user's own optimizer has its own.
+        rate = None  # A user's own optimizer has its own rate.
         if not isinstance(self.config.optimizer, optax.GradientTransformation):
             rate = float(np.asarray(self.schedule(int(state.step) - 1)))
         record = {
@@ -280,9 +280,9 @@ class Experiment(Described):
 
         Args:
           params: The parameters, or a whole state.
-          split: The images and labels; by default the test's.
+          split: The images and labels; by default those of the test.
           ten_crop: Whether ten crops of each image are averaged; by default as the config says.
-          batch_size: The most images at once.
+          batch_size: The largest number of images at a time.
 
         Returns:
           Metrics; in regression RegressionMetrics.
@@ -339,7 +339,7 @@ class Experiment(Described):
     def gradients(self, state: TrainState, split: Split, by: str = "manual") -> Params:
         """The gradients of the mean loss of a split, as the state's next step would take them.
 
-        Dropout drops, and batch norm takes the statistics of the split. Nothing is augmented.
+        Dropout is active, and batch norm uses the statistics of the split. Nothing is augmented.
 
         Args:
           state: The parameters, and the key of the dropped units.
@@ -347,7 +347,7 @@ class Experiment(Described):
           by: "manual" for the gradients by hand, "auto" for those by autodiff.
 
         Returns:
-          Arrays in the shapes of state.params; with reduction="sum" of the summed loss.
+          Arrays in the shapes of state.params; with reduction="sum", those of the summed loss.
 
         Raises:
           UserError: There are no images, or the network has no gradients by hand.
@@ -410,7 +410,7 @@ class Experiment(Described):
 
     @property
     def scans(self) -> bool:
-        """Whether an epoch is one compiled loop, where nobody watches each step."""
+        """Whether an epoch is one compiled loop, unless an observer watches each step."""
         images = self.loader.split.images
         return (
             self.config.gradients != "both"
@@ -432,12 +432,12 @@ def find_devices(config: Config) -> Devices:
     )
 
 
-# Of the changes of a batch, the one that the loader makes: it draws on the host.
+# The only change of a batch that the loader makes, because it draws on the host.
 SHIFT = "shift"
 
 
 def loader_of(config: Config, data: Dataset) -> TrainLoader:
-    """The training data in the config's batches, shifted where it asks for that."""
+    """The training data in the config's batches, shifted if the config asks for it."""
     return TrainLoader(
         data.train,
         config.batch_size or len(data.train),
@@ -449,7 +449,7 @@ def loader_of(config: Config, data: Dataset) -> TrainLoader:
 
 
 def augment_of(config: Config, data: Dataset, loader: TrainLoader, platform: str) -> Augment:
-    """The change of each batch before its step: all that the config asks for but shifts."""
+    """The change of each batch before its step: all that the config asks for, except shifts."""
     names, size, smoothing = config.augmentations, config.input_size, config.label_smoothing
     dtype, augment = param_dtype_of(config.precision), step.no_augmentation
     if size is not None or smoothing or set(names) - {SHIFT}:
@@ -482,7 +482,7 @@ def optimizer_of(
 
 
 def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_of) -> LossAndGrad:
-    """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
+    """The loss_and_grad that the config asks for; "both" trains with the one by hand."""
     if config.gradients == "auto":
         return step.autodiff_loss_and_grad(model.apply, find_loss(config.loss))
     return manual_loss_and_grad(model, config.loss, find_rule)
@@ -529,7 +529,7 @@ def _check_data(config: Config, data: Dataset) -> None:
 def _check_own_layers(
     model: Chain, data: Dataset, loader: TrainLoader, find_rule: FindRule
 ) -> None:
-    """Checks the rules of the user's own layers before a training by hand; raises what is wrong."""
+    """Checks the rules of the user's own layers before training by hand; raises on a wrong one."""
     check_forwards(model, data.image_shape)
     wrong = OwnRules.of(find_rule).even_if_wrong
     check_own_rules(model, data.image_shape, loader.batch_size, even_if_wrong=wrong)

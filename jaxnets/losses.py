@@ -1,4 +1,4 @@
-"""Losses of one example, from logits; the reduction over a batch is the training step's.
+"""Losses of one example, from logits; the training step reduces them over a batch.
 
 p = softmax(logits), y the labels as probabilities, one-hot or soft. In regression the outputs are
 the predictions themselves and y are the targets.
@@ -29,7 +29,7 @@ def probabilities_of(labels: Labels, num_classes: int, dtype: DTypeLike) -> Floa
 
 
 def classes_of(labels: Labels) -> Int[Array, " B"]:
-    """The classes; of probabilities the most probable, the first of equal ones."""
+    """The classes; for probabilities the most probable one, the first among equals."""
     return labels.argmax(axis=1) if labels.ndim == 2 else labels
 
 
@@ -45,7 +45,7 @@ def expected(values: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
 
 
 def cross_entropy(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
-    """-Σₖ yₖ log pₖ, for a class -log p[label].
+    """-Σₖ yₖ log pₖ; for a class, -log p[label].
 
     In nats, computed as logsumexp(z) - Σₖ yₖ zₖ with z = logits - max: exact for any logits.
     Source: the slides' class CrossEntropy, whose log(p + 1e-12) is not needed here.
@@ -96,7 +96,7 @@ def squared_error(outputs: Float[Array, "B K"], targets: Float[Array, "B K"]) ->
 
 
 class _Losses(dict[str, Loss]):
-    """Losses by name; another name, as of a user's own in a run's config.json, is an error."""
+    """Losses by name; any other name, such as a user's own in a config.json, is an error."""
 
     def __missing__(self, name: str) -> Loss:
         raise UserError("loss: expected one of {}, got {}", ", ".join(self), name)
@@ -109,7 +109,7 @@ LOSSES: dict[str, Loss] = _Losses(
 
 
 def find_loss(loss: str | Loss) -> Loss:
-    """The loss of a name, or a user's own (logits [B, K], labels) -> losses [B], checked."""
+    """The loss with a name, or a user's own (logits [B, K], labels) -> losses [B], checked."""
     if isinstance(loss, str):
         return LOSSES[loss]
 

@@ -15,7 +15,7 @@ from jaxnets.regression_metrics import RegressionMetrics, Sum
 
 
 def _counted(total: jax.Array) -> jax.Array:
-    """A count that was added up in floats, exact below 2^24: in one all-reduce with gradients."""
+    """A count added up in floats, which share one all-reduce with gradients; exact below 2^24."""
     return total.astype(jnp.int32)
 
 
@@ -27,7 +27,7 @@ class Metrics(Described):
     correct: Sum  # The number whose label has the largest logit.
     top5_correct: Sum  # The number whose label is among the five largest logits.
     confusion: Sum  # [K, K]; row: label, column: prediction.
-    count: Sum  # The number of examples; padding counts nothing.
+    count: Sum  # The number of examples; padding does not count.
 
     @classmethod
     def of(
@@ -44,7 +44,7 @@ class Metrics(Described):
         num_classes, labels = logits.shape[1], classes_of(labels)
         picked = jnp.take_along_axis(logits, labels[:, None], axis=1)
         earlier = jnp.arange(num_classes)[None, :] < labels[:, None]
-        # The number of classes before the label; of equal logits the lower class comes first.
+        # The number of classes before the label; among equal logits the lower class comes first.
         rank = ((logits > picked) | ((logits == picked) & earlier)).sum(axis=1)
         has_nan = jnp.isnan(logits).any(axis=1)
         weight = (mask > 0).astype(losses.dtype)
@@ -96,7 +96,7 @@ MetricFunction = Callable[..., Sums]
 
 
 def metric_of(loss: Loss) -> MetricFunction:
-    """The metrics that a loss is trained with: RegressionMetrics for squared_error, else Metrics.
+    """The metrics for a training with this loss: RegressionMetrics for squared_error, else Metrics.
 
     RegressionMetrics' other arguments, mean and scale, give scores in the target's own units.
     """

@@ -10,11 +10,11 @@ from jaxtyping import Array, Float
 
 from jaxnets.base.facts import Described
 
-# A JAX array on a device, NumPy's array or number where an epoch is added up.
+# A JAX array on a device; a NumPy array or number where an epoch is added up.
 Sum = jax.Array | np.ndarray | np.number
 
 # A variation below this share of Σ (y - c)² is the rounding of float32 sums: the targets do not
-# vary, or c lies so far from them that these sums cannot tell.
+# vary, or c is so far from them that these sums cannot tell.
 ROUNDING = 1e-5
 
 
@@ -32,7 +32,7 @@ class RegressionMetrics(Described):
     sizes: Sum  # Σ |y|
     deviations: Sum  # Σ (y - c)
     deviation_squares: Sum  # Σ (y - c)²
-    count: Sum  # The number of examples; padding counts nothing.
+    count: Sum  # The number of examples; padding does not count.
 
     @classmethod
     def of(
@@ -48,9 +48,9 @@ class RegressionMetrics(Described):
     ) -> "RegressionMetrics":
         """The metrics of one batch, in the target's own units: scale * target + mean.
 
-        The targets are standardized, by a mean and then a scale, or as they are. The center, a
-        number or [K], is the c above in the targets given: where these are not standardized, their
-        mean in some other set. The mask is 1 for an example and 0 for padding.
+        The given targets may be standardized by a mean and then a scale. The center, a number or
+        [K], is the c above, for the given targets: if these are not standardized, their mean in
+        some other set. The mask is 1 for an example and 0 for padding.
         """
 
         def total(x: jax.Array) -> jax.Array:
@@ -85,7 +85,7 @@ class RegressionMetrics(Described):
     def r2(self) -> float:
         """R² = 1 - Σ (y - ŷ)² / Σ (y - ȳ)², the mean over outputs: 1 is perfect, 0 is their mean.
 
-        NaN where targets do not vary, or by less than float32 sums around c can tell.
+        NaN if the targets do not vary, or vary too little for float32 sums around c to tell.
         Source: sklearn.metrics.r2_score.
         """
         deviations = np.asarray(self.deviations, np.float64)

@@ -1,1 +1,1 @@
-"""The A/B test: which of two models is better, and may one say so yet."""
+"""The A/B test: which of two models is better, and whether you may say so yet."""

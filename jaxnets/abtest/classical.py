@@ -1,4 +1,4 @@
-"""Tests and intervals of a fixed size: each is right at one look, at a size chosen before.
+"""Tests and intervals for a fixed sample size: each is valid at one look, at a size chosen before.
 
 A and B are right in shares p_A and p_B; the difference is always B minus A.
 """
@@ -72,7 +72,7 @@ def _t_test(
 
 
 def _around(difference: float, half: float) -> Interval:
-    """The interval of a difference of shares, which none beyond 1 is."""
+    """The interval of a difference of shares, which is never beyond -1 and 1."""
     return max(difference - half, -1.0), min(difference + half, 1.0)
 
 
@@ -94,14 +94,14 @@ def paired_interval(only_a: int, only_b: int, total: int, alpha: float) -> Inter
 def sample_size(
     effect: float, alpha: float, power: float, variance: float, variance_if_equal: float
 ) -> int:
-    """The sample size n that finds a difference with the chance `power`, in one look at the end.
+    """The sample size n that finds a difference with probability `power`, in one look at the end.
 
         n = (z_(1 - α/2) sqrt(v_0) + z_power sqrt(v_1))² / effect²
 
     The variances are those of the estimated difference, times n: v_1 with the difference, v_0
-    without. Of two shares, n users in each model, they are p_A (1 - p_A) + p_B (1 - p_B) and
-    2 p (1 - p) at the mean share p. Of paired answers they are ψ - effect² and ψ, with ψ the share
-    of pictures on which one model alone is right.
+    without. For two shares, with n users in each model, they are p_A (1 - p_A) + p_B (1 - p_B) and
+    2 p (1 - p) at the mean share p. For paired answers they are ψ - effect² and ψ, with ψ the share
+    of pictures on which exactly one model is right.
 
     >>> sample_size(0.05, 0.05, 0.8, variance=0.09 + 0.0475, variance_if_equal=2 * 0.925 * 0.075)
     435

@@ -19,7 +19,7 @@ from jaxnets.base.errors import UserError, first_line, not_installed
 from jaxnets.server import is_url
 
 ARMS = ("A", "B")
-COLUMNS = {"arm": 1, "correct": 1, "user": 0, "time": 0, "model": 0}  # How often at least.
+COLUMNS = {"arm": 1, "correct": 1, "user": 0, "time": 0, "model": 0}  # The least number of each.
 MAX_LINE = 1 << 16  # Characters; a file may be untrusted.
 MAX_MODELS = 1000  # Names of models and versions.
 MAX_ANSWERS = 5_000_000
@@ -33,15 +33,15 @@ class UserAnswer(NamedTuple):
     correct: bool | None  # None where the user gave no feedback.
     user: str
     model: str  # The model and its version; "" where the log does not say.
-    time: float = 0.0  # Answers of the same time stay in their order.
+    time: float = 0.0  # Answers with the same time keep their order.
 
 
 @dataclasses.dataclass(frozen=True)
 class Users:
     """The users of an experiment, in the order of their first answers.
 
-    Several answers of one user are alike, as the user's hand or camera is: they are no independent
-    trials. A user counts once, with the share of right answers.
+    Several answers of one user are alike, because the hand or the camera is the same: they are not
+    independent trials. A user counts once, with the share of right answers.
     """
 
     shown: np.ndarray  # The answers of A and B, [N, 2] int32.
@@ -51,7 +51,7 @@ class Users:
 
     @classmethod
     def of(cls, answers: Iterable[UserAnswer]) -> "Users":
-        """Counts the answers of each user, in 19 bytes an answer while it reads.
+        """Counts the answers of each user, with 19 bytes per answer while it reads.
 
         Users are distinguished by 64 bits of a hash: two of five million share them with a
         chance of 1e-6.
@@ -152,9 +152,9 @@ def _answers_in_file(path: str) -> Iterator[UserAnswer]:
 def read_csv(path: str | Path) -> Iterator[UserAnswer]:
     """Reads a CSV file whose first line names the columns: arm, correct and perhaps user, time.
 
-    arm is A or B. correct is 1 or 0, or empty where the user gave no feedback. Rows of one user
-    belong together; a row without one is a user of its own. Times are seconds or ISO 8601. A column
-    model names the model; others are ignored.
+    arm is A or B. correct is 1 or 0, or empty where the user gave no feedback. Rows with the same
+    user belong together; a row without one counts as a separate user. Times are seconds or ISO
+    8601. A column model names the model; others are ignored.
 
     Raises:
       UserError: The file cannot be read, or is not of this form.
@@ -186,7 +186,7 @@ def read_csv(path: str | Path) -> Iterator[UserAnswer]:
 
 
 def _answer(row: Sequence[str], places: dict[str, int], count: int, line: int) -> UserAnswer:
-    """A row's answer; ValueError if it is none."""
+    """A row's answer; ValueError if it is not one."""
     if len(row) != count:
         raise ValueError(f"expected {count} cells, found {len(row)}")
 
@@ -199,7 +199,7 @@ def _answer(row: Sequence[str], places: dict[str, int], count: int, line: int) -
         raise ValueError(f"correct: expected 1 or 0, found {_quoted(correct)}")
     is_right = correct == "1" if correct else None
     time = _seconds(cell("time", "0"))
-    user = cell("user") or f"\n{line}"  # As no name is, whose spaces are cut.
+    user = cell("user") or f"\n{line}"  # Unlike any name, whose spaces are cut.
     return UserAnswer(arm, is_right, user, cell("model"), time)
 
 

@@ -28,7 +28,7 @@ from jaxnets.predict.trained import TrainedNetwork, load_network
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """The numbers of pictures that both models, one alone, or neither classified right."""
+    """The numbers of pictures that both models, only one, or neither classified right."""
 
     names: tuple[str, str]  # The run folders.
     dataset: str
@@ -82,11 +82,11 @@ class Pairs:
 
 
 def compare_runs(run_a: str, run_b: str, dataset: str | None = None) -> Pairs:
-    """Counts on which test pictures both networks, one alone, or neither is right.
+    """Counts the test pictures on which both networks, only one, or neither is right.
 
     Args:
       run_a: The folder of a finished or an interrupted run.
-      run_b: The other one's.
+      run_b: The folder of the other run.
       dataset: The name or the folder of a data set, as in `load_dataset`; None for the runs' own.
 
     Raises:
@@ -110,20 +110,20 @@ def compare_runs(run_a: str, run_b: str, dataset: str | None = None) -> Pairs:
 
 
 def _right(network: TrainedNetwork, data: Dataset) -> np.ndarray:
-    """Whether the network's first class is the picture's, for each test picture, [N] bool."""
+    """Whether the network's most probable class is the picture's, [N] bool."""
     classes = to_predictor(network).probabilities(data.test.images).argmax(axis=1)
     return classes == data.test.labels
 
 
 @dataclasses.dataclass(frozen=True)
 class PairsResult(CommandResult):
-    """What labelled pictures say of two models."""
+    """What labelled pictures say about two models."""
 
     pairs: Pairs
     plan: Plan
 
     def values(self) -> dict[str, Any]:
-        """The result for machines."""
+        """The result for programs."""
         pairs, plan = self.pairs, self.plan
         (exact, mid), (low, high) = pairs.p, pairs.interval(plan)
         with speaking("en"):

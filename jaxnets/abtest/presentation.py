@@ -35,7 +35,7 @@ class TrialResult(CommandResult):
     name: str  # Of the log.
 
     def values(self) -> dict[str, Any]:
-        """The result for machines; what is not known is None."""
+        """The result for programs; what is not known is None."""
         trial = self.trial
         low, high = trial.interval or (None, None)
         with speaking("en"):

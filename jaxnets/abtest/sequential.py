@@ -1,9 +1,9 @@
-"""The sequential test: an interval that stays valid however often one looks at it.
+"""The sequential test: an interval that stays valid however often you look at it.
 
-An interval of a fixed size holds at one look. Looked at after every user, it misses the truth
-sooner or later. A confidence sequence holds at all looks together:
+An interval for a fixed sample size is valid at one look. If you look after every user, it misses
+the truth sooner or later. A confidence sequence is valid at all looks together:
 
-    P(the true mean lies outside at some t ≥ m) → at most α, as m grows.
+    P(the true mean is outside at some t ≥ m) → at most α, as m grows.
 
 Robbins' normal mixture gives one. For values x_1, ..., x_t with mean μ_t and standard deviation σ_t
 it is
@@ -12,7 +12,7 @@ it is
 
 Source: Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas 2024, "Time-uniform central limit theory and
 asymptotic confidence sequences", Annals of Statistics 52, theorem 2.2 and section 2. The package
-`ville` 0.1 has the same formula; the tests hold ours against it.
+`ville` 0.1 has the same formula; the tests compare ours with it.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from statistics import NormalDist
 import numpy as np
 from scipy.special import lambertw
 
-MIN_USERS = 100  # Below, the standard deviation is too uncertain: the interval is infinite.
+MIN_USERS = 100  # With fewer, the standard deviation is too uncertain: the interval is infinite.
 EXPECTED = 10  # Right and wrong answers of each model, below which their means are not normal yet.
 PLANNED = 500  # The number of users at which the interval is as narrow as it can be.
 MAX_USERS = 10**12  # No plan is longer.
@@ -35,11 +35,11 @@ class Sequence:
     estimate: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    p: np.ndarray  # The smallest α at which some interval so far leaves out 0; it never grows.
+    p: np.ndarray  # The smallest α at which some interval so far excludes 0; it never grows.
 
     @property
     def decided(self) -> np.ndarray:
-        """Whether some interval so far leaves out 0, [..., N] bool."""
+        """Whether some interval so far excludes 0, [..., N] bool."""
         return np.logical_or.accumulate((self.low > 0) | (self.high < 0), axis=-1)
 
 
@@ -124,9 +124,9 @@ def are_enough(outcomes: np.ndarray, in_b: np.ndarray) -> np.ndarray:
     """Whether there are enough answers of both kinds for the sequential test, after each user.
 
     If the models are equally good, each is expected to have EXPECTED right and wrong answers or
-    more: the rule for χ² tests (Cochran 1954), with 10 for 5. Without it a rare wrong answer of a
-    model that few users get is an alarm: of A/A experiments at accuracy 0.95 with a split of 90/10,
-    0.2 were wrong.
+    more: the rule for χ² tests (Cochran 1954), with 10 for 5. Without it, a rare wrong answer of a
+    model that few users get raises an alarm: with a split of 90/10 and accuracy 0.95, 0.2 of the
+    A/A experiments were wrong.
 
     Args:
       outcomes: Each user's answer, from 0 (wrong) to 1 (right), [..., N].
@@ -141,12 +141,12 @@ def are_enough(outcomes: np.ndarray, in_b: np.ndarray) -> np.ndarray:
 def users_needed(
     deviation: float, effect: float, alpha: float, power: float, planned: int = PLANNED
 ) -> int:
-    """The number of values after which the test has decided, with the chance `power`.
+    """The number of values after which the test has decided, with probability `power`.
 
     It is an upper bound, for values whose mean is `effect`.
 
-    After t of them the estimate lies above effect - z σ / sqrt(t) with that chance, so it is enough
-    that half of the interval's width is smaller than this.
+    After t of them the estimate is above effect - z σ / sqrt(t) with that probability, so it is
+    enough that half of the interval's width is smaller than this.
     """
     z, rho2 = NormalDist().inv_cdf(power), mixture(alpha, planned)
 

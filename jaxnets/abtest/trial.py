@@ -1,4 +1,4 @@
-"""The results of an experiment: the sequential test, the test of one look, users still needed."""
+"""The results of an experiment: the sequential test, the one-look test, the users still needed."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ class Plan:
 
     alpha: float = 0.05  # The chance of a false alarm.
     effect: float = 0.02  # The smallest difference in accuracy that matters.
-    power: float = 0.8  # The chance to find that difference.
+    power: float = 0.8  # The chance of finding that difference.
     share_b: float = 0.5  # The chance that a user gets model B.
 
 
@@ -45,12 +45,12 @@ class Trial:
     accuracy: tuple[float, float]  # The mean over the users of their shares of right answers.
     values: np.ndarray  # Each user's estimate of the difference, in the order in which they came.
     sequence: Sequence
-    test: str  # The test of one look.
+    test: str  # The one-look test.
     once: Interval
     p: float
     split_p: float  # The chance of a split as uneven as this; 1 if paired.
-    # Each model's mean over the users: the share of their answers that have feedback. Where the log
-    # has such answers alone: the number of them.
+    # Each model's mean over the users: the share of their answers that have feedback. If the log
+    # has only such answers: the number of them.
     feedback: tuple[float, float] | None
     feedback_p: float  # The chance of feedback as different as this.
     counts_silence: bool  # Whether the log has answers without feedback, too.
@@ -70,7 +70,7 @@ class Trial:
 
     @property
     def decided_at(self) -> int | None:
-        """After how many users the interval first left out 0; None if it never did."""
+        """After how many users the interval first excluded 0; None if it never did."""
         decided = self.sequence.decided
         return int(decided.argmax()) + 1 if decided[-1] else None
 
@@ -111,7 +111,7 @@ def compare_arms(users: Users, plan: Plan) -> Trial:
     """Tests the difference between the models.
 
     Users who saw one model each are compared between the models; users who saw both, with
-    themselves. The kind of which there are more counts, and the others are left out.
+    themselves. The larger of the two groups counts, and the other is left out.
 
     Raises:
       UserError: Too few users saw A or B for any test.
@@ -162,7 +162,7 @@ def compare_arms(users: Users, plan: Plan) -> Trial:
 
 
 def _feedback(users: Users, is_paired: bool) -> tuple[tuple[float, float] | None, float]:
-    """Each model's mean feedback over the users, and the p that they give alike to both.
+    """Each model's mean feedback over the users, and the p of equal feedback on both.
 
     Users who saw one model are compared by the rank test of Mann and Whitney 1947, users who saw
     both by the sign test: both hold however unequal users are.
@@ -171,7 +171,7 @@ def _feedback(users: Users, is_paired: bool) -> tuple[tuple[float, float] | None
     compared = shown.all(axis=1) == is_paired
     given = users.judged / np.maximum(users.shown, 1) if users.counts_silence else users.judged
     a, b = (given[compared & shown[:, arm], arm] for arm in (0, 1))
-    if not (len(a) and len(b)):  # A user who saw both models may give feedback on one alone.
+    if not (len(a) and len(b)):  # A user who saw both models may give feedback on only one.
         return None, 1.0
     means = float(a.mean()), float(b.mean())
     if is_paired:
@@ -185,7 +185,7 @@ def _feedback(users: Users, is_paired: bool) -> tuple[tuple[float, float] | None
 def _once(
     a: np.ndarray, b: np.ndarray, is_paired: bool, alpha: float
 ) -> tuple[str, Interval, float]:
-    """The test of one look: its name, interval and p."""
+    """The one-look test: its name, interval and p."""
     is_binary = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
     if is_paired and is_binary:
         only_a, only_b = int((a > b).sum()), int((b > a).sum())

@@ -1,1 +1,1 @@
-"""The ground: what every room may use."""
+"""What every other room may use."""

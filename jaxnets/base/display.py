@@ -20,7 +20,7 @@ NOT_FINISHED = N_("note: the run is not finished: its parameters are those of st
 COLOURS = {"red": 31, "green": 32}
 OURS = re.compile(r"(\n|\x1b\[(?:0|31|32)m)")  # The ends of lines, and what `paint` writes.
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
-# What may stand alone on a line: a word, or one Chinese character with the marks that follow it.
+# What may be alone on a line: a word, or one Chinese character with the marks that follow it.
 PIECES = re.compile(r"（*(?:[^\s\u2e80-\uffef]+|[\u2e80-\uffef])[，。；：、）]*|\s+")
 
 
@@ -34,7 +34,7 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A message as a terminal may show it: one line, whatever the names in it.
+    r"""A message as a terminal may show it: one line, whatever names it contains.
 
     >>> print(one_line("no\n  file\x1b[2J"))
     no file\x1b[2J
@@ -45,7 +45,7 @@ def one_line(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """A text with at most so many characters, its end left out if it has more.
+    """A text with at most `length` characters; if it has more, its end is left out.
 
     >>> shortened("global_average_pool", 8)
     'global_…'
@@ -80,13 +80,13 @@ def short_path(path: str) -> str:
     """A path relative to the working folder, if it is inside it."""
     try:
         shorter = os.path.relpath(path)
-    except (OSError, ValueError):  # The working folder is gone; another drive of Windows.
+    except (OSError, ValueError):  # No working folder; or another drive of Windows.
         return path
     return path if shorter.startswith("..") else shorter
 
 
 def columns(stream: Any = None) -> int:
-    """The width of the terminal behind a stream (stdout); elsewhere more than any text needs."""
+    """The width of the terminal behind a stream (stdout); without one, more than any text needs."""
     try:
         return os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80
     except (OSError, ValueError, AttributeError):
@@ -161,7 +161,7 @@ def has_colours(stream: Any) -> bool:
 def show(text: str, stream: Any = None, red: str = "error:") -> None:
     """Prints lines that fit into the terminal, an error's first word in red.
 
-    Whatever names are in them, the terminal gets no other control character.
+    Whatever names they contain, the terminal gets no other control character.
     """
     stream = stream or sys.stdout
     parts = OURS.split(text)  # Every second one is ours.
@@ -174,7 +174,7 @@ def show(text: str, stream: Any = None, red: str = "error:") -> None:
 
 
 def four_digits(value: float) -> str:
-    """A loss in four digits, however large.
+    """A loss with four digits, however large.
 
     >>> four_digits(0.0123), four_digits(288646502)
     ('0.0123', '2.886e+08')

@@ -20,7 +20,7 @@ ERROR = N_("error:")
 INTERRUPTED, NO_MEMORY = N_("interrupted"), N_("not enough memory")
 NO_MODULE, START_WITH = N_("no module named {}: {}"), N_("start it with {}")
 INSTALL = N_("install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e .")
-# Flags and commands that have left, and the command that does their work.
+# Flags and commands that were removed, and the command that replaces each.
 MOVED: dict[str, str] = {
     "mine": "jaxnets exercise train FILE...",
     "even_if_wrong": "jaxnets exercise train --even_if_wrong",
@@ -35,7 +35,7 @@ OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 
 
 class UserError(Text, ValueError):
-    """A request that cannot be met: what was expected and what came, as a text and its values."""
+    """A request that cannot be met: what was expected and what was given, as a text and values."""
 
 
 class RunFailedError(Text, Exception):
@@ -93,7 +93,7 @@ def show_error(message: Text) -> None:
 
 @contextlib.contextmanager
 def on_interrupt(hint: Text) -> Generator[None]:
-    """Says after a Ctrl-C in this block what is kept, and how to continue."""
+    """After a Ctrl-C in this block, says what is kept and how to continue."""
     try:
         yield
     except KeyboardInterrupt:
@@ -105,7 +105,7 @@ def run_main(main: Callable[[list[str]], int]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # Escapes characters that its encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     asked = asked_for(sys.argv)
-    language = asked if asked in LANGUAGES else None  # None is the locale's.
+    language = asked if asked in LANGUAGES else None  # None means the locale's.
     with speaking(language):
         try:
             status = main(sys.argv[1:])
@@ -125,14 +125,14 @@ def run_main(main: Callable[[list[str]], int]) -> int:
 
 
 def discard(stream: TextIO) -> None:
-    """Sends nowhere what is still printed to a stream whose reader or terminal is gone."""
+    """Discards what is still printed to a stream whose reader or terminal is gone."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def expect(value: object, kind: type[Expected], example: str) -> Expected:
-    """Returns a value; raises UserError unless it is of a kind, which the example is."""
+    """Returns a value; raises UserError unless it is of a kind, which the example shows."""
     if isinstance(value, kind):
         return value
     raise UserError("expected a {} as {}, got a {}", kind.__name__, example, type(value).__name__)
@@ -157,7 +157,7 @@ def unknown_flag(name: str, known: Iterable[str]) -> UserError:
 
 
 def moved(name: str) -> Text | None:
-    """The hint where another command does what a flag or a command did; None for other names.
+    """The hint for a flag or a command that another command replaces; None for other names.
 
     >>> print(moved("mine"))
     ; now: jaxnets exercise train FILE...
@@ -166,7 +166,7 @@ def moved(name: str) -> Text | None:
 
 
 def not_installed(package: str, extra: str) -> UserError:
-    """Returns the error for a package that an extra of jaxnets brings.
+    """Returns the error for a package that an extra of jaxnets installs.
 
     >>> print(not_installed("onnx", "export"))
     onnx is not installed; install the extra: pip install 'jaxnets[export]'
@@ -176,20 +176,20 @@ def not_installed(package: str, extra: str) -> UserError:
 
 
 def did_you_mean(value: str, known: Iterable[str], *, quoted: bool = False) -> Text | str:
-    """The question for the nearest name that exists, or nothing if none is near."""
+    """The question that suggests the nearest existing name, or nothing if none is near."""
     if (near := nearest(value, known)) is None:
         return ""
     return Text('; did you mean "{}"?', near) if quoted else Text("; did you mean {}?", near)
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
-    """The name that exists and looks most like a value; None if none is near."""
+    """The existing name that looks most like a value; None if none is near."""
     import difflib  # Only for mistakes.
 
     names = {_letters(name): name for name in known}
     wanted = _letters(value)
     near = difflib.get_close_matches(wanted, names, cutoff=0.65)
-    # Of the near ones one of the same letters: "cnnn" is "cnn", not "cnn_bn".
+    # Prefer a near one with the same letters: "cnnn" is "cnn", not "cnn_bn".
     best = max(near, key=lambda name: set(name) == set(wanted), default=None)
     return best and names[best]
 
@@ -209,7 +209,7 @@ def _letters(name: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's reason in one line: a library's message may be a page, or empty."""
+    """An error's reason in one line: a library's message may be long, or empty."""
     try:
         message = getattr(error, "strerror", None) or str(error)
     except Exception:  # Its class is a user's own.

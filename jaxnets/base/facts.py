@@ -57,7 +57,7 @@ class Described:
 
         def __getattr__(self, name):
             known = [found for found in dir(self) if not found.startswith("_")]
-            # One of its own is a property that failed, whose error the last line raises again.
+            # A known name is a property that failed, whose error the last line raises again.
             if name not in known and name[0] != "_":
                 check(type(self).__name__, name, known)
             return getattr(super(), "__getattr__", super().__getattribute__)(name)

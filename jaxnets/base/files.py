@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and read as untrusted."""
+"""Files are written whole or not at all, and read as untrusted."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from jaxnets.base.language import Text
 MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
 MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.
 MAX_FIELDS, MAX_LINE_BYTES = 20, 4096  # Limits of an epoch's record.
-# Endings of a run's and a search's files, which no folder in theirs may have.
+# Endings of a run's and a search's files, which no folder inside theirs may have.
 ENDINGS = (".json", ".jsonl", ".safetensors", ".csv", ".svg", ".partial")
 
 
@@ -55,7 +55,7 @@ def replacing_folder(path: Path) -> Generator[Path]:
     mkdir(beside)
     with locked(beside):
         end_replacing(path)
-        for left in beside.iterdir():  # By a process that was killed.
+        for left in beside.iterdir():  # Left by a process that was killed.
             shutil.rmtree(left)
         try:
             yield beside / "new"
@@ -132,9 +132,9 @@ def naming(path: Path) -> Generator[None]:
 def lock(folder: Path, *, shared: bool = False) -> int | None:
     """Locks a folder until the returned descriptor is closed or the process ends.
 
-    Several processes may share it, while none has it alone.
+    Several processes may share it, as long as none holds it exclusively.
 
-    The lock is on the folder itself, where no file is left behind or replaced. Without fcntl
+    The lock is on the folder itself, so no file is left behind or replaced. Without fcntl
     (Windows) or on a file system without locks it is None, and a line on stderr says so.
     """
     try:
@@ -176,7 +176,7 @@ def locked(folder: Path, *, shared: bool = False) -> Generator[None]:
 def check_only_files(folder: Path) -> None:
     """Checks that a folder holds files and folders only, however deep: no links, pipes or devices.
 
-    A link could lead out of the folder, and a pipe would be waited for. A folder with the name of
+    A link could lead out of the folder, and a pipe could block forever. A folder with the name of
     a file would be in the way when that file is written, maybe hours later.
     """
     folders = [str(folder)]
@@ -201,11 +201,11 @@ def check_only_files(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that holds one object and has MAX_JSON_BYTES at most."""
+    """Reads a file that holds one object and has at most MAX_JSON_BYTES."""
     try:
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
             raise ValueError(f"expected at most {MAX_JSON_BYTES:,} bytes, found {size:,}")
-        if not path.is_file():  # A pipe may be waited for, a device never end.
+        if not path.is_file():  # A pipe may block, a device may never end.
             raise ValueError("expected a file")
         values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -216,7 +216,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def number_in(values: dict[str, Any], name: str) -> float | None:
-    """A number of a JSON file, which may hold anything; None if it is none that can be drawn."""
+    """A number of a JSON file, which may hold anything; None if it is not one that can be drawn."""
     value = values.get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):  # A whole number has any number of digits.
@@ -247,7 +247,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def is_record(record: object) -> bool:
-    """Whether a line has the numbers that are read from an epoch's record, whole or finite ones."""
+    """Whether a line has the numbers of an epoch's record: whole counts, and finite others."""
     if not isinstance(record, dict) or "validation_accuracy" not in record:
         return False
     if len(record) > MAX_FIELDS or any(isinstance(x, list | dict) for x in record.values()):

@@ -1,6 +1,6 @@
-"""The language in which texts are shown: English as the code has them, or that of a .po file.
+"""The language in which texts are shown: English, as in the code, or that of a .po file.
 
-`_` says a text, as in gettext, which itself reads compiled files alone: a clone would have none.
+`_` translates a text, as in gettext. gettext itself reads only compiled files, which a clone lacks.
 `python docs/_ext/chinese.py` brings zh.po up to date with the code.
 """
 
@@ -25,22 +25,22 @@ _texts: ContextVar[Mapping[str, str] | None] = ContextVar("texts", default=None)
 
 
 def _(text: str, *values: object) -> str:
-    """A text in the language of `speaking`, with the values in its {}; else as it is."""
+    """A text in the language of `speaking`, or untranslated, with the values in its {}."""
     ours = (_texts.get() or {}).get(text, text)
     shown = (said(value) if isinstance(value, Text) else value for value in values)
     return ours.format(*shown) if values else ours
 
 
 def N_(text: str) -> str:
-    """Marks a text that `_` says later."""
+    """Marks a text that `_` translates later."""
     return text
 
 
 @contextlib.contextmanager
 def speaking(language: str | None) -> Generator[None]:
-    """Lets `_` say texts in one of LANGUAGES within the block.
+    """Lets `_` translate texts to one of LANGUAGES within the block.
 
-    None is that of the block around it or, if there is none, the locale's.
+    None means that of the block around it or, if there is none, the locale's.
     """
     if language is None and _texts.get() is not None:
         yield
@@ -84,7 +84,7 @@ def asked_for(arguments: Sequence[str]) -> str | None:
 
 
 def spoken() -> str:
-    """The language in which `_` says texts."""
+    """The language to which `_` translates texts."""
     return "zh" if _texts.get() else "en"
 
 
@@ -98,7 +98,7 @@ def _of_locale() -> str:
 
 @functools.cache
 def _read(path: Path) -> dict[str, str]:
-    """The texts of a .po file, but for its head, whose text is empty."""
+    """The texts of a .po file, except its header, whose text is empty."""
     pairs = (map(_joined, pair) for pair in ENTRY.findall(path.read_text("utf-8")))
     return {text: said for text, said in pairs if text}
 

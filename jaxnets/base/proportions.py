@@ -31,9 +31,9 @@ def wilson(right: float, total: int, alpha: float) -> Interval:
 def mcnemar(only_a: int, only_b: int) -> tuple[float, float]:
     """McNemar's two-sided p for paired answers: exact, and the mid-p.
 
-    Only the pictures count on which one model alone is right. If the models are equally good, each
-    of these is a fair coin. The exact p is never too small; the mid-p counts half of what is as
-    likely as the outcome, and is closer to α.
+    Only the pictures on which exactly one model is right count. If the models are equally good,
+    each of these is a fair coin. The exact p is never too small; the mid-p counts half of what is
+    as likely as the outcome, and is closer to α.
 
     Source: McNemar 1947; mid-p: Fagerland, Lydersen, Laake 2013.
 

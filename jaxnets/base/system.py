@@ -1,4 +1,4 @@
-"""The operating system's part: a folder for the cache, and the cores."""
+"""What the operating system provides: a folder for the cache, and the cores."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def cache_folder(name: str = "") -> Path:
 
 
 def num_cores() -> int:
-    """The cores that this process may use, as many as XLA starts threads."""
+    """The number of cores that this process may use, which is the number of XLA's threads."""
     if (threads := os.environ.get("NPROC", "")).isdecimal():  # XLA heeds it.
         return max(1, int(threads))
     if hasattr(os, "sched_getaffinity"):  # On Linux: taskset, SLURM or a container may limit them.

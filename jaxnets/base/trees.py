@@ -1,4 +1,4 @@
-"""Names for trees of arrays, by which signatures say what they take and return."""
+"""Names for trees of arrays, for the types in signatures."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar

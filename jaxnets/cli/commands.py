@@ -1,6 +1,6 @@
 """`jaxnets COMMAND`: the list of commands. Each is a typed function of the room that does its work.
 
-Those that train are here, as only the entrance knows all that watches a run.
+Those that train are here, because only this room knows every observer of a run.
 
 Nothing here imports jax until the flags are known to be right.
 """
@@ -31,7 +31,7 @@ from jaxnets.runs.commands import runs
 from jaxnets.server.commands import serve
 from jaxnets.tune.commands import lr_find, search
 
-DEMO: dict[str, Any] = dict(model="cnn", epochs=1)  # Some twenty seconds on two cores.
+DEMO: dict[str, Any] = dict(model="cnn", epochs=1)  # About twenty seconds on two cores.
 
 # The headings of `jaxnets --help`, each before the command that it names.
 HEADINGS = {
@@ -128,7 +128,7 @@ def completion(shell: Annotated[tuple[str, ...], Flag(metavar="SHELL")]) -> int:
     return DONE
 
 
-# By what a user wants; `train` comes first, which is train.py.
+# Ordered by what a user wants; `train`, which is train.py, comes before them.
 COMMANDS: dict[str, Command] = {
     "demo": demo,
     "search": search,
@@ -187,7 +187,7 @@ def _known(given: str, known: Iterable[str]) -> str:
 
 
 def abouts() -> dict[str, str]:
-    """What each command does, without the parts of one, as `exercise new`."""
+    """What each command does, without the parts of one, such as `exercise new`."""
     train = N_("Train a network and report its test accuracy.")
     return {"train": train} | {
         name: command.about for name, command in COMMANDS.items() if " " not in name

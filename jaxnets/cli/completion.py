@@ -10,9 +10,9 @@ from jaxnets.base.errors import UserError
 from jaxnets.config.options import Options, flag_name, options_of
 
 # Each runs `jaxnets completion words LINE`, where LINE is what was typed so far; where that prints
-# nothing, the shell completes names of files.
+# nothing, the shell completes file names.
 SCRIPTS = {
-    # Bash takes "=" for the end of a word, and gets what comes after it alone.
+    # Bash ends a word at "=", so it gets only what comes after it.
     "bash": """\
 _jaxnets() {
     local line=${COMP_LINE:0:COMP_POINT}
@@ -46,7 +46,7 @@ def completion_of(
 
 
 def words(line: str, commands: Mapping[str, tuple[type[Options], ...]]) -> Iterator[str]:
-    """The words that may stand where a line ends: commands, flags as --epochs=, their values."""
+    """The words that may come at the end of a line: commands, flags as --epochs=, their values."""
     _, *typed = line.split(" ")
     last = typed.pop() if typed else ""
     typed = [word for word in typed if word]
@@ -55,7 +55,7 @@ def words(line: str, commands: Mapping[str, tuple[type[Options], ...]]) -> Itera
         kinds = next(filter(None, known), ())
         found = [word for kind in kinds for field in options_of(kind) for word in _of(field)]
         found += ["--help", "--help_all"] if kinds else []
-        if "=" not in last:  # The values come when their flag is there.
+        if "=" not in last:  # The values come after their flag is typed.
             found = dict.fromkeys(word.partition("=")[0] + "=" * ("=" in word) for word in found)
     else:
         names = [name.split() for name in commands]

@@ -27,7 +27,7 @@ from jaxnets.config.options import (
 )
 from jaxnets.tracking.check import check as check_trackers
 
-OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
+OTHERS = ("--help", "--help_all", "--version")  # Flags that are not fields.
 
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
@@ -46,7 +46,7 @@ def parse_command(
 ) -> tuple[Any, dict[str, Any]]:
     """Reads a command's own flags, and those of train.py if it takes them.
 
-    --help begins with what the command does, and what each of its parts does, as `exercise new`.
+    --help begins with what the command and each of its parts, such as `exercise new`, does.
     """
     given = _read(arguments, _usage(name), command.about, command.kinds, parts)
     own = command.kinds[0]
@@ -149,7 +149,7 @@ def _read(
         from jaxnets.networks.own import from_file
 
         given["model"] = from_file(str(named))
-    if "track" in given:  # What is missing is said before JAX is imported and the data are loaded.
+    if "track" in given:  # Missing packages are reported before JAX is imported and data load.
         check_trackers(given["track"])
     return given
 

@@ -26,7 +26,7 @@ BEGINNERS |= {"learning_rate", "gradients", "seed", "devices", "workdir", "resum
 HEADINGS = dict(model=N_("network:"), dataset=N_("data:"), epochs=N_("training:"))
 HEADINGS |= dict(platform=N_("machine:"), track=N_("run:"))
 WIDTH, NAMES = 80, 24  # Width of the help, and of its first column.
-NOTHING = N_("none")  # What `show` says of None.
+NOTHING = N_("none")  # The text for None.
 TRAIN_HINT = N_("The flags of train.py are accepted, too; --help_all shows them.")
 
 

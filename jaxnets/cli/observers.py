@@ -1,4 +1,4 @@
-"""What watches a run of the command line: bar and lines, trackers, and the report at the end."""
+"""The observers of a command-line run: bar and lines, trackers, and the report at the end."""
 
 import contextlib
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ def observers_of(run: Run, lines: type[Progress] = Progress) -> Iterator[list[Ob
 
     Args:
       run: The run, not trained yet.
-      lines: Prints a line an epoch and the test's; its bar shows what goes on in between.
+      lines: Prints a line for each epoch and one for the test; its bar shows the progress in
+        between.
     """
     with trackers_of(run) as trackers:
         yield [lines(run.config.epochs, run.experiment.loader), *trackers]

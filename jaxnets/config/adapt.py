@@ -10,18 +10,18 @@ from jaxnets.config.fields import Config
 from jaxnets.config.recipes import KERAS_RATES, PRESETS, Recipe
 
 STEPS, BATCH_SIZE, LEAST_BATCH_SIZE = 800, 32, 8
-# The share of the epochs without a lower validation loss after which a folder's training ends. Of
+# The share of the epochs without a lower validation loss after which a folder's training ends. On
 # 150 pictures of benchmarks/shapes.py the validation accuracy (mean of three seeds) was 0.436 after
-# 200 epochs and by a quarter, which took 128 of them; by an eighth it was 0.333.
+# 200 epochs, the same with a quarter, which took 128 of them, and 0.333 with an eighth.
 PATIENCE = 0.25
-# Of the validation pictures of benchmarks/shapes.py the cnn read 0.52 by Adam alone (0.001, 240
-# steps), 0.79 by this rule with crops and mirrors in 400 steps, 0.88 in 800 (one seed each).
+# On the validation pictures of benchmarks/shapes.py the cnn reached 0.52 with Adam alone (0.001,
+# 240 steps), 0.79 with this rule, crops and mirrors in 400 steps, and 0.88 in 800 (one seed each).
 UPDATE_RULE: Recipe = dict(optimizer="adam", learning_rate=2e-3, schedule="one_cycle")
 UPDATE_RULE |= dict(momentum=0.0, nesterov=False)
-# At 2e-3 the deeper AlexNets stay at chance. Of the same pictures at 32 pixels alexnet_small read
-# 0.93 at 1e-3 and 0.63 at 3e-4. Of the validation parts of benchmarks/small.py mlp read 0.897 of
-# MNIST, 0.961 of iris and 0.856 of classification at 3e-3 with the decay, and 0.893, 0.961 and
-# 0.848 without; at 5e-3 it read 0.934 of iris.
+# At 2e-3 the deeper AlexNets stay at chance. On the same pictures at 32 pixels, alexnet_small
+# reached 0.93 at 1e-3 and 0.63 at 3e-4. On the validation parts of benchmarks/small.py, mlp reached
+# 0.897 on MNIST, 0.961 on iris and 0.856 on classification at 3e-3 with the decay, and 0.893, 0.961
+# and 0.848 without; at 5e-3 it reached 0.934 on iris.
 _MLP, _ALEXNET = Recipe(learning_rate=3e-3, weight_decay=1.0), Recipe(learning_rate=1e-3)
 ALTERED = {model: _MLP for model in PRESETS if model.startswith("mlp")}
 ALTERED |= {model: _ALEXNET for model in PRESETS if model.startswith("alexnet")}
@@ -41,15 +41,16 @@ class OwnData(NamedTuple):
 def for_small_set(config: Config, given: Collection[str], data: OwnData) -> tuple[Config, str]:
     """A config that learns from few pictures or from a table, and the line that says so.
 
-    Where the network's own recipe would take less than STEPS steps in all, batches are smaller and
-    epochs more (where the user has set them, batches are smaller still), and Adam and one cycle
-    replace its update rule. So they do for each table, as the recipes are for pictures. Before
-    convolutions, random crops and mirrors replace the augmentation. Where the classes' names have
-    one character, as of digits, nothing is mirrored.
+    If the network's own recipe would take fewer than STEPS steps in all, there are smaller batches
+    and more epochs. If the user has set the epochs, the batches are smaller still. Adam and one
+    cycle replace its update rule, for every table too, because the recipes are for pictures. Before
+    convolutions, random crops and mirrors replace the augmentation. If the class names have one
+    character, like digits, nothing is mirrored.
 
     Args:
       config: The network's recipe with the user's settings.
-      given: The fields that the user has set: they stay, and with one of an update rule all of it.
+      given: The fields that the user has set. They stay; with one of an update rule, all of it
+        stays.
       data: The training set.
 
     Returns:
@@ -105,7 +106,7 @@ def softmax_rate(inputs: int) -> float:
     A step of Adam changes each weight by about the rate, so a logit by up to the rate times the sum
     of |x|, which grows with the number of inputs.
     """
-    # Of the validation digits of benchmarks/small.py softmax read 0.922 at 3e-3, 0.947 at 1e-2,
+    # On the validation digits of benchmarks/small.py softmax reached 0.922 at 3e-3, 0.947 at 1e-2,
     # 0.963 at 3e-2 and 0.965 at 1e-1, which was worse on three other sets. On 90 pictures of
     # benchmarks/shapes.py, 64 x 64 x 3, its accuracy stays at chance; its validation loss was 11.9
     # at 3e-2, 1.5 at 2e-3 and 1.3 at 7e-4 (in NumPy, one seed). 24 leaves MNIST's 784 inputs 3e-2.
@@ -113,7 +114,7 @@ def softmax_rate(inputs: int) -> float:
 
 
 def learning_rate_note(config: Config, recipe: Recipe) -> str:
-    """The line that says which learning rate another optimizer than the recipe's brought, or ""."""
+    """The line that says which learning rate comes with an optimizer not the recipe's, or ""."""
     rate, usual = config.learning_rate, recipe["learning_rate"]
     brought = rate == KERAS_RATES.get(config.optimizer) != usual
     if config.optimizer == recipe["optimizer"] or not brought:

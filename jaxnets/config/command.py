@@ -7,8 +7,8 @@ the star are words, those after it flags; `**flags` takes those of train.py:
     def predict(run_folder: RunPath, images: Images, *, top: Count = 5) -> CommandResult:
 
 A CommandResult is printed here, as text or with --json, which needs no parameter. A command that
-prints its lines as it finds them takes `json` itself, and returns the exit status. What is heavy is
-imported in the body: `jaxnets --help` imports every command.
+prints its lines as it finds them takes `json` itself, and returns the exit status. Heavy modules
+are imported in the body, because `jaxnets --help` imports every command.
 """
 
 import dataclasses
@@ -41,12 +41,12 @@ class CommandResult:
         raise NotImplementedError
 
     def text(self) -> str:
-        """The lines that say the same to a reader."""
+        """The same as lines for a reader."""
         raise NotImplementedError
 
 
 class Flag(typing.NamedTuple):
-    """What the type of a parameter does not say of its flag; `options.option` explains each.
+    """What the type of a parameter does not say about its flag; `options.option` explains each.
 
     The help is in the docstring's Args section, or here where several commands share a flag.
     """
@@ -87,7 +87,7 @@ def checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A function and what the command line knows of it; `command` makes one."""
+    """A function and what the command line knows about it; `command` makes one."""
 
     function: Callable[..., CommandResult | int]
 

@@ -24,7 +24,7 @@ _PLACE = ("coordinator", "num_processes", "process_id")  # This process's place 
 # The fields that describe a run's processes, with their values for a single process.
 SINGLE_PROCESS = {"distributed": False, **dict.fromkeys(_PLACE)}
 
-BY_MODEL = "by the network"  # The default of fields of which each network has its own.
+BY_MODEL = "by the network"  # The default of fields for which each network has its own.
 COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and the largest value.
 
 
@@ -33,7 +33,7 @@ class Config(Options):
     """Everything that a run depends on.
 
     Use `jaxnets.preset(model, **changes)` to start from the lecture's recipe. Values out of range
-    raise UserError (a ValueError) that says what was expected and what came.
+    raise UserError (a ValueError) that says what was expected and what was given.
     """
 
     # The network.
@@ -45,8 +45,8 @@ class Config(Options):
     )
     # The rows of networks/rows.py for a network of the user's own, which `model` then names.
     layers: list[dict[str, Any]] | None = dataclasses.field(default=None, hash=False)
-    # The rows of the layers before the network that scale its input: the columns of a table by
-    # numbers of its training rows, small images to a size that convolutions take.
+    # The rows of the layers before the network that scale its input: table columns by statistics of
+    # the training rows, small images to a size that convolutions take.
     scaling: list[dict[str, Any]] | None = dataclasses.field(default=None, hash=False)
     recipe: str | None = option(
         None,
@@ -346,14 +346,14 @@ def is_address(text: str) -> bool:
     found = re.fullmatch(r"(\[[^\]/]+\]|[^:/\s]+):([1-9]\d{0,4})", text)
     try:
         return found is not None and int(found[2]) < 65536 and bool(found[1].encode("idna"))
-    except UnicodeError:  # No name of a host, such as one of 64 characters.
+    except UnicodeError:  # Not the name of a host, such as one of 64 characters.
         return False
 
 
 # Fields that may be functions of the user's, in the order in which a missing one is named.
 CUSTOM_FIELDS = ("loss", "optimizer", "augment")
 
-# Names of Keras and PyTorch for a field: a flag of such a name is taken, Python suggests the field.
+# Keras's and PyTorch's names for a field: as a flag, one is accepted; Python suggests the field.
 ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
 ALIASES |= dict(dtype="precision", units="hidden", criterion="loss")
 

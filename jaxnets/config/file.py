@@ -36,7 +36,7 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
       over: The fields that are searched over, as "hidden=4,8": the file does not set these.
 
     Raises:
-      UserError: The file is missing, no TOML or JSON, or holds something else.
+      UserError: The file is missing, is not TOML or JSON, or holds something else.
     """
     if not path:
         raise UserError("config: expected a file, got an empty name")

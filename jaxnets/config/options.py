@@ -1,6 +1,6 @@
 """Dataclass fields that are also command-line flags: type, default, help, range and choices.
 
-`Config` is such a class, and command.py makes one of each command's signature; cli/flags.py reads
+`Config` is such a class, and command.py makes one from each command's signature; cli/flags.py reads
 and explains them.
 """
 
@@ -49,7 +49,7 @@ def option(
       metavar: The placeholder for the value in the help.
       repeated: Whether the flag may be given several times, once for each part of a tuple.
       custom: Whether Python may give a function instead of a name.
-      others: Whether other texts than `allowed` are checked by the class.
+      others: Whether the class itself checks texts other than `allowed`.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     return dataclasses.field(default=default, metadata=metadata)
@@ -87,12 +87,12 @@ def types_of(field: Field) -> tuple[type, type, bool]:
 
 
 def is_positional(field: Field) -> bool:
-    """Whether an option is a word without a flag; one whose metavar is as [RUN] may be left out."""
+    """Whether an option is a word without a flag; one with a metavar such as [RUN] is optional."""
     return field.default is dataclasses.MISSING or str(field.metadata["metavar"]).startswith("[")
 
 
 def flag_name(field: Field) -> str:
-    """An option's name as users write it: `for_`, which Python forbids without its dash, is for."""
+    """An option's name as users write it: "for" for `for_`, as Python reserves the word."""
     return field.name.rstrip("_")
 
 
@@ -141,7 +141,7 @@ def is_custom(value: object) -> bool:
 
 
 def name_of(value: object) -> object:
-    """A value as a run's files have it: CUSTOM and the name of what is the user's own."""
+    """A value as a run's files record it: the user's own as CUSTOM and its name."""
     if isinstance(value, str) or not is_custom(value):
         return value
     return CUSTOM + getattr(value, "__name__", type(value).__name__)

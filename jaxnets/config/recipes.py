@@ -26,7 +26,7 @@ _SMALL_ALEXNET |= dict(augment="crop", epochs=20, learning_rate=0.03, nesterov=T
 # lecture's recipe where it has one (shared words: "Keras's default" where its code leaves an
 # argument out); the others are ours, measured in docs/train.md.
 PRESETS: dict[str, Recipe] = {
-    # The lecture names f(Wx + θ) and trains it nowhere: ours.
+    # The lecture names f(Wx + θ) but never trains it: ours.
     "softmax": dict(epochs=10, batch_size=100, learning_rate=0.5, schedule="cosine"),
     # Slide "Keras的序列模型": SGD 0.1, mse; batch 32 is Keras's default, the epochs are ours.
     "mlp_sequential": dict(hidden=(64, 64), activation="relu")
@@ -57,23 +57,23 @@ PRESETS: dict[str, Recipe] = {
     "alexnet_small_bn": _SMALL_ALEXNET | dict(dropout=0.0, learning_rate=0.2, label_smoothing=0.1),
     # He et al. 2016, section 4.2: batch 128, rate 0.1, momentum 0.9, shifts by up to 4 pixels; 164
     # epochs in three steps, decay 1e-4. One cycle of 30 epochs and its decay are ours; mirrors,
-    # which digits do not bear, are --augment=crop,flip.
+    # which do not suit digits, are --augment=crop,flip.
     "resnet20": _BATCH_NORM
     | dict(normalize="imagenet", augment="crop", weight_decay=5e-4, epochs=30),
 }
 
-# A network of the user's own, whose file may say otherwise: what trains most networks.
+# For a network of the user's own, whose file may say otherwise: this trains most networks.
 OWN: Recipe = dict(optimizer="adam", learning_rate=0.001, schedule="one_cycle", batch_size=128)
 
 # --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialization, a rate of
 # 0.01 divided by 10 when the validation error stops falling, three times in all; about 90 epochs.
-# Section 2: bytes minus their mean. How long to wait for the error to fall is ours.
+# Section 2: bytes minus their mean. How long to wait for the error to fall is our choice.
 PAPER: Recipe = dict(input_size=224, init="paper", normalize="paper", dropout=0.5)
 PAPER |= dict(epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
 PAPER |= dict(schedule="plateau", augment="crop,flip,pca", ten_crop=True)
 
 # --recipe=fast: 99 % of MNIST in the least time, found on validation images (benchmarks/notes):
-# one cycle over little more than a pass. Dropout and shifts pay off in longer runs alone.
+# one cycle over little more than a pass. Dropout and shifts pay off only in longer runs.
 FAST: Recipe = dict(dropout=0.0, augment="none", label_smoothing=0.1)
 FAST |= dict(batch_size=64, learning_rate=0.1, epochs=2, steps_per_epoch=500)
 

@@ -1,4 +1,4 @@
-"""The one maker of a Config: from what a user set, the recipes, another run, and the pictures.
+"""Makes every Config: from what a user set, the recipes, another run, and the pictures.
 
 Nothing here reads a file: what the folder of another run holds comes as a StoredRun.
 """
@@ -37,7 +37,7 @@ WITH_WEIGHTS = ("model", "layers", "hidden", "activation", "dropout", "input_siz
 
 
 class OwnNetwork(NamedTuple):
-    """A network of the user's own, in the place of a model's name; networks/own.py makes it."""
+    """A network of the user's own, in place of a model's name; networks/own.py makes it."""
 
     name: str
     layers: list[dict[str, Any]]  # Its rows; before the data are known, those of ten classes.
@@ -77,7 +77,7 @@ class Resolved(NamedTuple):
 
 
 def of_process(given: Mapping[str, Any]) -> Config:
-    """A Config of what places a process and its run: it is checked before the run is known."""
+    """A Config of the process's own fields only, to check them before the run is known."""
     early = (*OF_THE_PROCESS, *SINGLE_PROCESS, "devices", "cpu_devices", "platform")
     return Config(model="softmax", **{name: given[name] for name in early if name in given})
 
@@ -89,21 +89,21 @@ def resolve(
     resumed: StoredRun | None = None,
     weights: StoredRun | None = None,
 ) -> Resolved:
-    """Makes a Config of the fields that a user set: once a run, and once where one goes on.
+    """Makes a Config from the fields that a user set: once for a run, and again when it resumes.
 
-    A resumed run keeps its own, but for what may change, and so does a whole Config that is given.
-    Any other has, each over the one before:
+    A resumed run keeps its own fields, except those that may change. A whole Config that is given
+    keeps its own too. Any other gets the following, where each overrides the one before:
 
     1. the network's recipe, or its named one (config/recipes.py), whole;
-    2. what some of the fields set bring with them (see `preset`);
+    2. the fields that some of the user's fields bring with them (see `preset`);
     3. the settings of the run that gives its weights;
-    4. the fields set.
+    4. the fields that the user set.
 
     The data are not known yet: runs/request.py then fits the network and the recipe to them.
 
     Args:
       given: Fields of Config.
-      base: A whole Config of the user's, whose fields count as set.
+      base: The user's own whole Config, whose fields count as set.
       resumed: The run that goes on.
       weights: The run that `init_from` names, if it names one.
 
@@ -131,7 +131,7 @@ def resolve(
         config = Config(**given)
     else:
         config = Config(**{**recipe, **_brought(recipe, given), **given})
-        if "patience" in given and config.schedule != "plateau":  # Its default may stand unused.
+        if "patience" in given and config.schedule != "plateau":  # Its default may be unused.
             raise UserError(
                 "patience: expected schedule plateau with it, got {}; early_stopping={} ends "
                 "training",
@@ -143,7 +143,7 @@ def resolve(
 
 
 def as_plain(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a user set, for a file: a network of his own by its name and layers."""
+    """The fields that a user set, for a file: the user's own network by its name and layers."""
     if isinstance(own := given.get("model"), OwnNetwork):
         given = {**own.recipe, **given, "model": own.name, "layers": own.layers}
     return {name: name_of(value) for name, value in given.items()}
@@ -154,10 +154,10 @@ def preset(model: str | OwnNetwork = DEFAULT_MODEL, **changes: object) -> Config
 
     Some fields bring others with them, unless these are among the changes too:
 
-    - recipe="paper" is the paper's recipe, "fast" one of seconds, instead of the network's own.
+    - recipe="paper" is the paper's recipe, "fast" one for seconds; both replace the network's own.
     - optimizer, if it is not the recipe's: Keras's default learning rate, and no momentum.
-    - limit: batches of at most so many images.
-    - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
+    - limit: batches of at most that many images.
+    - init_from, for an AlexNet: normalize="imagenet", as for torchvision's own training.
 
     Args:
       model: A key of PRESETS, or a network of the user's own.
@@ -214,7 +214,7 @@ def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
 
 
 def _with_weights(given: Mapping[str, Any], run: StoredRun) -> dict[str, Any]:
-    """The fields set, over those of the run whose weights are taken; init_from names their file."""
+    """The user's fields over those of the run with the weights; init_from names their file."""
     if run.weights is None:
         raise UserError("init_from: expected a trained run, found no checkpoint in {}", run.path)
     theirs: dict[str, Any] = {}
@@ -226,9 +226,9 @@ def _with_weights(given: Mapping[str, Any], run: StoredRun) -> dict[str, Any]:
 
 
 def _continued(given: Mapping[str, Any], run: StoredRun, own_recipe: Recipe) -> Config:
-    """An interrupted run's own config, with what the fields set may change in it.
+    """An interrupted run's own config, with the changes that the user may make.
 
-    Functions of the user's own, which no file holds, come from the recipe of his network.
+    The user's own functions, which no file holds, come from the recipe of the user's network.
     """
     began = dataclasses.asdict(run.config)
     if "layers" in given and given["layers"] != began["layers"]:
@@ -253,7 +253,7 @@ def _continued(given: Mapping[str, Any], run: StoredRun, own_recipe: Recipe) -> 
 
 
 def refuse_finished(path: str, epochs: int, wanted: int) -> None:
-    """Raises UserError unless a finished run of so many epochs is wanted to have more."""
+    """Raises UserError unless more epochs are wanted than a finished run has."""
     if wanted <= epochs:
         raise UserError(
             "resume: expected an interrupted run, {} holds a finished one (epochs above {} "

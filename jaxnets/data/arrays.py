@@ -19,11 +19,11 @@ from jaxnets.data.datasets import (
 )
 
 NAME = "arrays"
-TEST_SHARE = 10  # Where no test is given it is one in so many.
+TEST_SHARE = 10  # Without a given test, one in so many.
 WANTED = "images [N, H, W] or [N, H, W, C] with C = 1 or 3, or rows [N, D]"
-LEAST_SIDE = 8  # Of square images in rows: fewer numbers are a table's, whatever their range.
-# Of the validation rows of benchmarks/small.py's classification the mlp read 0.864 by one deviation
-# for all columns, 0.836 by one for each (SVC 0.870 and, standardized, 0.806).
+LEAST_SIDE = 8  # Of square images in rows: shorter rows are a table's, whatever their range.
+# On the validation rows of benchmarks/small.py's classification the mlp reached 0.864 with one
+# deviation for all columns, 0.836 with one for each (SVC 0.870 and, standardized, 0.806).
 ALIKE = 10
 
 
@@ -161,7 +161,7 @@ def as_rows(rows: ArrayLike, form: tuple[int, ...] | None = None) -> np.ndarray:
     """The rows of a table, [N, D] float32.
 
     Raises:
-      UserError: They are no finite numbers, or not `form` of them a row.
+      UserError: They are not finite numbers, or a row does not have the shape `form`.
     """
     rows = _as_array(rows)
     if rows.ndim != 2 or (form or rows.shape[1:]) != rows.shape[1:] or not rows.size:
@@ -179,9 +179,9 @@ def as_rows(rows: ArrayLike, form: tuple[int, ...] | None = None) -> np.ndarray:
 def scaling_of(rows: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and the standard deviation that scale each column; 1 where it has no spread.
 
-    The deviation is the column's own where those of the columns differ by ALIKE or more. Else the
-    columns probably have one unit, and their different spreads tell something: all are divided by
-    the root of the mean variance.
+    The deviation is the column's own if the columns' deviations differ by a factor of ALIKE or
+    more. Otherwise the columns probably share one unit, and their different spreads carry
+    information: all are divided by the root of the mean variance.
 
     Args:
       rows: [N, D].

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 in their binary versions, from the archive or unpacked.
 
-A file is records of a label, of CIFAR-100 a coarse and a fine one, and 3072 bytes: the red, the
-green and the blue plane of 32x32 pixels, row by row. Source: A. Krizhevsky,
+A file consists of records. Each has a label (in CIFAR-100 a coarse and a fine one) and 3072 bytes:
+the red, the green and the blue plane of 32x32 pixels, row by row. Source: A. Krizhevsky,
 https://www.cs.toronto.edu/~kriz/cifar.html, section "Binary version".
 """
 
@@ -50,7 +50,7 @@ FORMS = {
 
 
 def find_unpacked(name: str, folder: Path) -> Path | None:
-    """Returns the folder of the unpacked files, which may be the archive's within this one."""
+    """Returns the folder of the unpacked files, which may be the archive's inside this one."""
     homes = (folder, folder / FORMS[name].folder)
     return next((home for home in homes if (home / FORMS[name].test).is_file()), None)
 

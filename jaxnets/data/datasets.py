@@ -1,4 +1,4 @@
-"""A data set and its parts, whatever it was loaded from.
+"""A data set and its parts, wherever it was loaded from.
 
 Arrays stay NumPy here; they become JAX arrays when they reach a device.
 """
@@ -105,7 +105,7 @@ class Dataset(Described):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """(H, W, C); (D,) of rows."""
+        """(H, W, C); (D,) for rows."""
         return self.train.images.shape[1:]
 
 
@@ -120,7 +120,7 @@ def assemble(
 
     Without a "test" part it has no test images.
 
-    Its own "validation" part is used whole, unless validation_size is 0; without one, so many of
+    Its own "validation" part is used whole, unless validation_size is 0. Without one, that many of
     the training images are split off, as in `load_dataset`.
     """
     if not 2 <= len(class_names) <= MAX_CLASSES:
@@ -170,7 +170,7 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
 
 
 def ensure_within(path: Path, folder: Path) -> None:
-    """Raises UserError if a file of a data set, whose source may be untrusted, is not in it."""
+    """Raises UserError if a file of a data set, which may be untrusted, is not in its folder."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError("{}: expected a file in {}, found one outside of it", path, folder)
 

@@ -15,7 +15,7 @@ from jaxnets.base.errors import UserError, first_line
 from jaxnets.data.idx import PublishedFile
 
 TIMEOUT = (5.0, 20.0)  # Seconds to wait for a connection, and for the next bytes.
-RETRIES = 1  # Further requests to a mirror for a file that came damaged or not whole.
+RETRIES = 1  # Further requests to a mirror for a file that came damaged or incomplete.
 
 pooch.get_logger().setLevel("ERROR")  # The progress bar says enough.
 
@@ -54,9 +54,9 @@ def download(
 
 
 def _save(url: str, path: str, source: pooch.Pooch) -> None:
-    """Saves what a mirror sends: pooch's downloader, but for the encoding.
+    """Saves what a mirror sends, like pooch's downloader but without decoding it.
 
-    Some servers take the .gz of a file for an encoding, which pooch's own would undo.
+    Some servers declare a file's .gz as an encoding, which pooch's own downloader would undo.
     """
     headers = {"Accept-Encoding": "identity"}
     with requests.get(url, headers=headers, timeout=TIMEOUT, stream=True) as response:

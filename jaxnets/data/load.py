@@ -32,9 +32,9 @@ def load_dataset(
         any four IDX files under the standard names, plain or gzip, and the data set has its name.
       validation_size: Number of training images split off, 0 or more; None for 5,000, at most a
         tenth of them. A set's own validation split is used instead, whole, unless it is 0.
-      decode_size: Pixels a side of decoded pictures, as in `load_folder`.
+      decode_size: The side of decoded pictures in pixels, as in `load_folder`.
       input_size: The network's input size, as in `load_folder`.
-      as_bytes: Whether MNIST's pixels stay bytes, as the step and the network take them, too.
+      as_bytes: Whether MNIST's pixels stay bytes, which the step and the network take too.
 
     Returns:
       The data set, with pixels float32 in [0, 1] from IDX files (unless as_bytes), else uint8.
@@ -49,7 +49,7 @@ def load_dataset(
     """
     if name == "mnist":
         return idx.load_mnist(data_dir, validation_size, as_bytes)
-    # Pillow, tarfile and their like take a fortieth of a run's start, which MNIST does not need.
+    # Importing Pillow, tarfile and the like takes a fortieth of a run's start; MNIST needs none.
     from jaxnets.data import planes, published, tfds
     from jaxnets.data.pictures.folder import load_folder
 

@@ -1,4 +1,4 @@
-"""Points of a plane in two classes that no straight line parts: drawn here, not downloaded."""
+"""Points in the plane, in two classes that no straight line separates: drawn, not downloaded."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from jaxnets.data.arrays import from_arrays
 from jaxnets.data.datasets import Dataset
 
 TRAIN, TEST = 1000, 200  # Points; a tenth of the first are for validation.
-NOISE = 0.06  # The standard deviation of each coordinate; a plane is some 2 wide.
-DECIMALS = 4  # A machine's sine differs in the last bits: rounded, all have the same points.
+NOISE = 0.06  # The standard deviation of each coordinate; a plane is about 2 wide.
+DECIMALS = 4  # Machines' sines differ in the last bits; rounded points are equal.
 
 
 def circles(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A circle in another."""
+    """A circle inside another."""
     angle = random.uniform(0, 2 * np.pi, len(labels))
     return np.where(labels == 0, 0.4, 0.9) * np.array([np.cos(angle), np.sin(angle)])
 

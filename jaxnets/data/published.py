@@ -1,4 +1,4 @@
-"""The published data sets that are read as they are published, without TensorFlow.
+"""Published data sets that are read in their original form, without TensorFlow.
 
 Sizes and SHA-256 are those of tensorflow/datasets (tensorflow_datasets/url_checksums/*.txt).
 """
@@ -87,7 +87,7 @@ def load(name: str, data_dir: str | None, validation_size: int | None, **form: A
     """Loads a set of SETS, downloading what is missing; `load_dataset` describes the arguments.
 
     Its files are looked for in data_dir, else in cache_folder(name); there each must have its
-    published SHA-256. Without them, a set prepared by TensorFlow Datasets is taken.
+    published SHA-256. Without them, a set prepared by TensorFlow Datasets is used.
     """
     published = SETS[name]
     folder = cache_folder(name) if data_dir is None else Path(os.path.expanduser(data_dir))

@@ -101,9 +101,9 @@ def load(
 ) -> Dataset:
     """Loads a prepared data set; `load_dataset` describes the arguments.
 
-    Its test split is what is tested on; without one, or where its labels are withheld, the
-    validation split is; without that, the last tenth of the training split. The checksum is over
-    the set's description, its files' sizes and its labels.
+    The test part is its test split; without one, or if its labels are withheld, its validation
+    split; without that, the last tenth of the training split. The checksum is over the set's
+    description, its files' sizes and its labels.
     """
     folder, builder, image, label = _open(name, data_dir)
     features = builder.info.features

@@ -21,8 +21,8 @@ from jaxnets.drawing.svg import (
 WIDTH = 380  # Pixels of every figure, so that letters have one size; a phone shows about as many.
 MAX_POINTS = 200  # Of a curve; more would be no finer.
 MAX_NAMED = 30  # Classes whose names and counts can be read in a matrix.
-LARGEST = 1e300  # Larger numbers stand at the edge: a margin around them would overflow.
-LOG_RANGE = 30  # From this ratio on, positive numbers stand on a logarithmic axis.
+LARGEST = 1e300  # Larger numbers are drawn at the edge: a margin around them would overflow.
+LOG_RANGE = 30  # From this ratio on, positive numbers get a logarithmic axis.
 
 
 class Axis(NamedTuple):
@@ -41,7 +41,7 @@ class Axis(NamedTuple):
         return self.start + (self.end - self.start) * (x - low) / ((high - low) or 1.0)
 
     def ticks(self, wanted: int = 5) -> list[float]:
-        """Round numbers on the axis; of one epoch there is one.
+        """Round numbers on the axis; for a single epoch, one number.
 
         >>> Axis(1, 1, 0, 100).ticks(), Axis(0, 1, 0, 100).ticks(2)
         ([1], [0.0, 0.5, 1.0])
@@ -108,7 +108,7 @@ def percent(value: float) -> str:
 
 
 class Caption(NamedTuple):
-    """A figure's name and title, and the text for those who cannot see it."""
+    """A figure's name and title, and the text for readers who cannot see it."""
 
     name: str
     title: str
@@ -150,7 +150,7 @@ class Line(NamedTuple):
 
 
 class Guides(NamedTuple):
-    """What helps to read curves."""
+    """Aids for reading curves."""
 
     band: Band | None = None  # Behind them.
     level: Line | None = None  # A horizontal line.
@@ -173,7 +173,7 @@ def curves(
     """Curves over the epochs, or over another x; a pointer shows the values of an x.
 
     Args:
-      caption: The figure's.
+      caption: The figure's caption.
       series: The curves.
       x: The scale of x, linear unless its log is True.
       y: The scale of y.
@@ -250,7 +250,7 @@ def _draw_axes(
         figure.line(left, y(tick), WIDTH - 8, y(tick))
         figure.text(left - 6, y(tick) + 4, text, text_anchor="end", fill="soft")
     first, last = min(x_all, default=0), max(x_all, default=1)
-    one = 0.5 * (first == last)  # A single epoch stands in the middle.
+    one = 0.5 * (first == last)  # A single epoch is in the middle.
     x = Axis(first - one, last + one, left + 6, WIDTH - 14, bool(of_x.log))
     places = x.ticks(4) if x.log else {round(tick) for tick in x.ticks(6)}
     places = [tick for tick in places if x.low <= tick <= x.high]
@@ -514,7 +514,7 @@ def matrix(
 
 
 def _upright(figure: Figure, x: float, y: float, text: str) -> None:
-    """A text that is read from below."""
+    """A text that is read from bottom to top."""
     where = f"translate({x:.1f},{y:.1f}) rotate(-90)"
     figure.text(0, 0, text, text_anchor="middle", fill="soft", transform=where)
 

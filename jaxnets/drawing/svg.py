@@ -1,6 +1,6 @@
 """A small writer of SVG: one source for a figure in a page, in an SVG file and in a PNG file.
 
-In a page the colours are CSS variables, so that a figure follows the theme of its reader. In a file
+In a page the colours are CSS variables, so that a figure follows its reader's theme. In a file
 they are those of the light theme; `Figure.themed` has both.
 """
 
@@ -60,7 +60,7 @@ FONT += '"DejaVu Sans", sans-serif'
 Colour = tuple[int, int, int]
 # Above and below zero, on both themes.
 ABOVE, BELOW = (232, 113, 10), (47, 127, 232)
-TITLE = 30  # Height of the title that a figure has in a file of its own.
+TITLE = 30  # Height of the title that a figure has in a separate file.
 
 
 def escape(text: Any) -> str:
@@ -73,7 +73,7 @@ def escape(text: Any) -> str:
 
 
 def text_width(text: str, size: float) -> float:
-    """About how many pixels a text takes; no font is at hand."""
+    """The approximate width of a text in pixels, estimated without a font."""
     return 0.57 * size * width_of(text)
 
 
@@ -85,7 +85,7 @@ class LegendEntry(NamedTuple):
 
 
 class Figure:
-    """A drawing with a name, a title and a text for those who cannot see it."""
+    """A drawing with a name, a title and a text for readers who cannot see it."""
 
     def __init__(self, name: str, width: float, height: float, title: str, alt: str):
         self.name, self.width, self.height, self.title, self.alt = name, width, height, title, alt
@@ -165,7 +165,7 @@ class Figure:
         self._parts.append(f"\0{element('g', area + tip, class_='hit')}\0")
 
     def legend(self, keys: Sequence["LegendEntry"], height: float, drawn: Sequence[str]) -> None:
-        """A legend at the top, for a file; a page has a box to tick for each of its keys."""
+        """A legend at the top, for a file; a page has a checkbox for each of its keys."""
         self.keys, self.legend_height = list(keys), height
         self._parts.append(f"\1{''.join(drawn)}\1")
 
@@ -209,7 +209,7 @@ class Figure:
     _repr_svg_ = standalone  # In a notebook.
 
     def themed(self) -> str:
-        """The same in the theme of its reader; for browsers, which know media queries."""
+        """The same in its reader's theme; for browsers, which know media queries."""
         return self._file(both_themes())
 
     def _file(self, style: str = "") -> str:

@@ -1,4 +1,4 @@
-"""HTML from Jinja2 templates, whose texts are said in the language of `speaking`."""
+"""HTML from Jinja2 templates, whose texts are in the language of `speaking`."""
 
 from typing import Any
 
@@ -36,5 +36,5 @@ def _plural(one: str, many: str, count: int) -> str:
 
 
 def _space() -> str:
-    """What stands between two sentences: nothing in Chinese."""
+    """What separates two sentences: nothing in Chinese."""
     return "" if spoken() == "zh" else " "

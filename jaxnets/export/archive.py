@@ -1,7 +1,7 @@
 """The archive of a run: a safetensors file that NumPy alone can run.
 
-Its metadata are texts of JSON: `layers` (kind, numbers, output shape), `config`, `class_names`,
-`image_shape`. Its arrays are float32, named as "conv1.kernel".
+Its metadata are JSON texts: `layers` (kind, numbers, output shape), `config`, `class_names`,
+`image_shape`. Its arrays are float32, with names such as "conv1.kernel".
 """
 
 import json
@@ -27,7 +27,7 @@ def to_bytes(archive: Archive) -> bytes:
     """The content of an archive's file, the same bytes for the same archive."""
     content = save(archive.arrays)
     begin = 8 + int.from_bytes(content[:8], "little")  # Of the arrays, behind the header.
-    # The library would write the metadata in an order of chance.
+    # The library would write the metadata in a random order.
     texts = {name: json.dumps(value) for name, value in archive.metadata.items()}
     header = json.dumps({"__metadata__": texts, **json.loads(content[8:begin])}).encode()
     header += b" " * (-len(header) % 8)
@@ -191,7 +191,7 @@ def _tanh(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
 
 
 def _gelu(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
-    """The form with tanh, not that with the error function."""
+    """The form with tanh, not the one with the error function."""
     u = np.float32((2 / np.pi) ** 0.5) * (x + np.float32(0.044715) * x**3)
     return x * (1 + np.tanh(u)) / 2
 

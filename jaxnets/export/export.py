@@ -1,4 +1,4 @@
-"""`jaxnets export`: writes a run's network for other programs, and proves the file."""
+"""`jaxnets export`: writes a run's network for other programs, and checks the file."""
 
 import dataclasses
 import importlib.util
@@ -26,28 +26,28 @@ from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.runs.progress import Doing
 
-# What each format needs besides jaxnets, and what proves it.
+# What each format needs besides jaxnets, and what checks it.
 NEEDS = {"safetensors": (), "stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}
 BY = {"safetensors": "NumPy", "stablehlo": "JAX", "onnx": "ONNX Runtime"}
 PLATFORMS = ("cpu", "cuda", "tpu")  # Of a StableHLO file.
-BATCHES = (1, 3, 8)  # The sizes that are compared: no size is compiled into a file.
+BATCHES = (1, 3, 8)  # The batch sizes that are compared: none is compiled into a file.
 TOLERANCE = 1e-5  # Of a logit, relative to the largest logit if that is above 1.
 
 
 @dataclasses.dataclass(frozen=True)
 class Export(CommandResult):
-    """An exported file, and how near its logits are."""
+    """An exported file, and how close its logits are."""
 
     path: Path
     format: str
     bytes: int
     image_shape: tuple[int, ...]  # (H, W, C), or (D,) of rows.
     num_classes: int
-    difference: float  # The largest one of a logit.
+    difference: float  # The largest difference of a logit.
     largest: float  # The largest logit, without its sign.
 
     def values(self) -> dict[str, Any]:
-        """The same for machines."""
+        """The same for programs."""
         return {
             **dataclasses.asdict(self),
             "path": str(self.path),

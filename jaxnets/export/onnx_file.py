@@ -69,7 +69,7 @@ class Graph:
         return output
 
     def of(self, layer, arrays, *parts):
-        """The arrays of a layer that it has."""
+        """The arrays that a layer has."""
         names = [f"{layer['name']}.{part}" for part in parts]
         return [arrays[name] for name in names if name in arrays]
 
@@ -99,7 +99,7 @@ def _enlarge(graph, x, shape, layer, arrays):
 
 
 def _normalize(graph, x, shape, layer, arrays):
-    form = (-1, *[1] * (len(shape) - 1))  # Channels, or columns, stand first.
+    form = (-1, *[1] * (len(shape) - 1))  # Channels, or columns, come first.
     mean, std = (np.reshape(layer[name], form) for name in ("mean", "std"))
     x = graph.add("Sub", x, mean.astype(np.float32))
     return graph.add("Div", x, std.astype(np.float32))

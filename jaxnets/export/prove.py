@@ -1,7 +1,7 @@
-"""Runs an exported network in a process of its own, where Flax cannot be imported.
+"""Runs an exported network in a separate process, where Flax cannot be imported.
 
 python -m jaxnets.export.prove FORMAT FILE PAIRS.npz prints the largest difference of a
-logit. The pairs are arrays `images0`, `logits0`, `images1`, ...: batches and what comes of them.
+logit. The pairs are arrays `images0`, `logits0`, `images1`, ...: batches and their logits.
 """
 
 import sys

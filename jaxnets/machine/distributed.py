@@ -65,7 +65,7 @@ def connected(
 
 
 def _assert_can_listen(coordinator: str) -> None:
-    """Process 0 alone listens on the coordinator's address; JAX would share a used port."""
+    """Only process 0 listens on the coordinator's address; JAX would share a used port."""
     reason = "it stands for all addresses"
     host, _, port = coordinator.rpartition(":")
     try:
@@ -142,7 +142,7 @@ class ConnectedProcesses(Processes):
         return jax.tree.map(broadcast, tree if self.is_first else like, like)
 
     def synchronised_stop(self, stop: Callable[[], int]) -> Callable[[], int]:
-        """Returns a function like `stop` that answers on all processes the same before a step."""
+        """Returns a function like `stop` that gives all processes the same answer before a step."""
         told = False
 
         def stop_of_all() -> int:

@@ -28,14 +28,14 @@ ACCELERATORS = {
 # What `describe` says.
 CORE, CORES, SIMULATED = N_("CPU, 1 core"), N_("CPU, {} cores"), N_("{} as {} devices")
 
-Devices = list[Any]  # A list of jax.Device, which type checkers do not take for a type.
+Devices = list[Any]  # A list of jax.Device, which type checkers do not accept as a type.
 
 
 class Processes:
-    """The exchange of values between a run's processes: here one alone."""
+    """The exchange of values between a run's processes: here there is only one."""
 
     is_first = True
-    signals = (signal.SIGINT, signal.SIGTERM)  # Those that stop a training, SIGHUP apart.
+    signals = (signal.SIGINT, signal.SIGTERM)  # Those that stop a training, except SIGHUP.
 
     def assert_equal(self, values: dict[str, Any]) -> None:
         pass
@@ -65,16 +65,16 @@ def set_up_jax(
 
     Args:
       devices: The number of devices, shared equally by the processes. None takes all devices, but
-        one of a CPU's unless they are simulated. A CPU counts as that many devices.
+        only one of a CPU's unless they are simulated. A CPU counts as that many devices.
       precision: "float64" switches JAX to 64 bits.
       platform: "cpu", "gpu" or "tpu"; None takes what JAX finds.
       cpu_devices: How many devices the CPU simulates in each process, instead of any accelerator.
       connected: Whether to return the devices of all connected processes instead of this one's.
-      keep_memory: Whether freed memory is kept for the next step, not for other programs.
+      keep_memory: Whether freed memory is kept for the next step instead of other programs.
     """
     if cpu_devices is not None:
         platform = "cpu"
-    if platform == "cpu":  # Asked for another platform, JAX fails in many lines: see `_found`.
+    if platform == "cpu":  # Asked for another platform, JAX fails with many lines: see `_found`.
         jax.config.update("jax_platforms", "cpu")
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -153,14 +153,14 @@ def _found(platform: str | None) -> Devices:
 
 
 def versions() -> dict[str, str]:
-    """The versions of all that the numbers depend on."""
+    """The versions of everything that the numbers depend on."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     found = {name: importlib.metadata.version(name) for name in packages}
     return {"jaxnets": __version__, "python": python_platform.python_version(), **found}
 
 
 def surroundings(devices: Devices) -> dict[str, Any]:
-    """What else than the config may change a result's last bits, by their config.json names.
+    """What besides the config may change a result's last bits, by the names in config.json.
 
     An accelerator's numbers do not depend on the host's cores.
     """
@@ -267,7 +267,7 @@ def keep_freed_memory() -> None:
 
     A step's temporary arrays take tens of megabytes to a gigabyte. By default each is mapped anew
     and cleared page by page: the CNN's step then takes twice the time (jaxlib 0.10.2, AMD EPYC).
-    Call it before any thread allocates memory, also one that reads pictures: with a second heap,
+    Call it before any thread allocates memory, even one that reads pictures: with a second heap,
     each step's arrays are mapped anew. Without glibc nothing is set.
     """
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
@@ -280,7 +280,7 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Gives the system what glibc keeps of freed memory, in holes and in its threads' heaps."""
+    """Gives back to the system what glibc keeps of freed memory, in holes and in threads' heaps."""
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, which trains the cells of a search and holds the replicas of a server."""
+"""Joins a Ray cluster, which trains the cells of a search and holds the replicas of a server."""
 
 import importlib
 import logging
@@ -14,8 +14,8 @@ def join_ray(cluster: str, num_cpus: int | None = None) -> Any:
     """Joins a cluster, or starts one on this machine; returns the module `ray`.
 
     Args:
-      cluster: "local" for a cluster of one's own, or the address of one.
-      num_cpus: How many tasks one's own cluster runs at a time; None for the machine's cores.
+      cluster: "local" for a new cluster on this machine, or the address of one.
+      num_cpus: The number of tasks that a new cluster runs at a time; None for the machine's cores.
 
     Raises:
       UserError: Ray is not installed, or the cluster cannot be joined.
@@ -26,7 +26,7 @@ def join_ray(cluster: str, num_cpus: int | None = None) -> Any:
     own: dict[str, Any] = {}
     if cluster == "local":
         own = dict(include_dashboard=False, num_cpus=num_cpus)
-        # Ray listens at every address, and runs what it is sent: only by who has a token.
+        # Ray listens at every address, and runs what it is sent: only with a token.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         ray: Any = importlib.import_module("ray")
@@ -37,8 +37,8 @@ def join_ray(cluster: str, num_cpus: int | None = None) -> Any:
             # JAX warns of forks; these are replaced by Ray's programs at once.
             warnings.simplefilter("ignore", RuntimeWarning)
             ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR, **own)
-    except Exception as error:  # Of Ray's start it is a plain one.
+    except Exception as error:  # Ray's start raises a plain one.
         raise UserError("ray: no cluster at {}: {}", cluster, first_line(error)) from None
-    # It prints of each lost worker to stdout, where our table or JSON goes.
+    # It prints each lost worker to stdout, where our table or JSON goes.
     ray._private.worker._worker_logs_enabled = False
     return ray

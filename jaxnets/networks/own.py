@@ -82,7 +82,7 @@ def from_object(model: Chain | Callable[[int], Chain]) -> OwnNetwork:
     """The network of a Chain, or of a function (num_classes) -> Chain.
 
     Raises:
-      UserError: It makes no network.
+      UserError: It does not make a network.
     """
     if isinstance(model, Chain):
         return _network("chain", lambda num_classes: model, {}, Place())
@@ -99,7 +99,7 @@ def run_file(path: Path) -> ModuleType:
     Raises:
       UserError: It cannot be read or run.
     """
-    name = f"jaxnets_own.{path.stem}"  # A file jax.py does not take the place of JAX.
+    name = f"jaxnets_own.{path.stem}"  # So a file jax.py does not replace JAX.
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UserError("{}: expected a file of Python, found none", path)
@@ -125,7 +125,7 @@ def know(layer: str | Kind) -> None:
 
 
 class Place:
-    """Where a user's network is written, for errors of one line."""
+    """Where a user's network is written, for one-line errors."""
 
     def __init__(self, path: Path | None = None, make: Callable[..., Any] | None = None):
         self._path = path
@@ -137,7 +137,7 @@ class Place:
         return None if self._path is None else str(self._path)
 
     def of(self, layer: str = "") -> str:
-        """The file and the line, of a layer where the file gives it a name."""
+        """The file and the line; for a layer, the line that gives it its name."""
         if self._path is None:
             return ""
         found = self._line

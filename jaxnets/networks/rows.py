@@ -36,7 +36,7 @@ _TABLE = [rule for rule in LAYERS if rule.layers and not rule.is_loss]
 _NAMES: dict[object, str] = {kind: rule.name for rule in _TABLE for kind in rule.layers}
 _KINDS: dict[str, Any] = {rule.name: rule.layers[0] for rule in _TABLE}
 _BEFORE = {kind_of(kind).__name__: name for kind, name in _NAMES.items()}  # The names of 0.1.
-# Flax's other layers, but for those with state, which a chain has not; and its activations.
+# Flax's other layers, except those with state, which a chain cannot have; and its activations.
 STATEFUL = ("BatchNorm", "SpectralNorm", "WeightNorm")
 INITIALIZERS = ("variance_scaling", "normal", "truncated_normal", "uniform", "constant")
 INITIALIZERS += ("orthogonal", "delta_orthogonal", "zeros", "ones")
@@ -55,7 +55,7 @@ def to_rows(chain: Chain) -> list[Row]:
     """The rows of a chain.
 
     Raises:
-      UserError: A layer has a setting that is no plain data.
+      UserError: A layer has a setting that is not plain data.
     """
     return [_to_row(layer) for layer in chain.layers]
 
@@ -69,7 +69,7 @@ def from_rows(rows: object, *, draws: bool = True) -> Chain:
         not needed.
 
     Raises:
-      UserError: They are no rows, or a file of the user's is needed and not known.
+      UserError: They are not rows, or a file of the user's is needed and not known.
     """
     if not isinstance(rows, list) or not 0 < len(rows) <= MOST_LAYERS:
         raise UserError("layers: expected 1 to {} rows, got {}", MOST_LAYERS, f"{rows!r:.40}")
@@ -234,7 +234,7 @@ def _from_row(row: object, draws: bool) -> Layer:
         return kind(**{key: _from_data(value, draws) for key, value in given.items()})
     except UserError:
         raise
-    except Exception as error:  # What a kind makes of a wrong setting.
+    except Exception as error:  # What a kind raises for a wrong setting.
         raise UserError("layers: {}: {}", name, first_line(error)) from error
 
 

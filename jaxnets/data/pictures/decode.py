@@ -24,7 +24,7 @@ with contextlib.suppress(ImportError):  # Where it is installed, Pillow reads an
     pillow_heif.register_heif_opener()
     FORMATS += ("HEIF",)
 # The most pixels that a picture may have, and that all threads decode at a time. A tiny file may
-# hold that many; to convert them takes up to 12 bytes each, 900 MB in all. A WebP's takes 16.
+# hold that many; converting them takes up to 12 bytes each, 900 MB in all. A WebP's takes 16.
 MAX_PIXELS = 75_000_000
 WEIGHTS = {"WEBP": 16 / 12}
 # The most bytes of a file: more than so many pixels of 8 bytes take. A sparse file costs its sender
@@ -52,7 +52,7 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
     """Decodes a file or its content, as a viewer shows it: to 8 bits, mode L if grey, else RGB.
 
     It is turned upright by its EXIF tag. Transparent parts are laid over white, 16-bit grey is
-    scaled, CMYK and palettes are converted. An animation gives its first frame.
+    scaled, CMYK and palettes are converted. Of an animation, the first frame is taken.
 
     With `side`, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if each side keeps at least twice
     as many pixels. A large photo then takes a fraction of the time and memory.
@@ -67,7 +67,7 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
 
 
 def read_square(path: Path | bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """`to_square` of `read_picture`, for many threads: the picture's memory counts to its end."""
+    """`to_square` of `read_picture`, for many threads: its memory counts until it is done."""
     with _decoded(path, shape[0]) as picture:
         return to_square(picture, shape)
 
@@ -88,7 +88,7 @@ def _decoded(path: Path | bytes, side: int | None) -> Generator[Image.Image]:
 
 
 def _weight(picture: Image.Image) -> float:
-    """The number of pixels as which the picture counts."""
+    """The number of pixels that the picture counts as."""
     return picture.width * picture.height * WEIGHTS.get(picture.format or "", 1)
 
 

@@ -5,10 +5,10 @@
 
 A part that is missing is taken from the training pictures. The test takes a tenth of each class:
 those whose names have the lowest digests. So most pictures stay where they are when others are
-added. The validation then takes `validation_size` pictures, from every class its share.
+added. The validation then takes `validation_size` pictures, in proportion from every class.
 
 Every picture is decoded once, into the user's cache folder. A second start finds it there by the
-names, sizes and times of change of all files, and reads no picture at all.
+names, sizes and modification times of all files, and reads no picture at all.
 """
 
 import contextlib
@@ -64,8 +64,8 @@ def load_folder(
       folder: DIR.
       validation_size: Number of training pictures split off if there is no validation folder;
         None for 5,000, at most a tenth of them. With 0 a validation folder is ignored too.
-      decode_size: Pixels a side S; each picture's shorter side is resized to it and the centre
-        cut out. None: the pictures' own size, if all are squares of one size up to 96 pixels;
+      decode_size: The side S in pixels; each picture's shorter side is resized to it and the centre
+        is cut out. None: the pictures' own size, if all are squares of one size up to 96 pixels;
         else 8/7 of input_size (256 for 224, as Krizhevsky et al. 2012, section 2); else 64.
       input_size: The network's input size, if it has one.
 
@@ -127,7 +127,7 @@ def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
       folder: DIR/<class>/*.jpg; of a whole data set, DIR/test/<class>/*.jpg.
 
     Returns:
-      Each class's files, and the part that they are of: "test", or "" without parts.
+      Each class's files, and the part that they belong to: "test", or "" without parts.
 
     Raises:
       UserError: There are no folders of classes.
@@ -287,7 +287,7 @@ def _key(root: Path, paths: np.ndarray, settings: tuple[int | None, ...]) -> str
 
 
 def _look(root: Path, paths: np.ndarray, found: np.ndarray, row: int) -> Text | None:
-    """Fills in what a file is, of FOUND; returns why it is bad."""
+    """Fills in a file's entry of FOUND; returns why it is bad, or None."""
     path = root / os.fsdecode(bytes(paths[row]))
     if path.is_symlink() and not path.resolve().is_relative_to(root):
         return Text("a link that leads out of the folder")
@@ -320,7 +320,7 @@ def _split_off(
     if "test" not in given:
         rows = np.flatnonzero(parts == 0)
         rank, count = _ranks(positions[rows], labels[rows])
-        # One at least of every class, and not all.
+        # At least one of every class, and not all.
         wanted = np.minimum(np.maximum(np.rint(TEST_SHARE * count), 1), count - 1)
         parts[rows[rank < wanted]] = 2
     if "validation" not in given:
@@ -363,7 +363,7 @@ def _check_classes(
 
 
 def _refused(where: Path, text: str, *values: object) -> UserError:
-    """The error of a folder, whose names may be anything: control characters are escaped."""
+    """The error for a folder, whose names may be anything: control characters are escaped."""
     return UserError("{}: {}", printable(str(where)), Text(text, *values))
 
 

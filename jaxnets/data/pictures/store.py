@@ -37,7 +37,7 @@ class BadPictures:
     """Collects bad pictures, which are reported and skipped."""
 
     def __init__(self, name: Callable[[int], str]):
-        """Takes what gives a row's name."""
+        """Takes the function that gives a row's name."""
         self._name = name
         self.reasons: dict[int, Text] = {}
 
@@ -46,7 +46,7 @@ class BadPictures:
         self.reasons[row] = reason
 
     def good(self, count: int) -> np.ndarray:
-        """[N] bool: which of so many rows are not bad."""
+        """[N] bool: which of N rows are not bad."""
         return ~np.isin(np.arange(count), list(self.reasons))
 
     def report(self) -> None:
@@ -115,7 +115,7 @@ def decode_once(
     """Pixels [N, S, S, C] and their facts: those kept in the user's cache, else made there.
 
     `decode` writes the pixels to a stream, adds to the bad pictures, and returns facts that JSON
-    can hold. Where the cache cannot be written, the pixels are made for this run alone, in the
+    can hold. If the cache cannot be written, the pixels are made for this run only, in the
     temporary folder.
     """
 

@@ -90,9 +90,7 @@ def test_a_batch_of_another_form_is_refused(batch, said):
 
 
 def test_evaluate_says_that_no_test_was_held_back(fitted):
-    with pytest.raises(
-        UserError, match=r"fit\(x, y\) holds no test images back; expected them, as"
-    ):
+    with pytest.raises(UserError, match=r"fit\(x, y\) holds no test images back; give them"):
         fitted.evaluate()
 
 

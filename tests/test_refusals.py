@@ -272,7 +272,7 @@ PYTHON = [
     ),
     ("net.fit(validation_split=0.1)", 'Network("cnn", validation_size=...) holds images back'),
     ("net.fit(shuffle=False)", "every epoch has its own order"),
-    ("net.fit(x, y, class_weight={0: 2})", "class_weight: a loss of your own weighs classes: "),
+    ("net.fit(x, y, class_weight={0: 2})", "class_weight: a loss of your own weights classes: "),
     ("net.fit(callbacks=[3])", "a jaxnets.Callback or a function (epoch, logs), got 3"),
     ("net.evaluate(x, y, batch_size=0)", "batch_size: expected a whole number from 1, got 0"),
     ("net.save(folder)", "net.save(DIR, overwrite=True) replaces it"),

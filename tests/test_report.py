@@ -276,7 +276,7 @@ def test_a_large_network_is_compared_in_float32_alone(run, monkeypatch):
     facts = dataclasses.replace(run, missing=[])
     html, drawn = build.report([facts])
     assert {"norms", "ledger"} <= {figure.name for figure in drawn}
-    assert "float64" in facts.missing[0] and "allowed are float32 1e-05." in html
+    assert "float64" in facts.missing[0] and "tolerances are float32 1e-05." in html
 
 
 NAMES = ["loss", "accuracy", "rate", "speed", "wait", "confusion", "calibration", "scores"]

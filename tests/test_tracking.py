@@ -124,7 +124,7 @@ def test_a_tracker_that_fails_does_not_end_the_run(wandb, train_tiny, tmp_path):
     wandb.broken.add("log")
     outcome = train_tiny("softmax", "--track=wandb")
     assert (outcome.status, len(records(tmp_path / "run"))) == (0, 2)
-    expected = "warning: wandb gets nothing more of this run: No space left on device\n"
+    expected = "warning: wandb gets no more data of this run: No space left on device\n"
     assert outcome.err == expected and "tracked by" not in outcome.out
 
 

@@ -373,7 +373,7 @@ def test_each_verdict_is_a_sentence_with_its_numbers():
     falling = sentence(verdicts.still_falling(history("until its schedule ended")))
     assert falling.startswith("Still falling: in the last 6 epochs the validation loss fell by ")
     assert falling.endswith(". Its learning rate has ended near 0, so more epochs mean a longer "
-        "schedule: for less, try --epochs=48 in a new run.")  # fmt: skip
+        "schedule. For a lower loss, try --epochs=48 in a new run.")  # fmt: skip
 
 
 @pytest.mark.slow

@@ -1,1 +1,1 @@
-"""A network as Keras and scikit-learn know it."""
+"""Networks with the interfaces of Keras and scikit-learn."""

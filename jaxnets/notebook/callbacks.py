@@ -1,4 +1,4 @@
-"""Callbacks as Keras has them, for `Network.fit`."""
+"""Callbacks like Keras's, for `Network.fit`."""
 
 import inspect
 import sys
@@ -35,15 +35,15 @@ class Callback:
         """Called before an epoch's first step.
 
         Args:
-          epoch: Its number, from 0.
+          epoch: Its number, counted from 0.
           logs: Empty.
         """
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Called after a step, while the next two are on their way.
+        """Called after a step, while the next two are being computed.
 
         Args:
-          batch: The step's number in its epoch, from 0.
+          batch: The step's number in its epoch, counted from 0.
           logs: The epoch's training loss and accuracy so far.
         """
 
@@ -51,7 +51,7 @@ class Callback:
         """Called after an epoch and its validation.
 
         Args:
-          epoch: Its number, from 0.
+          epoch: Its number, counted from 0.
           logs: Its record: losses, accuracies, learning rate.
         """
 
@@ -84,7 +84,7 @@ class Callbacks(Observer):
         given = callbacks if isinstance(callbacks, Sequence) else [callbacks]
         self._model, self.error = model, None
         self._given = [self._complete(callback) for callback in given]
-        # With an `on_train_batch_end` of its own each step is taken alone.
+        # If a callback defines `on_train_batch_end`, each step is taken separately.
         ours = Callback.on_train_batch_end
         methods = [getattr(type(callback), ours.__name__, ours) for callback in self._given]
         self.sees_every_step = any(method is not ours for method in methods)

@@ -1,4 +1,4 @@
-"""Batches of an iterable, as a DataLoader of PyTorch, collected into arrays."""
+"""Collects the batches of an iterable, such as a DataLoader of PyTorch, into arrays."""
 
 import os
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from jaxnets.base.errors import UserError
 
 
 def collected(data: Any) -> Any:
-    """The (images, labels) of an iterable of batches; anything else as it is.
+    """The (images, labels) of an iterable of batches; returns anything else unchanged.
 
     >>> images, labels = collected(([[0.5] * 4], [n]) for n in range(3))
     >>> images.shape, labels.tolist()
@@ -21,7 +21,7 @@ def collected(data: Any) -> Any:
         (images, labels).
 
     Raises:
-      UserError: A batch is something else, or there is none.
+      UserError: A batch is something else, or there are no batches.
     """
     is_one = isinstance(data, str | os.PathLike | tuple | list | dict)
     if is_one or not isinstance(data, Iterable) or hasattr(data, "shape"):

@@ -1,4 +1,4 @@
-"""Classifier and Regressor: networks as estimators of scikit-learn, which only this file needs."""
+"""Classifier and Regressor: networks as scikit-learn estimators. Only this file needs it."""
 
 import dataclasses
 import functools
@@ -78,10 +78,10 @@ class Estimator(BaseEstimator):
 
 
 class Classifier(ClassifierMixin, Estimator):
-    """A network with scikit-learn's manners.
+    """A network with scikit-learn's interface.
 
-    Unlike those of a Network, `fit` begins anew, trains on all examples and returns the estimator;
-    `predict` gives labels. Without `validation_size` no examples are held back for a validation.
+    Unlike a Network's, its `fit` starts again, trains on all examples and returns the estimator;
+    its `predict` gives labels. Without `validation_size`, no examples are held back for validation.
 
     >>> from sklearn.datasets import load_digits
     >>> x, y = load_digits(return_X_y=True)
@@ -98,8 +98,8 @@ class Classifier(ClassifierMixin, Estimator):
     def fit(self, X: Any, y: Any) -> Self:
         """Trains on images [N, H, W] or [N, H, W, C], or on rows [N, D], and labels.
 
-        Rows are images if they are pixels of squares of 8 x 8 or more; else a table of any finite
-        numbers, whose columns the network standardizes.
+        Rows count as images if they are the pixels of squares of 8 x 8 or more. Otherwise they are
+        a table of any finite numbers, whose columns the network standardizes.
         """
         X, y = validate_data(self, X, y, allow_nd=True)
         check_classification_targets(y)
@@ -137,10 +137,10 @@ class Classifier(ClassifierMixin, Estimator):
 
 
 class Regressor(RegressorMixin, Estimator):
-    """A network that predicts numbers, with scikit-learn's manners.
+    """A network that predicts numbers, with scikit-learn's interface.
 
-    It is trained on the squared error, with the columns and the targets standardized by those that
-    it is trained on. The loss and the history are in these units; predictions are in the targets'.
+    It trains on the squared error. Columns and targets are standardized by the training data. The
+    loss and the history are in standardized units; predictions are in the units of the targets.
 
     >>> from sklearn.datasets import load_diabetes
     >>> x, y = load_diabetes(return_X_y=True)
@@ -196,7 +196,7 @@ class Regressor(RegressorMixin, Estimator):
         X = validate_data(self, X, dtype=np.float64, reset=False)
         rows = self._rows(X)
         forward, count = compiled_network(self._config), -(-len(rows) // BATCH)
-        # Batches of one size round alike: a row's prediction does not depend on the others.
+        # Batches of the same size round alike: a row's prediction does not depend on the others.
         padded = np.zeros((count * BATCH, rows.shape[1]), np.float32)
         padded[: len(rows)] = rows
         outputs = [forward(self.params_, batch) for batch in np.split(padded, count)]

@@ -1,4 +1,4 @@
-"""A network as a user of Keras knows it: one object that is fitted, tested, asked and saved.
+"""A network as in Keras: one object that fits, evaluates, predicts and saves.
 
 >>> import jaxnets
 >>> net = jaxnets.Network("softmax", epochs=1)
@@ -78,11 +78,11 @@ INSTEAD = {
     "layers": "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units",
 }
 
-# Arguments of Keras's fit, and what weighs examples here.
+# Arguments of Keras's fit, and how to weight examples here.
 WEIGHTS = {
-    "class_weight": "a loss of your own weighs classes: Network(..., loss=lambda logits, labels: "
+    "class_weight": "a loss of your own weights classes: Network(..., loss=lambda logits, labels: "
     "weights[labels] * cross_entropy(logits, labels)), with jaxnets.losses.cross_entropy",
-    "sample_weight": "drawn rows weigh examples: rows = np.random.default_rng(0).choice(len(x), "
+    "sample_weight": "drawn rows weight examples: rows = np.random.default_rng(0).choice(len(x), "
     "len(x), p=w / w.sum()); net.fit(x[rows], y[rows])",
 }
 ATTRIBUTES = ("config", "history", "stop_training")  # The public ones that may be set.
@@ -91,7 +91,7 @@ ATTRIBUTES = ("config", "history", "stop_training")  # The public ones that may 
 class Network(Described):
     """A network, its data and its training progress.
 
-    Pickling a Network saves the run, not the data. `jaxnets.Classifier` is for scikit-learn.
+    Pickling a Network saves the run, not the data. For scikit-learn, use `jaxnets.Classifier`.
 
     Attributes:
       config: The settings.
@@ -110,19 +110,19 @@ class Network(Described):
         """Makes a network with the lecture's recipe.
 
         Args:
-          model: The network's name, as "cnn" or "mlp"; one of your own: a Chain, a function
-            (num_classes) -> Chain, or a file, as "my_net.py", with such a function `model`; or a
+          model: The network's name, such as "cnn" or "mlp"; or one of your own: a Chain, a function
+            (num_classes) -> Chain, or a file such as "my_net.py" with such a function `model`; or a
             Config, which `preset` makes.
           data: A name ("mnist", "cifar10"), a folder of pictures, a Dataset; arrays (images,
-            labels), a tenth of which each is for validation and test; an iterable of such batches,
-            as a DataLoader; or what Keras's `load_data` returns: ((images, labels), (images,
-            labels)) for training and test.
+            labels), of which a tenth is held back for validation and a tenth for test; an iterable
+            of such batches, such as a DataLoader; or what Keras's `load_data` returns: ((images,
+            labels), (images, labels)) for training and test.
           find_rule: Finds each layer's rule for the gradient by hand. `own_passes(dense_backward)`
             puts backward passes of your own in place of ours, and judges them first.
-          **settings: Fields of Config, as epochs=5, optimizer="adam". Three may be your own: a loss
-            (logits [B, K], labels [B]) -> losses [B]; an optimizer, which is a transformation of
-            optax's, or a function of the learning rate that makes one; and an augment (key, image
-            [H, W, C]) -> image.
+          **settings: Fields of Config, such as epochs=5, optimizer="adam". Three may be your own: a
+            loss (logits [B, K], labels [B]) -> losses [B]; an optimizer, which is an optax
+            transformation, or a function of the learning rate that makes one; and an augment (key,
+            image [H, W, C]) -> image.
 
         Raises:
           UserError: A name, a value, or the data do not fit.
@@ -130,7 +130,9 @@ class Network(Described):
         """
         if isinstance(model, Network) or not (isinstance(model, str | Config) or callable(model)):
             got = type(model).__name__
-            raise UserError('model: expected a name as "cnn", a Chain or a Config, got {}', got)
+            raise UserError(
+                'model: expected a name such as "cnn", a Chain or a Config, got {}', got
+            )
         for name in settings:
             if name in INSTEAD:
                 raise UserError("{}: {}", name, INSTEAD[name])
@@ -149,7 +151,7 @@ class Network(Described):
         made, self._data, self._notes = request(given, partial(_dataset_of, data), base=base)
         self._made, self._folder = made, None
         self._begin()
-        _ = self.experiment  # What does not fit is said at once.
+        _ = self.experiment  # Raises at once if something does not fit.
 
     def _facts(self) -> dict[str, Any]:
         done, config = len(self.history), self.config
@@ -180,15 +182,15 @@ class Network(Described):
         find_rule: FindRule = rule_of,
         **functions: Any,
     ) -> Self:
-        """Reads a run folder, which `save` or train.py wrote; `fit` trains on.
+        """Reads a run folder that `save` or train.py wrote; `fit` continues its training.
 
         Args:
           workdir: The folder of a finished or an interrupted run.
           data: Data to train on; by default the run's, which `predict` does not need.
           layers: The run's own layers: classes, functions, or files that define them.
-          find_rule: The run's own rules, as `own_passes(dense_backward)`; `fit` needs them.
-          **functions: The run's own loss, optimizer and augment, which no file holds: `fit` and
-            `evaluate` need them, `predict` does not.
+          find_rule: The run's own rules, such as `own_passes(dense_backward)`; `fit` needs them.
+          **functions: The run's own loss, optimizer and augment, which no file holds. `fit` and
+            `evaluate` need them; `predict` does not.
 
         Raises:
           UserError: The folder holds no run, or a damaged one.
@@ -199,9 +201,7 @@ class Network(Described):
         config = read_config(folder)
         for name in functions:
             if name not in CUSTOM_FIELDS or not is_custom(getattr(config, name)):
-                raise UserError(
-                    "{}: expected the run's own settings, but a function of yours", name
-                )
+                raise UserError("{}: the run was not trained with a function of your own", name)
         config = dataclasses.replace(config, **functions)
         network._read(folder, config, data, find_rule)
         return network
@@ -220,7 +220,7 @@ class Network(Described):
         self._begin()
 
     def _begin(self) -> None:
-        """Resets the network to its state when it was made or loaded; the data stay."""
+        """Resets the network to the state in which it was made or loaded; the data stay."""
         self.config = self._made
         self.history = History(self._folder.records() if self._folder else ())
         self.stop_training = False
@@ -244,7 +244,7 @@ class Network(Described):
         return self._experiment
 
     def _judge(self, data: Dataset) -> None:
-        """Judges rules of the user's own, once; a run goes on with the same alone."""
+        """Judges the user's own rules, once; a run continues only with the same rules."""
         if self._is_judged:
             return
         own = OwnRules.of(self._find_rule)
@@ -276,13 +276,13 @@ class Network(Described):
         return self._reached().state
 
     def _reached(self) -> Checkpoint:
-        """The training's last checkpoint, or a fresh one."""
+        """The last checkpoint of the training, or a fresh one."""
         if self._checkpoint is None:
             state = self.experiment.init_state()
             self._checkpoint = Checkpoint(state)
             if self._folder is not None:
                 self._checkpoint = load_checkpoint(self._folder, self.experiment, state)
-            # A killed run may have logged epochs whose checkpoint was not written any more.
+            # A killed run may have logged epochs whose checkpoint was never written.
             del self.history[int(self._checkpoint.state.step) // self.experiment.loader.steps :]
         return self._checkpoint
 
@@ -298,26 +298,26 @@ class Network(Described):
         validation_split: float | None = None,
         **settings: Any,
     ) -> History:
-        """Trains; a second call trains on, as `train.py --resume` with more epochs does.
+        """Trains; a second call continues, as `train.py --resume` with more epochs does.
 
         Args:
-          x: Images to train on, all of them, instead of the network's data. Those of a second call
-            are the same. An iterable of batches (images, labels) brings its labels.
+          x: All images to train on, instead of the network's data. A second call takes the same
+            ones. An iterable of batches (images, labels) brings its labels.
           y: Their labels: numbers from 0, or texts.
-          epochs: The number; by default those of the recipe that are left, or as many again.
+          epochs: How many; by default those of the recipe that are left, or as many again.
           callbacks: One or several jaxnets.Callback, or functions (epoch, logs).
-          verbose: 1 for a bar and a line an epoch, 2 for the lines alone, 0 for nothing.
+          verbose: 1 for a bar and a line for each epoch, 2 for only the lines, 0 for nothing.
           validation_data: (images, labels) to evaluate after each epoch, in addition to x and y.
           validation_split: The share of x that is held back for that, drawn at random.
-          **settings: Fields of Config for a network that is not trained yet, as batch_size=32.
+          **settings: Fields of Config for an untrained network, such as batch_size=32.
 
         Returns:
           The records of these epochs.
 
         Raises:
           RunFailedError: The loss is not finite, or the gradients disagree. The network is then
-            as it was made or loaded.
-          KeyboardInterrupt: Ctrl-C; the steps until then are kept, and `fit` trains on.
+            reset to the state in which it was made or loaded.
+          KeyboardInterrupt: Ctrl-C; the steps until then are kept, and `fit` continues from them.
         """
         _check_fit(settings, x is not None, validation_data, validation_split)
         settings.pop("shuffle", None)
@@ -379,7 +379,7 @@ class Network(Described):
         what = next(iter(settings), "x and y")
         if settings or (dataset is not None and dataset.checksum != known):
             raise UserError(
-                "{}: expected those of the first fit, as the network is trained; "
+                "{}: expected those of the first fit, because the network is trained; "
                 'Network("{}", ...) begins another',
                 what,
                 self.config.model,
@@ -390,7 +390,7 @@ class Network(Described):
     def _plan(self, epochs: int | None) -> None:
         """Sets the config's epochs to what they will be after the next training."""
         if epochs is not None:
-            dataclasses.replace(self.config, epochs=epochs)  # Raises UserError if it is no number.
+            dataclasses.replace(self.config, epochs=epochs)  # UserError if it is not a number.
         done = int(self.state.step) // self.experiment.loader.steps
         total = done + (epochs or (self.config.epochs - done) or self._made.epochs)
         if total != self.config.epochs:
@@ -409,10 +409,10 @@ class Network(Described):
         """The metrics of the test images, or of others.
 
         Args:
-          images: A Split, images [N, H, W, C], or an iterable of batches (images, labels); None are
-            the test images.
+          images: A Split, images [N, H, W, C], or an iterable of batches (images, labels); None
+            means the test images.
           labels: Their classes [N], numbers or names, if `images` are an array.
-          batch_size: The most images at once; the metrics do not depend on it.
+          batch_size: The largest number of images at once; the metrics do not depend on it.
           verbose: As in Keras, but nothing is printed.
 
         Raises:
@@ -420,14 +420,14 @@ class Network(Described):
         """
         if images is None and not len(self.data.test):
             raise UserError(
-                "evaluate: fit(x, y) holds no test images back; expected them, as "
+                "evaluate: fit(x, y) holds no test images back; give them: "
                 "net.evaluate(x_test, y_test)"
             )
         split = self._split(images, labels)
         return self.experiment.evaluate(self.state, split, **_batches_of(batch_size))
 
     def _split(self, images: Any, labels: Any) -> Any:
-        """Images of the training images' size, with their labels; what is no Split stays."""
+        """Images of the training images' size, with their labels; other values stay unchanged."""
         images = collected(images)
         if labels is None and isinstance(images, tuple) and len(images) == 2:
             images, labels = images
@@ -441,7 +441,7 @@ class Network(Described):
     def gradients(self, images: Any, labels: Any = None, by: str = "manual") -> Params:
         """The gradients of the images' mean loss, or summed loss with `reduction="sum"`.
 
-        They are those of the next training step without augmentation: dropout drops, and batch norm
+        They are those of the next training step without augmentation: dropout is on, and batch norm
         takes the statistics of these images.
 
         >>> import jaxnets
@@ -453,11 +453,11 @@ class Network(Described):
 
         Args:
           images: A Split, or images [N, H, W, C], which are one batch.
-          labels: Their classes [N], numbers or names, if `images` is no Split.
+          labels: Their classes [N], numbers or names, if `images` is not a Split.
           by: "manual" for the gradients by hand, "auto" for those by autodiff.
 
         Returns:
-          A dict of arrays in the shapes of `net.state.params`: gradients["conv1"]["kernel"].
+          A dict of arrays with the shapes of `net.state.params`: gradients["conv1"]["kernel"].
 
         Raises:
           UserError: The images do not fit, or the network has no gradients by hand.
@@ -466,13 +466,13 @@ class Network(Described):
         return jax.device_get(self.experiment.gradients(self.state, split, by))
 
     def gradcheck(self) -> bool:
-        """Checks the gradients by hand by autodiff and by central differences, in a table.
+        """Prints a table that compares the gradients by hand with autodiff and central differences.
 
-        The network has random parameters, and images of the size of its data. As torch's
+        The network has random parameters, and images of the size of its data. Like torch's
         `gradcheck`, it returns True if all agree.
 
         Raises:
-          UserError: The network has no gradients by hand, or passes of its user's own.
+          UserError: The network has no gradients by hand, or has the user's own passes.
         """
         if OwnRules.of(self._find_rule).sha256:
             raise UserError(
@@ -511,9 +511,9 @@ class Network(Described):
         """The probability of each class, as `Predictor` gives it.
 
         Args:
-          pictures: One or several. A picture is a path, one of Pillow, or an array of bytes or of
+          pictures: One or several. A picture is a path, a Pillow image, or an array of bytes or of
             floats from 0 to 1.
-          batch_size: The most pictures that the network takes at once.
+          batch_size: The largest number of pictures that the network takes at once.
           verbose: As in Keras, but nothing is printed.
 
         Returns:
@@ -529,7 +529,7 @@ class Network(Described):
     @property
     def predictor(self) -> Predictor:
         """The network without its training, from pictures to probabilities."""
-        if self._folder is not None and self._checkpoint is None:  # As loaded: without its data.
+        if self._folder is not None and self._checkpoint is None:  # Loaded, without data.
             self._predictor = self._predictor or load_predictor(str(self._folder.path))
         elif self._predictor is None or self._predictor.step != int(self.state.step):
             self._predictor = create_predictor(self.config, self.data, self.state, self._finished)
@@ -550,7 +550,7 @@ class Network(Described):
         """Writes a run folder as train.py does, and returns its path.
 
         `train.py --resume`, `jaxnets predict` and `jaxnets.load` read it. A network that is trained
-        to its last epoch is tested for it.
+        to its last epoch is tested first.
 
         Args:
           workdir: The folder to write.
@@ -574,7 +574,7 @@ class Network(Described):
         return path.resolve()
 
     def page(self, file: str | os.PathLike[str] = "page.html") -> None:
-        """Writes the web page that `jaxnets page` writes: the network at work, in one file.
+        """Writes the same web page as `jaxnets page`: the network at work, in one file.
 
         Args:
           file: The file to write.
@@ -588,7 +588,7 @@ class Network(Described):
             show(build.write_page(folder, os.fspath(file), data=data).text())
 
     def report(self, file: str | os.PathLike[str] = "report.html") -> None:
-        """Writes the report that `jaxnets report` writes: curves, mistakes, gradients, in one file.
+        """Writes the same report as `jaxnets report`: curves, mistakes, gradients, in one file.
 
         Args:
           file: The file to write.
@@ -615,7 +615,7 @@ class Network(Described):
         """The arguments that the network was made with, as scikit-learn asks for them.
 
         Args:
-          deep: Changes nothing: no argument has arguments of its own.
+          deep: Has no effect: no argument has arguments of its own.
         """
         return dict(self._given)
 
@@ -692,7 +692,7 @@ def _name_of(data: Data) -> str:
 
 
 def _dataset_of(data: Data, config: Config) -> Dataset:
-    """The data, limited as the config asks; those that it names if there are none."""
+    """The data, limited as the config asks; by default the data set that it names."""
     if data is None or _is_name(data):
         return load_data(config)
     dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)
@@ -728,10 +728,10 @@ def _check_setting(name: str) -> None:
 def _check_fit(
     settings: dict[str, Any], has_data: bool, validation_data: object, share: float | None
 ) -> None:
-    """Checks what `Network.fit` is given besides the data.
+    """Checks the arguments of `Network.fit` other than the data.
 
     Raises:
-      UserError: A weight, or a setting that is no field of Config; validation data without x and
+      UserError: A weight, or a setting that is not a field of Config; validation data without x and
         y; or validation given twice.
     """
     if settings.get("shuffle", True) is not True:

@@ -1,1 +1,1 @@
-"""From a run folder and pictures to probabilities."""
+"""Predicts probabilities for pictures, from a run folder."""

@@ -17,7 +17,7 @@ from jaxnets.data.pictures.folder import ending_of, note_unread
 from jaxnets.predict.predict import BATCH, best_classes, load_predictor
 
 STDIN = "-"
-LEVELS = 2  # Of folders within a folder: its classes, or parts such as train with their classes.
+LEVELS = 2  # Levels of subfolders: classes, or parts such as train with their classes.
 MAX_STDIN = 1 << 26  # Bytes, kept in memory with the decoded picture.
 
 Best = list[dict[str, Any]]  # The most probable classes: {"label": ..., "probability": ...}.
@@ -33,7 +33,7 @@ def answer(
 ) -> bool:
     """Prints predictions for files, folders of pictures and "-" for stdin.
 
-    Pictures that cannot be read are reported on stderr; returns whether every one was read.
+    Pictures that cannot be read are reported on stderr. Returns whether all were read.
     """
     if list(names).count(STDIN) > 1:
         raise UserError("expected - for stdin at most once")
@@ -88,7 +88,7 @@ def _to_values(found: list[list[Best]], each: bool) -> dict[str, Any]:
 
 
 def _text(line: list[Best]) -> str:
-    """The characters of a line; classes with longer names are parted by spaces."""
+    """The characters of a line; classes with longer names are separated by spaces."""
     labels = [best[0]["label"] for best in line]
     return ("" if all(len(label) == 1 for label in labels) else " ").join(labels)
 
@@ -113,7 +113,7 @@ def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]
 def _in_folder(
     folder: Path, endings: set[str], unread: Counter[str], levels: int
 ) -> Iterator[tuple[str, Path | BadPictureError]]:
-    """Yields a folder's pictures; where it has none, those of its folders, so many levels deep."""
+    """Yields a folder's pictures; if it has none, those of its subfolders, up to this depth."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
     except OSError as error:
@@ -141,7 +141,7 @@ def _read(path: Path, side: int) -> Image.Image:
 
 
 def _print(name: str, best: Best, width: int) -> None:
-    """Prints a table on a terminal, else lines of name, label and probability."""
+    """Prints a table on a terminal, otherwise lines of name, label and probability."""
     is_terminal = sys.stdout.isatty()
     if is_terminal:
         print(printable(name))
@@ -154,7 +154,7 @@ def _print(name: str, best: Best, width: int) -> None:
 
 
 def _print_each(name: str, found: list[list[Best]]) -> None:
-    """Prints each line of characters with their probabilities, on a terminal each one's classes."""
+    """Prints each line of characters with probabilities; on a terminal, each one's classes."""
     is_terminal = sys.stdout.isatty()
     if is_terminal:
         print(printable(name))

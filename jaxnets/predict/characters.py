@@ -1,7 +1,7 @@
-"""Finds the characters in the ink of a picture, and the lines in which they stand.
+"""Finds the characters in the ink of a picture, and groups them into lines.
 
 A character is a connected part of the ink together with the fragments near it: the bar of a 5, the
-pieces of a broken stroke. Characters that touch are one part, and are taken for one.
+pieces of a broken stroke. Characters that touch are one part, and count as one character.
 """
 
 import dataclasses
@@ -14,23 +14,23 @@ from scipy.spatial import KDTree
 
 from jaxnets.data.pictures.decode import BadPictureError
 
-ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
+ndimage: Any = scipy_ndimage  # Its functions' types are unions of all possible results.
 
-MIN_PART = 0.05  # A connected part with less of the largest one's area is dirt,
-MIN_STROKE = 0.25  # unless it is so long, compared with the longest one.
+MIN_PART = 0.05  # A connected part with a smaller share of the largest one's area is dirt,
+MIN_STROKE = 0.25  # unless it is at least this long, compared with the longest one.
 MAX_PARTS = 1_000  # A photo of anything else may have thousands.
 # Fractions of a character's height:
 WHOLE = 0.45  # A lower part is a fragment,
-MAX_LIFT = 0.3  # which is at most so far away from the rest.
+MAX_LIFT = 0.3  # which is at most this far away from the rest.
 MIN_HEIGHT = 0.3  # A lower character is a dash or dirt.
-# Two parts are pieces of one character if they have so much of the narrower one's width in common
-# and their gap is at most such a part of the height of both. Two characters in a column are higher
-# than so many times their width.
+# Two parts are pieces of one character if they share this much of the narrower one's width, and
+# their gap is at most this fraction of the height of both. Two characters in a column are higher
+# than this many times their width.
 MIN_COMMON = 0.4
 MAX_GAP, MAX_GAP_IF_FLAT = 0.1, 0.3
 FLAT = 1.7
-# Fractions of the picture's width: a ruled line, which may slope, consists of such pieces of rows
-# of pixels, is at least so long, and at most so thick.
+# Fractions of the picture's width: the length of the pieces of pixel rows that make up a ruled line
+# (it may slope), its least length, and its greatest thickness.
 PIECE, CROSSES, THIN = 1 / 24, 0.6, 0.02
 
 
@@ -70,14 +70,14 @@ class Character:
 def parts_of(ink: np.ndarray, least: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """Numbers the connected parts of ink [H, W] in [0, 1] from 1, and counts the pixels of each.
 
-    Ink of more than `least` connects, pixels of more than 0.5 count. What crosses the picture's
-    frame, as the edge of the paper, counts 0, and so does paper, which has the number 0.
+    Ink above `least` connects, and pixels above 0.5 count. A part that crosses the picture's frame,
+    such as the edge of the paper, has the count 0. So has the paper, which has the number 0.
     """
     parts, count = ndimage.label(ink > least, np.ones((3, 3)))
     sizes = np.bincount(parts[ink > 0.5], minlength=count + 1)
     inner = sizes.copy()
     inner[np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])] = 0
-    # Else the writing itself crosses the frame.
+    # Otherwise the writing itself crosses the frame.
     return parts, inner if inner.sum() > sizes.max() / 4 else sizes
 
 
@@ -89,7 +89,7 @@ def find_characters(
     Args:
       parts: [H, W] int, the number of each pixel's part.
       sizes: The pixels of each part, as `parts_of` counts them.
-      reach: How many times as far as usual the pieces of a character may lie apart, and how little
+      reach: A factor by which the pieces of a character may be farther apart than usual, and less
         above each other.
 
     Raises:
@@ -155,7 +155,7 @@ def _is_one(one: Character, other: Character, gap: float, height: float, reach: 
 
 
 def _lines(found: Iterable[Character]) -> list[list[Character]]:
-    """Each character continues the line whose last one is next to it; lines may slope."""
+    """Appends each character to the line whose last character is next to it; lines may slope."""
     lines: list[list[Character]] = []
     for one in sorted(found, key=lambda one: one.left + one.right):
 

@@ -18,16 +18,16 @@ def predict(
     layers: OwnLayers = (),
     json: Json = False,
 ) -> int:
-    """Name what is in your own pictures, by a trained run.
+    """Name what your own pictures show, with a trained run.
 
     Args:
       images: a picture, a folder (its pictures; if it has none, those of its class folders), or -
         for stdin
       top: number of classes to name, the most probable ones
-      prepare: how a picture is prepared: digit takes it for a photo or scan of one character and
+      prepare: how a picture is prepared: digit treats it as a photo or scan of one character and
         makes it like MNIST's images; digits finds several characters and reads each; picture only
         cuts out the middle square; auto is digit for runs on 28 x 28 grey images whose class names
-        have one character, and reports a picture of several
+        have one character, and reports a picture with several
     """
     if not holds_run(run_folder) and (runs := [*filter(holds_run, images)]):
         raise UserError("expected the run before the pictures: predict {} IMAGE...", runs[0])

@@ -1,8 +1,8 @@
 """Converts a photo or scan of written characters to MNIST's format.
 
-MNIST's digits are scaled to a box of 20 pixels, aspect ratio kept and antialiased. Their centre of
-mass is the centre of 28 x 28 pixels, white on black. Source: LeCun, Bottou, Bengio and Haffner
-1998, "Gradient-based learning applied to document recognition", section III.A.
+MNIST's digits are scaled to a box of 20 pixels, antialiased, with their aspect ratio kept. Their
+centre of mass is the centre of 28 x 28 pixels, white on black. Source: LeCun, Bottou, Bengio and
+Haffner 1998, "Gradient-based learning applied to document recognition", section III.A.
 """
 
 from typing import Any
@@ -14,18 +14,18 @@ from scipy import ndimage as scipy_ndimage
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.predict.characters import MIN_PART, find_characters, parts_of, rules_on_paper
 
-ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
+ndimage: Any = scipy_ndimage  # Its functions' types are unions of all possible results.
 
 SIDE, BOX = 28, 20
 WORK = 512  # Pixels of the longer side when ink is searched: more would only cost time.
 LARGEST, LONGEST = 1_500_000, 10_000  # Pixels of a picture of many characters, and of its side.
-FINE = 8  # Strokes are measured and thickened at so many times the box's size.
-FEWEST = 40  # A smaller picture holds one character: its pixels are too coarse to part several.
+FINE = 8  # Strokes are measured and thickened at this many times the box's size.
+FEWEST = 40  # A smaller picture holds one character: its pixels are too coarse to separate several.
 # Fractions of the shorter side, and of the range from black to white:
 THICKEST = 1 / 3  # Thicker parts are paper, table or shadow, not strokes.
-UNEVEN = 0.02  # A surface that misses the paper's light by more, in the median, does not fit.
+UNEVEN = 0.02  # A surface whose median distance from the paper's light is larger does not fit.
 MIN_CONTRAST = 0.06  # Fainter marks are not ink ...
-MIN_OVER_NOISE = 4  # ... nor are those that stand out less from the paper, in standard deviations.
+MIN_OVER_NOISE = 4  # ... nor are those fewer standard deviations away from the paper.
 FAINT = 0.25  # Ink that joins the parts of a stroke.
 TIE = 1e-4  # Pixels: a centre half-way between two places must not be placed by rounding noise.
 PEN = 2.0  # Pixels in the box: thinner strokes are thickened to it. MNIST's are 2.1 to 4.3 wide.
@@ -39,10 +39,10 @@ def to_digit(picture: Image.Image, *, single: bool = False) -> np.ndarray:
 
     Args:
       picture: A photo or scan of one character.
-      single: Whether several characters are an error. By default all ink is taken for one.
+      single: Whether several characters are an error. By default all ink counts as one.
 
     Raises:
-      BadPictureError: There is no ink, or several characters that may not be.
+      BadPictureError: There is no ink, or there are several characters but `single` is set.
     """
     grey, light = _light_on_dark(picture, WORK)
     if _is_mnist_like(grey):
@@ -73,9 +73,9 @@ def to_digits(picture: Image.Image) -> list[list[np.ndarray]]:
 
 
 def _count(ink: np.ndarray) -> int:
-    """The number of characters, of which a broken one is hardly ever taken for several.
+    """The number of characters; a broken one hardly ever counts as several.
 
-    Those that cross the frame do not count: they may be what a larger one encloses.
+    Those that cross the frame do not count: they may be enclosed by a larger one.
     """
     height, width = ink.shape
     return sum(
@@ -118,8 +118,8 @@ def _is_light_on_dark(grey: np.ndarray, light: np.ndarray) -> bool:
     """Whether the ink is lighter than the paper.
 
     It adds two scores from -1 to 1. The first: do the large differences from the paper go up or
-    down? It is reliable on evenly lit paper. The second: are thin parts, as strokes, lighter or
-    darker than what surrounds them? It is reliable where a shadow has an edge.
+    down? It is reliable on evenly lit paper. The second: are thin parts, such as strokes, lighter
+    or darker than their surroundings? It is reliable where a shadow has an edge.
     """
     cubes, size = (grey - light) ** 3, 3
     above = below = 0.0
@@ -142,7 +142,8 @@ def _light_on_paper(grey: np.ndarray) -> np.ndarray:
     frame = np.maximum(abs(x), abs(y)) > 0.8
     inputs, targets = terms[:, frame][:, ::4], grey[frame][::4]  # A thousand pixels suffice.
     weights = np.ones(len(targets))
-    # Reweighted least squares, until it hardly moves; einsum, for sums too small for BLAS' threads.
+    # Reweighted least squares until it hardly moves. The sums are too small for BLAS's threads, so
+    # einsum computes them.
     for _ in range(10):
         squares = np.einsum("ip,jp,p->ij", inputs, inputs, weights)
         products = np.einsum("ip,p,p->i", inputs, targets, weights)
@@ -167,7 +168,7 @@ def _is_mnist_like(grey: Image.Image) -> bool:
 def _find_ink(grey: Image.Image, light: np.ndarray) -> np.ndarray:
     """The ink of each pixel [H, W], from 0 to 1; the ink is lighter than the paper."""
     smooth = ndimage.gaussian_filter(_to_floats(grey), min(1, max(grey.size) / WORK)) - light
-    # An opening keeps what is wider than strokes, as the edge of a shadow.
+    # An opening keeps what is wider than strokes, such as the edge of a shadow.
     wide = max(3, round(min(grey.size) * THICKEST))
     height = smooth - ndimage.grey_opening(smooth, (wide, wide))
     if np.ptp(height) < MIN_CONTRAST:
@@ -219,7 +220,7 @@ def _fit(ink: np.ndarray, side: int) -> np.ndarray:
 def _thicken(ink: np.ndarray) -> np.ndarray:
     """Widens strokes that are thinner than PEN."""
     inside = ndimage.distance_transform_edt(np.pad(ink > 0.5, 1))
-    # Across a stroke of width w the distance to its edge is w / 4 in the mean.
+    # Across a stroke of width w the mean distance to its edge is w / 4.
     width = 4 * (inside[inside > 0].mean() - 0.5)
     radius = (PEN * FINE - width) / 2
     if radius < 0.5:
@@ -230,7 +231,7 @@ def _thicken(ink: np.ndarray) -> np.ndarray:
 
 
 def _centre(ink: np.ndarray) -> np.ndarray:
-    """Places the ink in SIDE x SIDE pixels, its centre of mass in the middle if it fits so."""
+    """Places the ink in SIDE x SIDE pixels, with its centre of mass in the middle if it fits."""
     out = np.zeros((SIDE, SIDE))
     top, left = (
         min(max(round(SIDE / 2 - middle - TIE), 0), SIDE - size)

@@ -34,14 +34,14 @@ ALL = Text("safetensors, onnx and the page")
 
 
 class PlainNetwork(NamedTuple):
-    """A network as a program without Flax can run it."""
+    """A network that a program without Flax can run."""
 
     image_shape: Shape  # (H, W, C) of the pictures, or (D,) of the rows.
-    # One row a layer, in the words of `networks/rows.py`: its kind, its name, the fields that its
-    # rule names, and `shape`, its output's for one picture. A residual layer has the rows of its
-    # `chain` and of its `shortcut`, of which the identity has none.
+    # One row for each layer, in the format of `networks/rows.py`: its kind, its name, the fields
+    # that its rule names, and `shape`, that of its output for one picture. A residual layer has the
+    # rows of its `chain` and of its `shortcut`; an identity shortcut has no rows.
     layers: LayerRows
-    arrays: Arrays  # By path, as "conv1.kernel"; float32.
+    arrays: Arrays  # By path, such as "conv1.kernel"; float32.
 
 
 def folded(trained: TrainedNetwork) -> TrainedNetwork:
@@ -55,11 +55,11 @@ def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
 
     Args:
       trained: The network.
-      as_taught: Keeps a layer that others leave out or have in another form: dropout, which does
-        nothing, and a bias that is a column of ones.
+      as_taught: Keeps layers that other programs omit or write in another form: dropout, which does
+        nothing, and a bias as a column of ones.
 
     Raises:
-      UserError: The network has a layer that no row describes, as one of the user's own.
+      UserError: The network has a layer that no row describes, such as one of the user's own.
     """
     trained, shape = folded(trained), trained.image_shape
     if trained.config.input_size is not None:
@@ -73,7 +73,7 @@ def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
 def _rows(
     chain: Chain, params: Any, shape: Shape, as_taught: bool, path: str = ""
 ) -> tuple[LayerRows, Arrays]:
-    """The rows and the arrays of a chain; the path is that of the layer which holds it."""
+    """The rows and the arrays of a chain; the path is that of the layer that holds it."""
     rows: LayerRows = []
     arrays: Arrays = {}
     for layer in chain.layers:
@@ -112,14 +112,14 @@ def describe(layer: Layer, shape: Shape) -> LayerRow:
     """
     rule = _rule_of(layer)
     try:
-        rule.static(layer)  # It refuses settings for which nothing is derived.
+        rule.static(layer)  # Refuses settings that have no derivation.
         return rule.row(layer, shape)
     except ValueError as error:
         raise _not_held(ALL, layer_name(layer), error) from None
 
 
 def _rule_of(layer: Layer) -> LayerRule:
-    """A layer's rule, if it names its rows; a subclass has none of its parent's."""
+    """A layer's rule, if it names its rows; a subclass does not inherit its parent's."""
     rule = rule_of(layer)
     if rule is None or not rule.name:
         reason = Text("it has no rule") if rule is None else Text("its rule has no name")
@@ -128,12 +128,12 @@ def _rule_of(layer: Layer) -> LayerRule:
 
 
 def check_kinds(rows: LayerRows, tool: object, takes: Callable[[str], object]) -> None:
-    """Raises UserError for a layer that a tool does not take.
+    """Raises UserError for a layer that a tool does not support.
 
     Args:
       rows: The rows of `plain`.
-      tool: What the message calls it.
-      takes: Whether it has a layer of this kind.
+      tool: The tool's name in the message.
+      takes: Whether the tool has a layer of this kind.
     """
     for row in rows:
         if not takes(row["kind"]):

@@ -1,4 +1,4 @@
-"""Loads a trained run and predicts the classes of new pictures: files, Pillow's, arrays, lists."""
+"""Loads a trained run and predicts classes of pictures: files, Pillow images, arrays, lists."""
 
 import contextlib
 import dataclasses
@@ -28,10 +28,10 @@ from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.crops import with_views
 from jaxnets.training.step import TrainState, to_float
 
-PictureLike = Any  # A path, a file's bytes, a picture of Pillow, or an array [H, W] or [H, W, C].
+PictureLike = Any  # A path, a file's bytes, a Pillow image, or an array [H, W] or [H, W, C].
 PictureOrMany = PictureLike | Sequence[PictureLike]  # An array [N, H, W] or [N, H, W, C], too.
 
-BATCH = 128  # The most pictures in a batch.
+BATCH = 128  # The largest number of pictures in a batch.
 SINGLE = (str, os.PathLike, bytes, Image.Image)
 CHANNELS = (1, 3, 4)
 
@@ -58,16 +58,16 @@ class Predictor(Described):
         """Returns each class's probability, [N, K] float32; a single picture is N = 1.
 
         Args:
-          pictures: One or many, of any size: paths, pictures of Pillow, arrays [H, W] or [H, W, C]
-            in a list, or one array [N, H, W, C] or [N, H, W]. Pixels are bytes, or floats from 0 to
-            1. Arrays of the size of the training images pass unchanged; the rest is prepared as
-            `jaxnets predict` prepares it. Of a table they are rows [N, D].
-          batch_size: The most pictures that the network takes at once.
+          pictures: One or many, of any size: paths, Pillow images, arrays [H, W] or [H, W, C] in a
+            list, or one array [N, H, W, C] or [N, H, W]. Pixels are bytes, or floats from 0 to 1.
+            Arrays of the size of the training images pass unchanged; the rest is prepared as
+            `jaxnets predict` prepares it. For a table, they are rows [N, D].
+          batch_size: The largest number of pictures that the network takes at once.
 
         Raises:
-          UserError: The pixels are others, or the array has another shape.
-          BadPictureError: A file is no picture, or a digit was expected and there is no ink, or
-            several digits.
+          UserError: The pixels or the shape of an array are wrong.
+          BadPictureError: A file is not a picture; or one digit was expected, and there is no ink,
+            or there are several digits.
         """
         if len(self.image_shape) == 1:
             rows = np.atleast_2d(np.asarray(pictures))
@@ -97,7 +97,7 @@ class Predictor(Described):
 
     @property
     def decode_size(self) -> int:
-        """The `side` of `read_picture`: a file's picture need not have more detail."""
+        """The `side` for `read_picture`: a picture does not need more detail."""
         if self.prepare_as == "digits":
             return int(LARGEST**0.5)
         return self.image_shape[0] if self.prepare_as == "picture" else WORK
@@ -114,7 +114,7 @@ class Predictor(Described):
         return to_square(picture, self.image_shape)
 
     def prepare_each(self, picture: Image.Image) -> list[list[np.ndarray]]:
-        """As `prepare` for each of the picture's digits, in lines; else for all of the picture."""
+        """Like `prepare`, for each digit of the picture, in lines; else for the whole picture."""
         if self.prepare_as != "digits":
             return [[self.prepare(picture)]]
         return [[image[..., None] for image in line] for line in to_digits(picture)]
@@ -138,9 +138,9 @@ class Predictor(Described):
         images: Sequence[np.ndarray] | np.ndarray,
         batch_size: int,
     ) -> np.ndarray:
-        """Batches have one size, at most the power of two above the images' number.
+        """Splits the images into batches of one size, at most the power of two above their number.
 
-        So few sizes are ever compiled.
+        Therefore only a few sizes are ever compiled.
         """
         out = np.zeros((len(images), len(self.class_names)), np.float32)
         size = min(batch_size, 1 << max(len(images) - 1, 0).bit_length())
@@ -153,17 +153,17 @@ class Predictor(Described):
 
 
 def as_list(pictures: PictureOrMany, image_shape: tuple[int, ...]) -> list[PictureLike]:
-    """The single pictures, of which one alone or an array of many may be given.
+    """A list of the pictures; the argument may be one picture, or an array of many.
 
-    In an array of three dimensions the last one is of channels if it is 1, 3 or 4, unless the first
-    counts images of the data set, whose shape is (H, W, C).
+    The last of three dimensions counts channels if it is 1, 3 or 4, unless the first counts images
+    of the data set, whose shape is (H, W, C).
     """
     if isinstance(pictures, SINGLE):
         return [pictures]
     if isinstance(pictures, Sequence):
         return list(pictures)
     array = np.asarray(pictures)
-    if array.ndim == 2 and array.shape[1] == math.prod(image_shape):  # A row an image.
+    if array.ndim == 2 and array.shape[1] == math.prod(image_shape):  # An image in each row.
         array = array.reshape(-1, *image_shape)
     shape = array.shape
     hint = transpose_hint(shape)
@@ -176,9 +176,9 @@ def as_list(pictures: PictureOrMany, image_shape: tuple[int, ...]) -> list[Pictu
 
 
 def to_picture(picture: PictureLike, side: int) -> Image.Image:
-    """One picture as `read_picture` decodes it; `side` is as there."""
+    """One picture, decoded as by `read_picture`, with the same `side`."""
     if isinstance(picture, Image.Image):
-        with contextlib.suppress(Exception):  # As of a file whose metadata are damaged.
+        with contextlib.suppress(Exception):  # For example, a file with damaged metadata.
             picture = ImageOps.exif_transpose(picture)
         return to_8_bits(picture)
     if isinstance(picture, bytes):
@@ -202,8 +202,8 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
       workdir: The folder of a finished or an interrupted run.
       prepare_as: "digit" if a picture is a photo or scan of one written character; "digits" if
         `prepare_each` is to find several; "picture" to cut it to a square and resize it; "auto" for
-        "digit" if the run has grey images of 28 x 28 and class names of one character, as MNIST's.
-        Then several characters are an error.
+        "digit" if the run has grey images of 28 x 28 and class names of one character, like
+        MNIST's. With "auto", several characters are an error.
 
     Raises:
       UserError: The folder holds no run, a damaged one, or no checkpoint yet.
@@ -231,13 +231,13 @@ def to_predictor(
 
 
 def usual_preparation(image_shape: tuple[int, ...], class_names: Sequence[str]) -> str:
-    """The `prepare_as` of a run: "auto" where it reads characters, else "picture"."""
+    """The `prepare_as` of a run: "auto" if it reads characters, otherwise "picture"."""
     reads = image_shape == (SIDE, SIDE, 1) and all(len(name) == 1 for name in class_names)
     return "auto" if reads else "picture"
 
 
 def best_classes(row: np.ndarray, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The most probable classes of a picture, the first of equals first."""
+    """The most probable classes of a picture; of equal ones, the first comes first."""
     values, order = row.tolist(), np.argsort(-row, kind="stable")[:top].tolist()
     return [{"label": labels[k], "probability": values[k]} for k in order]
 
@@ -248,10 +248,10 @@ def compile_network(
     of: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
     views: Sequence[str] = (),
 ) -> Callable[[Any, np.ndarray], jax.Array]:
-    """The network, compiled for each batch size that it gets: (params, images) → probabilities.
+    """The network, compiled for each batch size it receives: (params, images) → probabilities.
 
-    `of` makes them of the logits; log_softmax gives their logarithms, the identity the logits.
-    `views` are names of `training.crops.VIEWS`, over which the logits are averaged.
+    `of` computes them from the logits; log_softmax gives their logarithms, and the identity gives
+    the logits. The logits are averaged over `views`, which are names of `training.crops.VIEWS`.
     """
     apply = with_views(model.apply, views) if views else model.apply
 
@@ -263,7 +263,7 @@ def compile_network(
 
 
 def create_predictor(config: Config, data: Dataset, state: TrainState, finished: bool) -> Predictor:
-    """The network as it is in a training, whose further steps do not change it."""
+    """The network at this point of a training; further steps do not change it."""
     params = jax.tree.map(np.array, jax.device_get(state.params))
     model, step = create_model(config, data.num_classes), int(state.step)
     trained = TrainedNetwork(

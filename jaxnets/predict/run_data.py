@@ -1,4 +1,4 @@
-"""The data set of a run, as report and page take it, or another that its network is tested on."""
+"""The data set of a run, for report and page, or another one to test its network on."""
 
 from jaxnets.base.display import printable
 from jaxnets.base.errors import UserError
@@ -11,13 +11,13 @@ from jaxnets.runs.request import load_data
 def data_of(
     trained: TrainedNetwork, data: Dataset | None = None, *, as_bytes: bool = False
 ) -> Dataset:
-    """Loads the data set that a run's config names, if it is the one the run was trained on.
+    """Loads the data set that a run's config names, if the run was trained on it.
 
-    A run folder may come from a stranger, and its config may name any folder of this machine. Data
-    in memory, of a notebook, are given instead.
+    A run folder may come from a stranger, and its config may name any folder of this machine. A
+    notebook passes its data in memory.
 
     Raises:
-      UserError: The data set is not found, or is another one, or one of regression.
+      UserError: The data set is not found, is another one, or is for regression.
     """
     try:
         data = data or load_data(trained.config, as_bytes=as_bytes)
@@ -33,7 +33,7 @@ def data_of(
 
 
 def data_named(run: str, trained: TrainedNetwork, dataset: str | None) -> Dataset:
-    """Loads a data set in the form on which a network was trained; all of its test pictures.
+    """Loads a data set, with all of its test pictures, in the form that a network was trained on.
 
     Args:
       run: The run's name, for messages.
@@ -41,7 +41,7 @@ def data_named(run: str, trained: TrainedNetwork, dataset: str | None) -> Datase
       dataset: The name or the folder of a data set, as in `load_dataset`; None for the run's own.
 
     Raises:
-      UserError: There is none, or the network does not fit its pictures or their classes.
+      UserError: There is no such data set, or the network does not fit its pictures or classes.
     """
     config, data_dir, size = trained.config, None, None
     if dataset is None:

@@ -37,7 +37,7 @@ def load_network(workdir: str, *, takes_rows: bool = False) -> TrainedNetwork:
 
     Args:
       workdir: The folder of a finished or an interrupted run.
-      takes_rows: Whether the run may be one on a table, which has no pictures to show.
+      takes_rows: Whether the run may be on a table, which has no pictures to show.
 
     Raises:
       UserError: The folder holds no run, a damaged one, or no checkpoint yet.
@@ -74,6 +74,6 @@ def params_like(
         like = jax.eval_shape(lambda x: model.init(jax.random.key(0), to_input(config, x)), image)
         if all(leaf.size for leaf in jax.tree.leaves(like)):
             return like["params"]
-    except Exception:  # What Flax makes of settings that do not fit, which may be anyone's.
+    except Exception:  # Flax raises anything for settings that do not fit.
         pass
     raise UserError("{}: damaged: no {} takes {}", folder.path / CONFIG, config.model, image_shape)

@@ -1,1 +1,1 @@
-"""Looking at a network or at runs."""
+"""Shows a network or runs: summary, report, evaluation, trace."""

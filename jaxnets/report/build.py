@@ -30,7 +30,7 @@ from jaxnets.runs.progress import Doing
 from jaxnets.runs.run_folder import REPORT, rules_sha256
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")
-# Fields of config.json that the table of settings leaves out: other parts of the report say them.
+# Fields of config.json that the table of settings omits: other parts of the report show them.
 NO_SETTINGS = (*SURROUNDINGS, "class_names", "image_shape", "num_classes", "device_platform")
 MAIN = ("optimizer", "learning_rate", "schedule", "batch_size", "epochs", "loss")
 MAIN += ("augment", "precision", "gradients", "seed")
@@ -48,9 +48,9 @@ FACTS = {
     "test_loss": N_("test loss"),
 }
 MAX_SETTINGS = 200  # A config.json may come from anywhere.
-MAX_ADDED = 20  # Sections of other rooms, values of their paragraphs, and their series.
-NAME = re.compile(r"[a-z_]{1,30}")  # Of a section that another room has added.
-LONGEST = 200  # Characters of a value in a table.
+MAX_ADDED = 20  # At most so many sections of other rooms, values in a paragraph, and series.
+NAME = re.compile(r"[a-z_]{1,30}")  # The name of a section that another room has added.
+LONGEST = 200  # Characters of a value in a table, at most.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +59,12 @@ class WrittenReport(CommandResult):
 
     report: str
     bytes: int
-    figures: int  # How many.
+    figures: int  # The number of figures.
     figures_folder: str | None
     missing: dict[str, list[str]]  # The sentences about what the runs lack, by run.
 
     def values(self) -> dict[str, Any]:
-        """The same for machines."""
+        """The same for programs."""
         return dataclasses.asdict(self)
 
     def text(self) -> str:
@@ -88,8 +88,8 @@ def write_report(
 ) -> WrittenReport:
     """Writes the report of some runs, and its figures into a folder, as SVG and PNG.
 
-    Its language is one of LANGUAGES; None is the locale's. The runs' data are read unless they are
-    given.
+    Its language is one of LANGUAGES; None means the locale's. The runs' data are read unless they
+    are given.
 
     Raises:
       UserError: There is no such run, or nothing can be written there.
@@ -124,7 +124,7 @@ def write_report(
 
 
 def write_into(folder: Path) -> None:
-    """Writes a run's report into its folder, and says so: --report of train.py."""
+    """Writes a run's report into its folder, and says so (train.py --report)."""
     show(write_report([str(folder)], str(folder / REPORT), language=None).text())
 
 
@@ -140,7 +140,7 @@ def report(
 ) -> tuple[str, list[Figure]]:
     """The report as an HTML document in the language of `speaking`, and its figures.
 
-    It tells `doing` of each slow part when that begins.
+    It tells `doing` when each slow part begins.
     """
     drawn: list[Figure] = []
     answers = []
@@ -182,7 +182,7 @@ def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
     """The prefix of each run's figures and anchors: its name, numbered if several share it."""
     if len(runs) == 1:
         return [""]
-    found = ["runs-"]  # That of what compares them.
+    found = ["runs-"]  # The prefix of the comparison.
     for run in runs:
         name = re.sub(r"[^A-Za-z0-9_.]+", "-", run.name).strip("-.") or "run"
         number = 1
@@ -193,7 +193,7 @@ def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
 
 
 def _comparison(runs: Sequence[RunFacts], answers: Sequence[Predictions | None]) -> list[Section]:
-    """Several runs side by side: results, what differs in their settings, their curves."""
+    """Several runs side by side: results, the settings that differ, curves."""
     head = ["", *(run.name for run in runs)]
     facts = [[_(text), *(_value_of(run, name) for run in runs)] for name, text in FACTS.items()]
     judged = comparison([run.name for run in runs], answers)
@@ -213,7 +213,7 @@ def _comparison(runs: Sequence[RunFacts], answers: Sequence[Predictions | None])
 
 
 def _value_of(run: RunFacts, name: str) -> str:
-    """A fact of a run: from its result, else from its last epoch or its config."""
+    """A fact of a run: from its result, or else from its last epoch or its config."""
     if name in ("model", "dataset"):
         return _in_table(run.result.get(name, run.config.get(name)))
     if name == INTERVAL:
@@ -246,7 +246,7 @@ def _in_table(value: Any) -> str:
 
 
 def _run_part(run: RunFacts, prefix: str, sections: list[Section]) -> RunPart:
-    """A run with its facts, its verdicts and what it lacks."""
+    """A run with its facts, its verdicts and a list of what is missing."""
     facts = [
         {
             "label": _(text),
@@ -291,7 +291,7 @@ def _learning(run: RunFacts) -> Part | None:
 
 
 def _added(run: RunFacts) -> Iterator[Section]:
-    """The sections that other rooms have left in the run folder, which may be a stranger's."""
+    """The sections that other rooms have written into the run folder, which may be a stranger's."""
     for name, section in list(run.added.items())[:MAX_ADDED]:
         if not (NAME.fullmatch(name) and isinstance(section, dict)):
             continue
@@ -323,7 +323,7 @@ def _records(run: RunFacts, records: Any) -> list[dict[str, Any]]:
 def _filled(paragraph: Any) -> str:
     """A paragraph: a text, in the report's language, with each {} filled by the next value.
 
-    str.format would do more with a stranger's text than fill it in.
+    str.format would do more with a stranger's text than fill in values.
     """
     if not isinstance(paragraph, list) or not all(isinstance(one, str) for one in paragraph):
         return ""

@@ -1,4 +1,4 @@
-"""What a user looks at: `jaxnets summary`, `report`, `evaluate`, `trace`."""
+"""The commands that show a network or a run: `jaxnets summary`, `report`, `evaluate`, `trace`."""
 
 import dataclasses
 import sys

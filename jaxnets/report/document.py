@@ -1,4 +1,4 @@
-"""A report as an HTML document that loads nothing: its data go into templates/report.html."""
+"""A report as an HTML document that loads nothing; templates/report.html shows its data."""
 
 import base64
 import hashlib
@@ -15,18 +15,18 @@ from jaxnets.drawing.templates import environment
 from jaxnets.machine.platform import versions
 from jaxnets.report.verdicts import Finding
 
-# Nothing is loaded and no program runs; only the style with this digest counts.
+# Nothing is loaded and no script runs; only the style with this digest applies.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{}'"
 
 
 class Section(NamedTuple):
     """A part of a report: its data, which a file of templates/sections shows."""
 
-    name: str  # Its anchor, too.
+    name: str  # Also its anchor.
     heading: str
     figures: dict[str, Figure]
     values: dict[str, Any]
-    template: str = ""  # The file's name, if it is not that of the section.
+    template: str = ""  # The file's name, if it is not the section's.
 
 
 class RunPart(NamedTuple):
@@ -44,7 +44,7 @@ class RunPart(NamedTuple):
 
 
 def document(comparison: Sequence[Section], runs: Sequence[RunPart]) -> str:
-    """The report of some runs, which are first compared if they are several."""
+    """The report of some runs; several are first compared."""
     sections = [*comparison, *(section for run in runs for section in run.sections)]
     curves = [len(figure.keys) for section in sections for figure in section.figures.values()]
     css = resources.files("jaxnets.report") / "assets" / "report.css"
@@ -71,13 +71,13 @@ def _templates() -> Environment:
 
 
 def _hiding(curves: int) -> str:
-    """The rules by which an unticked box of a figure hides its curve, without a program."""
+    """The CSS rules by which an unticked box of a figure hides its curve, without a script."""
     rules = ", ".join(f"figure:has(.k{n}:not(:checked)) .s{n}" for n in range(curves))
     return f"{rules} {{ display: none; }}\n" if rules else ""
 
 
 def _numeric(rows: Sequence[Sequence[str]], columns: int) -> list[bool]:
-    """Whether a column has only numbers."""
+    """Whether each column has only numbers."""
     return [all(re.fullmatch(r"[-–\d.,e+ %]+", row[k]) for row in rows) for k in range(columns)]
 
 

@@ -1,4 +1,4 @@
-"""`jaxnets evaluate`: a run's network on labelled pictures: test images, a folder, a data set."""
+"""`jaxnets evaluate`: tests a run's network on test images, a folder, or another data set."""
 
 import dataclasses
 import os
@@ -30,8 +30,8 @@ from jaxnets.training.crops import VIEWS, count_views
 
 LEVEL = 0.95  # Of the interval.
 SCORES = ("precision", "recall", "f1")
-MOST_CONFUSED = 10  # Pairs of classes that are named.
-SHEET, SHEET_COLUMNS = 400, 8  # The most pictures of a sheet, and how many stand side by side.
+MOST_CONFUSED = 10  # Pairs of classes that are named, at most.
+SHEET, SHEET_COLUMNS = 400, 8  # The most pictures of a sheet, and how many are side by side.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Evaluation(CommandResult):
     run: str
     trained: TrainedNetwork
     data: Dataset  # The pictures are its test part.
-    part: str  # "test"; "" if the folder is counted whole.
+    part: str  # "test"; "" if the whole folder counts.
     found: Predictions
-    files: list[str] | None = None  # Of a folder: each picture's.
+    files: list[str] | None = None  # For a folder: each picture's file.
     unreadable: Sequence[tuple[str, str]] = ()  # Files of a folder, each with the reason.
-    views: Sequence[str] = ()  # Of each picture, over which the network's answer is the mean.
+    views: Sequence[str] = ()  # The answer is the mean over these views of each picture.
     sheet: str | None = None  # The file with the wrong pictures, if one was written.
 
     @property
     def status(self) -> int:
-        """Files that cannot be read are a wrong request."""
+        """2 if files could not be read, otherwise 0."""
         return WRONG_REQUEST if self.unreadable else DONE
 
     @property
@@ -68,11 +68,11 @@ class Evaluation(CommandResult):
 
     @property
     def wrong(self) -> list[Mistake]:
-        """All mistakes, those of which the network was most sure first."""
+        """All mistakes; those that the network was surest of come first."""
         return mistakes(self.found, self.data, self.count - self.right)
 
     def values(self) -> dict[str, Any]:
-        """The result for machines; a score that divides by nothing is None."""
+        """The result for programs; a score that would divide by zero is None."""
         names, config = self.data.class_names, self.trained.config
         low, high = self.interval
         scores = class_scores(self.found.confusion)
@@ -178,14 +178,14 @@ def evaluate(
 
     Args:
       run: The folder of a finished or an interrupted run.
-      where: None for the test images of the run's own data set. A folder with a folder of pictures
-        for each class, or with a test folder of such; of the run's own folder it is the test part.
-        Or the name of a data set, as in `load_dataset`.
+      where: None for the test images of the run's own data set; or a folder with a folder of
+        pictures for each class, or with a test folder of these; or the name of a data set, as in
+        `load_dataset`. If it is the folder that the run was trained on, only its test part counts.
       prepare_as: How the pictures of a folder are prepared, as in `load_predictor`.
-      views: Views of each picture, of "mirror" and "shift": the answer is the mean over them.
+      views: Views of each picture, from "mirror" and "shift"; the answer is the mean over them.
 
     Raises:
-      UserError: There is no such run, data set or view, or the network does not know its classes.
+      UserError: There is no such run, data set or view, or the network does not know a class.
     """
     for name in views:
         if name not in VIEWS or list(views).count(name) > 1:
@@ -226,7 +226,7 @@ def _is_same_folder(one: str, other: str) -> bool:
 def _of_folder(
     run: str, trained: TrainedNetwork, where: str, prepare_as: str
 ) -> tuple[Dataset, list[str], list[tuple[str, str]], str]:
-    """The pictures of a folder as a data set's test part, prepared as `jaxnets predict` does."""
+    """The pictures of a folder as a data set's test part, prepared as in `jaxnets predict`."""
     names = trained.class_names
     found, part = labelled_files(where)
     if unknown := [name for name in found if name not in names]:
@@ -287,7 +287,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _matrix(found: Evaluation) -> list[str]:
-    """The lines of the confusion matrix; none of more classes than can be read."""
+    """The lines of the confusion matrix; empty if there are too many classes to read."""
     names = [printable(name) for name in found.data.class_names]
     if len(names) > MAX_NAMED:
         return []
@@ -298,7 +298,7 @@ def _matrix(found: Evaluation) -> list[str]:
 
 
 def _confused(found: Evaluation) -> list[str]:
-    """The pairs of classes that are confused most often."""
+    """The pairs of classes that are most often confused."""
     names, counts = [printable(name) for name in found.data.class_names], found.found.confusion
     wrong = found.found.confused
     rows = []

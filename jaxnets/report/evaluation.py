@@ -18,13 +18,13 @@ from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.crops import count_views
 
 BATCH = 500
-BINS = 10  # Of confidence, of equal width; a bin holds its upper edge.
+BINS = 10  # Bins of confidence, of equal width; a bin includes its upper edge.
 TEST_IMAGES = "mnist/t10k-images-idx3-ubyte.gz"
 
-# The 15 test images of MNIST whose label most people reject: of five, at most two chose it. By
-# their index in the test file, with the label that three or more chose, if there is one. Source:
-# Northcutt, Athalye and Mueller 2021 (arXiv:2103.14749), labelerrors.com;
-# github.com/cleanlab/label-errors, mturk/mnist_mturk.json at commit 5457895.
+# The 15 test images of MNIST whose label most people reject: at most two of five chose it. Each
+# index in the test file has the label that three or more chose, if there is one. Source: Northcutt,
+# Athalye and Mueller 2021 (arXiv:2103.14749), labelerrors.com; github.com/cleanlab/label-errors,
+# mturk/mnist_mturk.json at commit 5457895.
 REJECTED_MNIST_LABELS = {
     947: 9, 1621: 6, 1901: 4, 2130: None, 2462: 0, 2597: 3, 2654: None, 3520: None, 3558: 0,
     5937: 3, 6651: 6, 6783: 6, 8527: None, 9679: None, 9729: 6,
@@ -36,12 +36,12 @@ class Predictions(NamedTuple):
 
     labels: np.ndarray  # [N]
     probabilities: np.ndarray  # [N, K] float32
-    rows: np.ndarray  # [N] Where the images stand in their split.
+    rows: np.ndarray  # [N] The images' places in their split.
     log_probabilities: np.ndarray | None = None  # [N, K] float32: finite where these are 0.
 
     @property
     def classes(self) -> np.ndarray:
-        """The most probable class of each image, [N]; of equal ones the first."""
+        """The most probable class of each image, [N]; the first one of equals."""
         return self.probabilities.argmax(axis=1)
 
     @property
@@ -62,7 +62,7 @@ class Predictions(NamedTuple):
 
     @property
     def confused(self) -> np.ndarray:
-        """The confusion matrix of the mistakes alone: its diagonal is 0."""
+        """The confusion matrix of only the mistakes: its diagonal is 0."""
         counts = self.confusion
         return counts - np.diag(counts.diagonal())
 
@@ -76,12 +76,12 @@ class Predictions(NamedTuple):
 
 
 def predictions_of(trained: TrainedNetwork, split: Split, views: Sequence[str] = ()) -> Predictions:
-    """The network's answers for every image of a split that can be read.
+    """The network's answers for every readable image of a split.
 
     Args:
       trained: The network.
       split: The images and labels.
-      views: The views of each image, of `training.crops.VIEWS`, whose mean is the answer.
+      views: Names of `training.crops.VIEWS`; the answer is the mean over these views of an image.
     """
     forward = compile_network(trained.config, trained.model, jax.nn.log_softmax, views)
     params = jax.device_put(trained.params)
@@ -95,10 +95,10 @@ def predictions_of(trained: TrainedNetwork, split: Split, views: Sequence[str] =
 
 
 class ClassScores(NamedTuple):
-    """Each class's scores, [K] in [0, 1]; NaN where they divide by nothing."""
+    """Each class's scores, [K] in [0, 1]; NaN where they would divide by zero."""
 
-    precision: np.ndarray  # Of the images that were taken for the class, how many are of it.
-    recall: np.ndarray  # Of the class's images, how many were found.
+    precision: np.ndarray  # The share of the images predicted as this class that belong to it.
+    recall: np.ndarray  # The share of the class's images that were found.
     f1: np.ndarray  # The harmonic mean of both.
     support: np.ndarray  # The number of images of the class.
 
@@ -121,12 +121,12 @@ class Calibration(NamedTuple):
     """The network's accuracy in each bin of its confidence."""
 
     accuracy: np.ndarray  # [BINS] NaN where a bin is empty.
-    share: np.ndarray  # [BINS] Of all images.
+    share: np.ndarray  # [BINS] The share of all images.
     error: float  # `expected_error`.
 
 
 def bins_of(found: Predictions) -> np.ndarray:
-    """Each image's bin, [N], by the probability of the class that it got."""
+    """Each image's bin, [N], by the probability of its predicted class."""
     return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], found.confidences)
 
 
@@ -137,7 +137,7 @@ def expected_error(at: np.ndarray, gaps: np.ndarray) -> float:
 
     Args:
       at: Each image's bin, [N].
-      gaps: 1 or 0 for a right or a wrong answer, less its confidence, [N].
+      gaps: 1 for a right and 0 for a wrong answer, minus its confidence, [N].
     """
     return float(np.abs(np.bincount(at, gaps)).sum() / max(len(at), 1))
 
@@ -153,7 +153,7 @@ def calibration(found: Predictions) -> Calibration:
 
 
 class Mistake(NamedTuple):
-    """A test image that got another class."""
+    """A misclassified test image."""
 
     row: int  # In the test split.
     label: int
@@ -164,7 +164,7 @@ class Mistake(NamedTuple):
 
 
 def mistakes(found: Predictions, data: Dataset, count: int) -> list[Mistake]:
-    """The mistakes of which the network was most sure."""
+    """The mistakes that the network was surest of."""
     known = rejected_labels(data)
     at = np.flatnonzero(~found.right)
     at = at[np.argsort(-found.confidences[at], kind="stable")][:count]
@@ -179,7 +179,7 @@ def mistakes(found: Predictions, data: Dataset, count: int) -> list[Mistake]:
 
 
 def rejected_labels(data: Dataset) -> dict[bytes, int | None]:
-    """REJECTED_MNIST_LABELS by the images' content, wherever they stand in the split."""
+    """REJECTED_MNIST_LABELS by the images' content, in whatever order the split has them."""
     if data.name != "mnist" or data.image_shape != (28, 28, 1):
         return {}
     images = read_idx(Path(str(resources.files("jaxnets.data"))) / TEST_IMAGES, rank=3)

@@ -1,4 +1,4 @@
-"""A run's figures, each made of what there is."""
+"""A run's figures, each drawn from the data that exist."""
 
 from collections.abc import Sequence
 
@@ -28,9 +28,9 @@ from jaxnets.report.passes import ImagePasses
 from jaxnets.report.run_facts import RunFacts
 
 MAX_FILTERS, FILTER_COLUMNS = 64, 8
-CHANNELS = 8  # Maps that are shown of a layer.
-SIDE = (WIDTH - 8) / CHANNELS - 2  # Of a map.
-MAX_SIDE = 64  # Pixels of a picture; larger ones are reduced.
+CHANNELS = 8  # Maps shown for each layer.
+SIDE = (WIDTH - 8) / CHANNELS - 2  # The side of a map.
+MAX_SIDE = 64  # Pixels; larger pictures are reduced.
 MISTAKES = 16
 MISTAKE_COLUMNS = 4
 MAX_CLASS_ROWS = 40
@@ -47,7 +47,7 @@ SHARES = ("accuracy", "wait")
 
 
 def learning_figures(runs: Sequence[RunFacts]) -> list[Figure]:
-    """Curves of a run; of several runs, one curve each of what can be compared."""
+    """Curves of a run; for several runs, one curve each of the values that can be compared."""
     found = []
     for name, (title, columns) in CURVES.items():
         title = _(title)
@@ -74,7 +74,7 @@ def learning_figures(runs: Sequence[RunFacts]) -> list[Figure]:
 
 
 def _waiting(run: RunFacts) -> list[float | None]:
-    """The share of each epoch's time that was spent waiting for data."""
+    """The share of each epoch's time spent waiting for data."""
     pairs = zip(run.column("data_seconds"), run.column("seconds"), strict=True)
     return [data / seconds if data is not None and seconds else None for data, seconds in pairs]
 
@@ -109,7 +109,7 @@ def confusion_figure(found: Predictions, names: Sequence[str]) -> Figure:
 
 
 def scores_figure(scores: ClassScores, names: Sequence[str]) -> Figure:
-    """Each class's precision, recall and F1; of many classes those with the lowest F1."""
+    """Each class's precision, recall and F1; of many classes, those with the lowest F1."""
     order, title = np.arange(len(names)), _("Precision, recall and F1 of each class")
     if len(names) > MAX_CLASS_ROWS:
         order = np.argsort(scores.f1, kind="stable")[:MAX_CLASS_ROWS]  # NaN is the last.
@@ -122,7 +122,7 @@ def scores_figure(scores: ClassScores, names: Sequence[str]) -> Figure:
 
 
 def calibration_figure(found: Calibration) -> Figure:
-    """The figure of the network's accuracy by its confidence."""
+    """The network's accuracy by its confidence."""
     alt = _(
         "Expected calibration error {}. On the dashed line, confidence equals accuracy.",
         percent(found.error),
@@ -179,7 +179,7 @@ def mistakes_figure(
 
 
 def picture(data: Dataset, row: int) -> np.ndarray:
-    """A test image as bytes [h, w] or [h, w, 3], at most MAX_SIDE a side."""
+    """A test image as bytes [h, w] or [h, w, 3], with sides of at most MAX_SIDE."""
     image = np.asarray(data.test.images[row])
     if image.dtype != np.uint8:
         image = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
@@ -189,7 +189,7 @@ def picture(data: Dataset, row: int) -> np.ndarray:
 
 
 def filters_figure(found: ImagePasses) -> Figure | None:
-    """The weights of the first layer as pictures; None if they are none."""
+    """The weights of the first layer as pictures; None if they cannot be pictures."""
     step = next((step for step in found.steps if "kernel" in step.params), None)
     if step is None:
         return None
@@ -209,7 +209,7 @@ def filters_figure(found: ImagePasses) -> Figure | None:
 
 
 def _as_pictures(kernel: np.ndarray, image: tuple[int, ...]) -> np.ndarray | None:
-    """A kernel as [K, h, w, c]: of a convolution its windows, of a dense layer whole images."""
+    """A kernel as [K, h, w, c]: a convolution's windows, or a dense layer's whole images."""
     if kernel.ndim == 4:
         return np.moveaxis(kernel, -1, 0)
     size = int(np.prod(image))
@@ -219,7 +219,7 @@ def _as_pictures(kernel: np.ndarray, image: tuple[int, ...]) -> np.ndarray | Non
 
 
 def _tile(weights: np.ndarray) -> np.ndarray:
-    """Weights [h, w, c] as pixels [h, w, 4]: of three channels colours, else signs."""
+    """Weights [h, w, c] as pixels [h, w, 4]: colours for three channels, otherwise signs."""
     if weights.shape[2] != 3:
         return signed_pixels(weights.mean(axis=2))
     low, high = weights.min(), weights.max()
@@ -240,7 +240,7 @@ def activations_figure(found: ImagePasses, name: str) -> Figure:
     for step in found.steps:
         value = step.output.value
         if step.layer == "flatten" or step.within:
-            continue  # The same numbers in a row; of a residual block its output alone.
+            continue  # The same numbers in a row; a residual block shows only its output.
         shape = " × ".join(map(str, value.shape))
         rows.append((f"{step.layer}: {shape}", value))
     height = sum(18 + _row_height(value) + 8 for _, value in rows)
@@ -257,7 +257,7 @@ def activations_figure(found: ImagePasses, name: str) -> Figure:
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:
-    """An image [h, w, C], of one channel [h, w]."""
+    """An image [h, w, C]; [h, w] if it has one channel."""
     return image[..., 0] if image.shape[2] == 1 else image
 
 
@@ -268,7 +268,7 @@ def _row_height(value: np.ndarray) -> float:
 
 
 def _in_few_letters(name: str, most: int = 22) -> str:
-    """A layer's name without a block's "chain", and without its middle if it is still long."""
+    """A layer's name without a block's "chain", shortened in the middle if it is still long."""
     name = name.replace(".chain.", ".")
     return name if len(name) <= most else f"{name[:10]}…{name[11 - most :]}"
 

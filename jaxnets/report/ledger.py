@@ -1,6 +1,6 @@
 """The gradient ledger: each array's gradient by hand and by autodiff, in three precisions.
 
-And the sizes of a network's weights, gradients and next updates, layer by layer.
+Also the sizes of a network's weights, gradients and next updates, layer by layer.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from jaxnets.runs import checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
 from jaxnets.training.step import autodiff_loss_and_grad
 
-# Larger networks are compared in float32 alone: float64 takes them minutes.
+# Larger networks are compared only in float32: in float64 they take minutes.
 MAX_PARAMS = 5_000_000
 IMAGES, FEW_IMAGES = 32, 2
 
@@ -45,12 +45,12 @@ class Gradients(NamedTuple):
     count: int  # The number of images.
     manual: dict[str, GradientArrays]  # By hand.
     automatic: dict[str, GradientArrays]  # By autodiff of the plain network.
-    terms: dict[str, GradientArrays]  # What `errors.recording_terms` records.
+    terms: dict[str, GradientArrays]  # Recorded by `errors.recording_terms`.
     kernels: GradientArrays | None  # By hand with this machine's kernels, in float64.
 
 
 def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
-    """Both gradients of the run's own weights, on the first images of its training.
+    """Both gradients at the run's own weights, on its first training images.
 
     With fewer digits than float64's, autodiff differentiates the float32 network at the numbers of
     the forward pass by hand (`oracle.both_loss_and_grads`).
@@ -59,10 +59,10 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
     batch = _first_batch(trained, data, FEW_IMAGES if is_large else IMAGES)
     programs, arrays = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # bfloat16's program takes the longest to compile, so it begins.
+        # bfloat16's program takes the longest to compile, so it comes first.
         for dtype in ("float32",) if is_large else reversed(PRECISIONS):
             with precision(dtype):
-                # By NumPy, as JAX would compile a program for each array's shape.
+                # By NumPy, because JAX would compile a program for each array's shape.
                 wide = np.float64 if dtype == "float64" else np.float32
                 arrays[dtype] = jax.tree.map(
                     lambda x, wide=wide: np.asarray(x, None if x.dtype == np.int32 else wide),
@@ -84,7 +84,7 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
 def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
     """Functions (params, batch) that return lists.
 
-    Together these hold the pairs' gradient and its terms, autodiff's, and the kernels'.
+    Together the lists hold the pairs' gradient and its terms, autodiff's, and the kernels'.
     """
     config = dataclasses.replace(trained.config, precision=dtype)
     model = create_model(config, len(trained.class_names))
@@ -128,10 +128,10 @@ class Entry(NamedTuple):
     layer: str
     array: str
     shape: tuple[int, ...]
-    manual: float  # In the widest precision, the largest element: by hand,
+    manual: float  # The largest element in the widest precision: by hand,
     automatic: float  # and by autodiff.
     errors: dict[str, float]  # The largest relative error in each precision.
-    kernels: float | None  # That of the kernels' gradient compared with the pairs', in float64.
+    kernels: float | None  # The kernels' error compared with the pairs, in float64.
 
     @property
     def ok(self) -> bool:
@@ -149,7 +149,7 @@ def layers_with_params(trained: TrainedNetwork) -> list[str]:
 
 
 def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
-    """Every array's entry, with errors as gradcheck's."""
+    """Every array's entry, with errors as in gradcheck."""
     widest, entries = next(iter(found.manual)), []
     by_hand = {dtype: by_layer(tree) for dtype, tree in found.manual.items()}
     by_autodiff = {dtype: by_layer(tree) for dtype, tree in found.automatic.items()}
@@ -187,7 +187,7 @@ class Norms(NamedTuple):
 def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[Norms]:
     """The norms of each layer's weights, gradient and next update.
 
-    The learning rate is the config's, as a schedule ends near 0; momentum is the checkpoint's.
+    The learning rate is the config's, because a schedule ends near 0; momentum is the checkpoint's.
     """
     config, params = trained.config, trained.params
     optimizer = optimizer_of(config, lambda step: config.learning_rate, trained.model)
@@ -212,7 +212,7 @@ def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[
 def _optimizer_state(
     folder: RunFolder, trained: TrainedNetwork, optimizer: optax.GradientTransformation
 ) -> Any:
-    """The checkpoint's optimizer state; a new one where it has none."""
+    """The checkpoint's optimizer state; a new one if it has none."""
     path = checkpoints.path_of(folder.path / CHECKPOINTS, trained.step)
     like = {"opt_state": jax.eval_shape(optimizer.init, trained.params)}
     try:

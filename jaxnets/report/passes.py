@@ -28,12 +28,12 @@ class Array(NamedTuple):
 
 
 class LayerPass(NamedTuple):
-    """A layer at work on one image."""
+    """A layer's forward and backward pass of one image."""
 
     layer: str
     params: dict[str, Array]
     output: Array  # Without the batch's axis.
-    within: str = ""  # The branch of a residual block, as "residual1.chain".
+    within: str = ""  # The branch of a residual block, such as "residual1.chain".
 
     @property
     def label(self) -> str:
@@ -47,15 +47,15 @@ class ImagePasses(NamedTuple):
     image: np.ndarray  # The network's input, [H, W, C].
     steps: list[
         LayerPass
-    ]  # In the order of the forward pass; a block's own step follows its branches'.
+    ]  # In the order of the forward pass; a block's step follows those of its branches.
     label: int
     loss: float
 
 
 def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: str) -> ImagePasses:
-    """Runs an image forward and its loss backward, as in an evaluation: dropout drops nothing.
+    """Runs an image forward and its loss backward, as in an evaluation: dropout is off.
 
-    A batch norm, then an affine map, is part of the layer before or behind it if that can be.
+    A batch norm is then an affine map, and part of the layer before or after it if possible.
 
     Args:
       model: The chain of layers.
@@ -101,7 +101,7 @@ def _in_float32(x: Any) -> np.ndarray:
 
 
 def _rule_of_evaluation(layer: Any) -> LayerRule | None:
-    """The rule of a layer in an evaluation, as far as the passes need one."""
+    """The rule of a layer in an evaluation, if the passes need a special one."""
     if isinstance(layer, nn.Dropout):
         return LayerRule(lambda x: (x, ()), lambda cache, dy: dy, layer, ())
     if not isinstance(layer, nn.BatchNorm):
@@ -123,7 +123,7 @@ def _rule_of_evaluation(layer: Any) -> LayerRule | None:
 
 
 def _recording(outputs: list[Any], d_outputs: dict[int, Any], layer: Any) -> LayerRule | None:
-    """The rule of a layer in an evaluation, which keeps its output and the output's gradient."""
+    """The rule of a layer in an evaluation; it records the output and the output's gradient."""
     rule = _rule_of_evaluation(layer)
     if rule is None or isinstance(layer, nn.Dropout):
         return rule

@@ -15,15 +15,15 @@ def plot(of: Sequence[dict[str, Any]] | Metrics) -> Figure:
     """Draws a history's curves of loss and accuracy, or the confusion matrix of metrics.
 
     Args:
-      of: What `Network.fit` returns, or `jaxnets.load(DIR).history`; or what `Network.evaluate`
-        returns.
+      of: The history that `Network.fit` returns, or `jaxnets.load(DIR).history`; or the metrics
+        that `Network.evaluate` returns.
 
     Returns:
-      A figure, which a notebook shows; `plot(history).save("curves.svg")` writes a file, a .png
-      too.
+      A figure, which a notebook shows. `plot(history).save("curves.svg")` writes it to a file,
+      which may also be a .png.
 
     Raises:
-      UserError: There is no epoch yet.
+      UserError: No epoch has ended yet.
     """
     if isinstance(of, Metrics):
         return _confusion(of)

@@ -1,4 +1,4 @@
-"""The facts of a run, and what is missing: a folder may be damaged, a data set elsewhere."""
+"""The facts of a run, and what is missing: a folder may be damaged, a data set gone."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ from jaxnets.runs.run_folder import CONFIG, RESULT, SECTIONS, RunFolder
 
 @dataclasses.dataclass
 class RunFacts:
-    """A run as a report sees it. Its texts come from files: escape them."""
+    """The facts of a run for a report. Its texts come from files: escape them."""
 
     name: str
     folder: RunFolder
@@ -32,7 +32,7 @@ class RunFacts:
 
     @functools.cached_property
     def predictions(self) -> Predictions | None:
-        """The network's answers for the test images; None where they are not to be had."""
+        """The network's answers for the test images; None if they are not available."""
         with self.attempt(_("Mistakes")):
             if self.trained is not None and self.data is not None:
                 return predictions_of(self.trained, self.data.test)
@@ -47,7 +47,7 @@ class RunFacts:
 
     @contextlib.contextmanager
     def attempt(self, part: str = "") -> Iterator[None]:
-        """Notes what goes wrong in a block, unless it is a bug, and goes on after it."""
+        """Notes what goes wrong in a block, unless it is a bug, and continues after it."""
         try:
             yield
         except Exception as error:
@@ -58,7 +58,7 @@ class RunFacts:
             self.missing.append(text)
 
     def column(self, name: str) -> list[float | None]:
-        """A number of each epoch; None where it is none."""
+        """A number of each epoch; None where it is missing."""
         return [number_in(record, name) for record in self.records]
 
 
@@ -66,7 +66,7 @@ def read_run(workdir: str, data: Dataset | None = None) -> RunFacts:
     """Reads a run folder, its network and, unless it is given, its data set, if they are there.
 
     Raises:
-      UserError: There is no run, or its folder holds links.
+      UserError: There is no run, or its folder contains links.
     """
     folder = RunFolder.open(workdir)
     run = RunFacts(folder.path.name, folder)

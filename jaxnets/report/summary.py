@@ -25,17 +25,17 @@ WIDTH, ROW, TOP = 640, 46, 30
 # The left edges of the columns: glyph, name, shape, and the bars of parameters and FLOPs.
 GLYPH, NAME, SHAPE, PARAMS, FLOPS = 34, 74, 240, 350, 500
 BAR = 110
-MAPS = 4  # Squares of a glyph, at most.
+MAPS = 4  # The largest number of squares in a glyph.
 
 
 class LayerSize(NamedTuple):
     """A layer of the table."""
 
-    layer: str  # Its name, if it has parameters, and what it is.
-    shape: tuple[int, ...]  # The output's for one image.
+    layer: str  # Its name, if it has parameters, and its kind.
+    shape: tuple[int, ...]  # The shape of the output for one image.
     params: int
-    flops: int  # The forward pass of one image: a multiplication and an addition are two.
-    depth: int = 0  # In how many residual blocks it is; their own rows count it, too.
+    flops: int  # In the forward pass of one image; a multiplication and an addition are two.
+    depth: int = 0  # The number of residual blocks around it; their own rows also count it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Summary(CommandResult):
         return sum(row.params for row in outermost), sum(row.flops for row in outermost)
 
     def values(self) -> dict[str, Any]:
-        """The same for machines."""
+        """The same for programs."""
         params, flops = self.totals
         return {
             "model": self.title,
@@ -96,7 +96,7 @@ def summary(model: Chain, image_shape: Sequence[int], title: str = "") -> Summar
 
 
 def _rows(chain: Chain, params: Any, x: Any, depth: int) -> Iterator[LayerSize]:
-    """Each layer's row; those of a block's layers follow the block's."""
+    """Each layer's row; the rows of a block's layers follow the block's row."""
     for layer in chain.layers:
         own, before = params.get(getattr(layer, "name", None), {}), x
         x, flops = _forward(layer, own, x)
@@ -116,7 +116,7 @@ def _forward(layer: Any, params: Any, x: jax.ShapeDtypeStruct) -> tuple[Any, int
 
 
 def describe_layer(layer: Any, params: Any) -> str:
-    """As "conv1 (Conv 3x3)" or "max_pool 2x2, stride 2"."""
+    """Describes a layer, for example "conv1 (Conv 3x3)" or "max_pool 2x2, stride 2"."""
     kind = type(layer).__name__
     if isinstance(layer, nn.Conv):
         kind += f" {'x'.join(map(str, np.atleast_1d(layer.kernel_size)))}"
@@ -177,7 +177,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _glyph(figure: Figure, y: float, shape: tuple[int, ...], largest: int) -> None:
-    """Squares behind each other for maps, as large as they are; a bar for a row of numbers."""
+    """Overlapping squares for maps, in proportion to their size; a bar for a row of numbers."""
     if len(shape) != 3:
         figure.rect(GLYPH - 20, y - 5, 40, 10, fill="c3", fill_opacity=0.55, rx=2)
         return

@@ -1,4 +1,4 @@
-"""`jaxnets trace`: one image's numbers through a run's network, or through a fresh one."""
+"""`jaxnets trace`: one image's numbers in a run's network, or in a fresh one."""
 
 import dataclasses
 import os
@@ -33,7 +33,7 @@ DIGITS = tuple("0123456789")
 WIDTH = 920
 MARGIN, LEFT, BOX, RIGHT = 14, 360, 518, 388
 LINE = 14  # Pixels of a line of numbers.
-WHOLE = 40  # An array with as many numbers is shown whole; of larger ones some, and a picture.
+WHOLE = 40  # A larger array is not shown whole: some numbers, and a picture.
 GAP = ", "
 PICTURE = 52  # Pixels of a picture's height.
 MAPS = 4
@@ -46,7 +46,7 @@ class Box(NamedTuple):
 
     x: float
     width: float
-    per_line: int  # How many numbers a line of each half has.
+    per_line: int  # The numbers in a line of each half.
     gap: float  # On both sides of the gradient.
 
 
@@ -68,11 +68,11 @@ class Trace(CommandResult):
 
     @property
     def answer(self) -> str:
-        """The class that the network names."""
+        """The class that the network predicts."""
         return self.class_names[int(self.found.steps[-1].output.value.argmax())]
 
     def values(self) -> dict[str, Any]:
-        """The same for machines: each layer's name, shape and largest numbers."""
+        """The same for programs: each layer's name, shape and largest numbers."""
         layers = []
         for step in self.found.steps:
             gradient = step.output.gradient
@@ -107,8 +107,8 @@ def trace(
       run_folder: A run, or None for a fresh network of `given`.
       given: Fields of Config.
       image: A picture's file, or the number of a test image of the data set.
-      label: The class with which the loss compares; None for a test image's own, else for the
-        network's answer.
+      label: The class with which the loss compares; None for a test image's own label, or else for
+        the network's answer.
       output: The file, .svg or .png.
 
     Raises:
@@ -137,7 +137,7 @@ def trace(
 
 
 def fresh(config: Config) -> TrainedNetwork:
-    """A network as it is before its training, for images of MNIST's form."""
+    """A network before its training, for images of MNIST's shape."""
     set_up_jax(None, config.precision)
     model, shape = create_model(config, len(DIGITS)), (SIDE, SIDE, 1)
     init = jax.jit(model.init, compiler_options=compiler_options_for_init(default_platform()))
@@ -146,7 +146,7 @@ def fresh(config: Config) -> TrainedNetwork:
 
 
 def _pixels(trained: TrainedNetwork, image: str) -> tuple[np.ndarray, int | None]:
-    """An image in the data set's format, and its class if it is one of the set's."""
+    """An image in the data set's format, and its class if it is from the data set."""
     if image.isdecimal() and not os.path.exists(image):
         is_fresh = trained.data_sha256 is None  # Of no run.
         test = (load_data(trained.config) if is_fresh else data_of(trained)).test
@@ -194,7 +194,7 @@ def trace_figure(found: ImagePasses, title: str, class_names: Sequence[str]) -> 
             figure.line(MARGIN + LEFT, at + 14, RIGHT, y + 48, stroke="c1", stroke_width=1.2)
             at += _height(array, PARAMS) + 8
         y += need if need > height + 34 else height + 34
-        if need > height + 34:  # The parameters are taller: the line goes on to the next layer.
+        if need > height + 34:  # The parameters are taller: the line continues to the next layer.
             low = y - (need - height - 34)
             figure.line(RIGHT + 40, low, RIGHT + 40, y, stroke="c1", stroke_width=1.5)
             if flows:
@@ -223,7 +223,7 @@ def _arrows(figure: Figure, y: float, backward: bool, label: str) -> None:
 
 
 def _lines(value: np.ndarray, per_line: int) -> list[str]:
-    """An array's numbers: all of a small one, else the first and the largest with its place."""
+    """An array's numbers: all of a small one, otherwise the first ones, and the largest's place."""
     flat = value.ravel()
     if value.size <= WHOLE:
         texts = list(map(_three_digits, flat.tolist()))

@@ -1,7 +1,7 @@
 """What a run's numbers say: overfitting, still falling, confused, calibrated.
 
-A verdict is only as good as its numbers. Each sentence (templates/verdicts.html) has them, and
-where they do not suffice it says so.
+A verdict is only as good as its numbers. Each sentence (templates/verdicts.html) gives them, and
+says so if they do not suffice.
 """
 
 import math
@@ -19,27 +19,27 @@ from jaxnets.drawing.charts import percent
 from jaxnets.report.evaluation import Predictions, bins_of, expected_error
 from jaxnets.report.run_facts import RunFacts
 
-ALPHA = 0.05  # A verdict is wrong about as often, if chance alone is at work.
-# The smallest effect that is worth a word, however sure: of a loss, or of a class's images.
+ALPHA = 0.05  # How often a verdict is wrong if there is only chance.
+# The smallest effect worth mentioning, however certain: of a loss, or of a class's images.
 EFFECT = 0.02
-FEWEST = 5  # Epochs. A trend is that of the last quarter, and of so many at least.
+FEWEST = 5  # Epochs. A trend is that of the last quarter, and of at least this many.
 MIN_IMAGES = 100  # Fewer say nothing of overfitting, nor of calibration.
-ENDED = 0.02  # A schedule has ended where its rate is less than this share of the largest.
-DRAWS, MOST_DRAWN = 1000, 20_000_000  # Of calibrated networks: draws, and images in all of them.
+ENDED = 0.02  # A schedule has ended when its rate is less than this share of the largest.
+DRAWS, MOST_DRAWN = 1000, 20_000_000  # Draws of calibrated networks, and images in all of them.
 
 
 class Finding(NamedTuple):
-    """What is found, with its evidence."""
+    """A verdict, with its evidence."""
 
-    kind: str  # "good", "bad", or "unknown" where the numbers do not suffice.
-    name: str  # That of its sentence in templates/verdicts.html,
+    kind: str  # "good", "bad", or "unknown" if the numbers do not suffice.
+    name: str  # The name of its sentence in templates/verdicts.html,
     values: dict[str, Any]  # and the numbers in it.
 
 
 class Trend(NamedTuple):
-    """How a loss went from epoch to epoch."""
+    """The course of a loss over the epochs."""
 
-    count: int  # The epochs of the last quarter, FEWEST at least.
+    count: int  # The epochs of the last quarter, at least FEWEST.
     change: float  # Its change in these, by least squares, as a share of their mean.
     p: float  # The one-sided p of a change in this direction.
     lowest: int  # The index of the lowest loss.
@@ -52,9 +52,9 @@ class Trend(NamedTuple):
 
 
 def trend_of(losses: Sequence[float]) -> Trend | None:
-    """How a loss went; None of fewer than FEWEST epochs.
+    """The course of a loss; None for fewer than FEWEST epochs.
 
-    The epochs' noise is taken for independent, which flatters the p a little.
+    The epochs' noise is treated as independent, which makes p a little too small.
     """
     if len(losses) < FEWEST:
         return None
@@ -68,10 +68,10 @@ def trend_of(losses: Sequence[float]) -> Trend | None:
             float(line.slope) * (count - 1) / abs(float(last.mean())),
             float(line.pvalue) / 2,
         )
-    width = max(3, len(every) // 8)  # A level is the mean of so many: one epoch may be lucky.
+    width = max(3, len(every) // 8)  # A level is a mean: one epoch may be lucky.
     levels = np.convolve(every, np.ones(width) / width, "valid")
     lowest = int(levels.argmin())
-    # The noise of an epoch: the steps between neighbours that are normal have this median.
+    # The noise of an epoch: steps between neighbours, if they are normal, have this median.
     noise = np.median(np.abs(np.diff(every[lowest:]))) / (math.sqrt(2) * norm.ppf(0.75))
     rise = levels[-1] - levels[lowest]
     risen = rise >= EFFECT * levels[lowest] and rise > 3 * noise * math.sqrt(2 / width)
@@ -79,7 +79,7 @@ def trend_of(losses: Sequence[float]) -> Trend | None:
 
 
 def _columns(run: RunFacts, *names: str) -> list[list[float]]:
-    """Columns of the records, of the epochs that have all of them, as far as float32 has digits."""
+    """Columns of the records, for the epochs that have all of them, with float32's digits."""
     rows = zip(*(run.column(name) for name in names), strict=True)
     whole = [row for row in rows if None not in row]
     return [[float(f"{row[k] or 0:.6g}") for row in whole] for k in range(len(names))]
@@ -115,7 +115,7 @@ def overfitting(run: RunFacts) -> Finding:
 def still_falling(run: RunFacts) -> Finding:
     """Whether more epochs would lower the loss, as far as its last quarter and the schedule say.
 
-    Of few validation images the training loss is judged.
+    With few validation images, the training loss is judged.
     """
     validated = run.validation_count >= MIN_IMAGES
     epochs, losses = _columns(run, "epoch", "validation_loss" if validated else "train_loss")
@@ -147,11 +147,12 @@ def still_falling(run: RunFacts) -> Finding:
 
 
 def confused(found: Predictions, names: Sequence[str]) -> Finding:
-    """The pair of classes that is confused most, and whether mistakes spread evenly would do it.
+    """The pair of classes that is confused most, and whether evenly spread mistakes explain it.
 
-    The p is that of so many of the class's mistakes falling on one other class, times the number of
-    pairs (Bonferroni), as the most frequent pair was chosen among all. Of two classes it is that of
-    so many mistakes falling on one of them, if an image of either is as often wrong.
+    The p is the probability that this many of the class's mistakes fall on one other class, times
+    the number of pairs (Bonferroni), because the most frequent pair was chosen among all. For two
+    classes, it is the probability that this many mistakes fall on one of them, if both have the
+    same error rate.
     """
     counts, wrong, size = found.confusion, found.confused, len(names)
     support, every = counts.sum(axis=1), f"{counts.sum():,}"
@@ -182,18 +183,19 @@ def confused(found: Predictions, names: Sequence[str]) -> Finding:
 class Calibrated(NamedTuple):
     """The expected calibration error (Guo et al. 2017) compared with those of calibrated networks.
 
-    It has no interval: of a calibrated network it is above 0, its true value, in any set of images.
+    It has no interval: its true value for a calibrated network is 0, but on any set of images it is
+    larger.
     """
 
     error: float
-    chance: float  # What a calibrated network stays below in 95 % of such sets of images.
+    chance: float  # A calibrated network's error is below this in 95 % of such sets of images.
     p: float  # The share of calibrated networks with this error or more.
 
 
 def calibrated(found: Predictions, seed: int = 0) -> Calibrated:
     """The calibration error, and that of networks that are calibrated.
 
-    Their images are right with the very probabilities that the network said (consistency
+    Their answers are right with exactly the probabilities that the network gave (consistency
     resampling: Bröcker and Smith 2007, "Increasing the reliability of reliability diagrams").
     """
     rng, at, sure = np.random.default_rng(seed), bins_of(found), found.confidences.astype(float)
@@ -221,7 +223,7 @@ def calibration_finding(found: Predictions) -> Finding:
 
 
 def verdicts(run: RunFacts) -> list[Finding]:
-    """All verdicts on a run, as far as its files and its data are there."""
+    """All verdicts on a run for which its files and data exist."""
     found = [overfitting(run), still_falling(run)] if run.records else []
     if run.predictions is not None and run.trained is not None:
         found.append(confused(run.predictions, run.trained.class_names))
@@ -232,13 +234,13 @@ def verdicts(run: RunFacts) -> list[Finding]:
 class Compared(NamedTuple):
     """Two runs on the same images."""
 
-    only_a: int  # The images on which the first alone is right.
+    only_a: int  # The images that only the first gets right.
     only_b: int
     p: float  # McNemar's, exact.
 
 
 def compare_predictions(a: Predictions, b: Predictions) -> Compared | None:
-    """McNemar's test of two runs; None if their images are others."""
+    """McNemar's test of two runs; None if their images differ."""
     same = np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels)
     if not same:
         return None
@@ -247,9 +249,9 @@ def compare_predictions(a: Predictions, b: Predictions) -> Compared | None:
 
 
 def comparison(names: Sequence[str], answers: Sequence[Predictions | None]) -> list[Finding]:
-    """The best run against each other one: McNemar's test, its p times the number of pairs.
+    """Compares the best run with each other run: McNemar's test, p times the number of pairs.
 
-    Of all pairs, as the best run was chosen by the same images.
+    All pairs count, because the best run was chosen on the same images.
     """
     known = [(name, one) for name, one in zip(names, answers, strict=True) if one is not None]
     if len(known) < 2:
@@ -261,7 +263,7 @@ def comparison(names: Sequence[str], answers: Sequence[Predictions | None]) -> l
 
 
 def _against(best: str, a: Predictions, other: str, b: Predictions, pairs: int) -> Finding:
-    """The verdict on two runs of so many pairs."""
+    """The verdict on one of `pairs` pairs of runs."""
     pair = compare_predictions(a, b)
     names = {"best": printable(best), "other": printable(other)}
     if pair is None:

@@ -1,1 +1,1 @@
-"""Optional observers of a run: trackers (--track)."""
+"""Trackers (--track): optional observers that send a run to other tools."""

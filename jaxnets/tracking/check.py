@@ -9,7 +9,7 @@ PACKAGES = dict(tensorboard="tensorboardX", wandb="wandb", mlflow="mlflow")
 
 
 def check(track: str) -> None:
-    """Says before JAX is imported and the data are loaded whether --track can work.
+    """Checks whether --track can work, before JAX is imported and the data are loaded.
 
     Raises:
       UserError: A tracker's package is missing.

@@ -1,4 +1,4 @@
-"""The trackers of --track, an observer each. Each imports its package, an extra, where it opens."""
+"""The trackers of --track. Each is an observer, which imports its package when it opens."""
 
 import contextlib
 import io
@@ -29,19 +29,19 @@ KEY = re.compile(r"[\w.-]{1,128}")
 
 
 class Tracker(Observer):
-    """Sends a tool what is known after an epoch and after the test.
+    """Sends the numbers of each epoch and of the test to a tool.
 
-    A tool that fails while the run trains gets nothing more, and stderr says so: the run goes on.
+    A tool that fails during training gets nothing more, and stderr says so; the run continues.
     """
 
-    name: str  # As in --track.
+    name: str  # Its name in --track.
     how_to_see: str  # The command that shows the run; `open` sets it.
 
     def __init__(self, run: Run):
-        """Opens the run of a tool.
+        """Opens the run in a tool.
 
         Raises:
-          UserError: The tool cannot begin.
+          UserError: The tool cannot start.
         """
         self._run, self._finished, self._failed = run, False, False
         folder, step = run.folder.path / TRACKING, int(run.checkpoint.state.step)
@@ -64,14 +64,14 @@ class Tracker(Observer):
     def open(
         self, name: str, folder: Path, config: dict[str, Any], key: str | None, step: int
     ) -> str:
-        """Begins a run in the tool, or continues one; returns the tool's own key of it.
+        """Starts a run in the tool, or continues one; returns the tool's key of the run.
 
         Args:
           name: The run's name.
           folder: The run's own folder for trackers.
           config: Its hyperparameters.
-          key: The key of the run to continue; None begins a new one.
-          step: The step from which it is continued. Steps count from the run's start.
+          key: The key of the run to continue; None starts a new one.
+          step: The step from which it continues. Steps count from the run's start.
         """
         raise NotImplementedError
 
@@ -84,7 +84,7 @@ class Tracker(Observer):
         raise NotImplementedError
 
     def end(self, finished: bool) -> None:
-        """Ends the run in the tool, and says whether it was finished."""
+        """Ends the run in the tool, and tells it whether the run was finished."""
         raise NotImplementedError
 
     def on_epoch_end(self, record: Record, state: TrainState) -> None:
@@ -112,14 +112,14 @@ class Tracker(Observer):
                 method(*values)
         except Exception as error:
             self._failed = True
-            text = f"warning: {self.name} gets nothing more of this run: {first_line(error)}"
+            text = f"warning: {self.name} gets no more data of this run: {first_line(error)}"
             show(one_line(text), sys.stderr)
 
 
 class TensorBoard(Tracker):
     """Event files in the run's own folder, without TensorFlow.
 
-    A resumed run hides what it trains again.
+    A resumed run hides the epochs that it trains again.
     """
 
     name = "tensorboard"
@@ -130,12 +130,12 @@ class TensorBoard(Tracker):
 
         self.how_to_see = f"tensorboard --logdir={short_path(str(folder.parent.parent))}"
         purge_step = None if key is None else step + 1
-        # The files' names have seconds: a run that goes on within one would replace its first.
+        # File names contain seconds: a run resumed within a second would replace its first file.
         self._writer: Any = SummaryWriter(
             str(folder), purge_step=purge_step, flush_secs=10, filename_suffix=f".{step:09}"
         )
         if key is None:
-            # What the table of hyperparameters shows with them.
+            # The metrics that the table of hyperparameters shows.
             compared = dict.fromkeys(("validation/accuracy", "test/accuracy", "test/loss"), 0.0)
             experiment, start, _ = hparams(config, compared)
             for summary in (experiment, start):
@@ -164,7 +164,7 @@ class Wandb(Tracker):
     name = "wandb"
 
     def open(self, name, folder, config, key, step):
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # Else its faults are sent home.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # Else it reports errors.
         import wandb  # pyright: ignore[reportMissingImports] (an extra)
 
         self._histogram: Any = wandb.Histogram
@@ -174,7 +174,7 @@ class Wandb(Tracker):
             resume=None if key is None else "allow",
             settings=wandb.Settings(silent=True, console="off"),
         )  # fmt: skip
-        # Its own steps may not go back, as those of a resumed run do: ours are numbers like others.
+        # Its own steps may not go back, but a resumed run's do. So ours are logged as a number.
         self._wandb_run.define_metric("step")
         self._wandb_run.define_metric("*", step_metric="step")
         files = Path(self._wandb_run.dir).parent
@@ -198,7 +198,7 @@ class MLflow(Tracker):
     name = "mlflow"
 
     def open(self, name, folder, config, key, step):
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Else its use is sent home.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Else it reports its use.
         import mlflow  # pyright: ignore[reportMissingImports] (an extra)
 
         self._mlflow: Any = mlflow
@@ -227,10 +227,10 @@ TRACKERS = {kind.name: kind for kind in (TensorBoard, Wandb, MLflow)}
 
 @contextlib.contextmanager
 def trackers_of(run: Run) -> Iterator[list[Observer]]:
-    """The observers that a run's config asks for; of several processes only the first has any.
+    """The observers that a run's config asks for; with several processes, only the first has any.
 
     Raises:
-      UserError: A package is missing, or a tracker cannot begin.
+      UserError: A package is missing, or a tracker cannot start.
     """
     config, observers = run.config, []
     if not run.processes.is_first:
@@ -244,5 +244,5 @@ def trackers_of(run: Run) -> Iterator[list[Observer]]:
 
 
 def _silenced() -> contextlib.AbstractContextManager:
-    """Drops what a tracker prints to stdout: the run says itself how to see it."""
+    """Drops what a tracker prints to stdout: the run itself says how to see it."""
     return contextlib.redirect_stdout(io.StringIO())

@@ -11,7 +11,7 @@ from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import options_of, value_text
 from jaxnets.config.resolve import FOLLOWS, OF_THE_PROCESS
 
-# Fields of Config that are no hyperparameters: where a run works, and what observes it.
+# Fields of Config that are not hyperparameters: where a run works, and what observes it.
 NOT_SENT = {*SINGLE_PROCESS, *OF_THE_PROCESS, *FOLLOWS}
 
 
@@ -26,11 +26,11 @@ def hyperparameters(config: Config) -> dict[str, Any]:
 
 
 def _text(field: Field, value: object) -> str:
-    return value_text(field, value) if value else "none"  # The help would say what None leads to.
+    return value_text(field, value) if value else "none"  # The help says what None does.
 
 
 def scalars_of(record: dict[str, Any]) -> dict[str, float]:
-    """An epoch's numbers, those of a part as "train/loss"; None and infinite ones are left out.
+    """An epoch's numbers, those of a part as "train/loss"; None and infinite values are omitted.
 
     >>> scalars_of({"epoch": 1, "train_loss": 0.5, "validation_loss": None})
     {'epoch': 1.0, 'train/loss': 0.5}
@@ -44,7 +44,7 @@ def scalars_of(record: dict[str, Any]) -> dict[str, float]:
 
 
 def parameters_by_path(params: Any) -> dict[str, np.ndarray]:
-    """The parameters by names as "weights/conv1/kernel": trackers show groups by the alphabet."""
+    """The parameters by names like "weights/conv1/kernel": trackers sort groups by the alphabet."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
     paths = ["/".join(["weights", *(str(key.key) for key in path)]) for path, _ in leaves]
     return {

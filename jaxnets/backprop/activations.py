@@ -18,10 +18,10 @@ Scores = Float[Array, "*sizes K"]
 def sigmoid_forward(x: Numbers) -> tuple[Numbers, Numbers]:
     """Squeezes every number into (0, 1): y = 1 / (1 + e⁻ˣ). The cache is y.
 
-    As printed, e⁻ˣ overflows for large negative x. With e = e^-|x|, which lies in (0, 1],
+    In this form e⁻ˣ overflows for large negative x. With e = e^-|x|, which is in (0, 1],
 
         y = 1 / (1 + e)   for x >= 0
-        y = e / (1 + e)   for x < 0     the same fraction, expanded by eˣ
+        y = e / (1 + e)   for x < 0     the same fraction, multiplied above and below by eˣ
 
     Source: slide "全连接神经网络的基本原理", table of activation functions.
     """
@@ -54,8 +54,8 @@ SIGMOID = LayerRule(
 def softmax_forward(x: Scores) -> tuple[Scores, Scores]:
     """Turns scores into probabilities: p_i = e^x_i / sum_j e^x_j over the last axis.
 
-    Subtracting the largest score divides numerator and denominator by the same e^max. It leaves p
-    as it is, and no exponential exceeds 1. The cache is p.
+    Subtracting the largest score divides numerator and denominator by the same e^max. So p does
+    not change, and no exponential exceeds 1. The cache is p.
 
     Source: slide "全连接神经网络的基本原理", where it is misprinted as eⁱ / sum eʲ.
     """
@@ -121,7 +121,7 @@ TANH = LayerRule(
 
 
 def leaky_relu_forward(x: Numbers, *, slope: float) -> tuple[Numbers, Numbers]:
-    """Keeps what is positive and shrinks the rest: y = x for x >= 0, else slope x.
+    """Keeps positive numbers and shrinks the others: y = x for x >= 0, else slope x.
 
     The cache is y: the slope is above 0, so y has the sign of x, and the next layer keeps y anyway.
 
@@ -169,7 +169,7 @@ SCALE, CUBIC = math.sqrt(2 / math.pi), 0.044715  # c and a of GELU's tanh form.
 
 
 def gelu_forward(x: Numbers) -> tuple[Numbers, Numbers]:
-    """Weighs every number by about the share of a normal distribution that lies below it.
+    """Weights every number by about the share of a normal distribution that is below it.
 
         y = x (1 + t) / 2,   t = tanh(u),   u = c (x + a x³)
 
@@ -208,7 +208,7 @@ GELU = LayerRule(
     settings=[
         Setting((4, 5)),
         Setting((4, 3, 3, 6)),
-        Setting((2, 3), numbers="huge"),  # A sum of more of them rounds by what a difference shows.
+        Setting((2, 3), numbers="huge"),  # A sum of more rounds by as much as a difference shows.
         Setting((6, 6), numbers="integers"),
     ],
     domain=ARRAYS,

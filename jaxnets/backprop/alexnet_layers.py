@@ -1,4 +1,4 @@
-"""AlexNet's own layers: the adaptive average pool, normalization across neighbouring channels."""
+"""AlexNet's layers: the adaptive average pool, and normalization across neighbouring channels."""
 
 from functools import reduce
 
@@ -89,12 +89,12 @@ def local_response_norm_forward(
 
         s_i = k + α sum over j in N(i) of x_j²
 
-    N(i) are the n channels around i, cut off at the first and the last. (PyTorch and Caffe divide
-    their α by n.)
+    N(i) is the set of the n channels around i, cut off at the first and the last. (PyTorch and
+    Caffe divide their α by n.)
 
     Args:
       x: The input.
-      k: The offset, above 0 so that silence divides by something.
+      k: The offset, above 0 so that channels of zeros are not divided by 0.
       n: The number of neighbouring channels, the channel itself included.
       alpha: α, the weight of the squares.
       beta: β, the exponent.
@@ -117,7 +117,7 @@ def local_response_norm_backward(
 ) -> Numbers:
     """Applies the chain rule to y_i = x_i s_i^-β.
 
-    x_j reaches y_j directly, and through s_i every y_i whose neighbourhood holds j:
+    x_j reaches y_j directly. Through s_i it reaches every y_i whose neighbourhood contains j:
 
         ∂s_i/∂x_j = 2 α x_j                            for j in N(i)
         ∂y_i/∂x_j = 1[i = j] s_i^-β - β x_i s_i^(-β - 1) 2 α x_j

@@ -24,7 +24,7 @@ def average_pool_forward(x: Images, *, window: Size, strides: Size) -> tuple[Out
       window: (kh, kw).
       strides: (sh, sw); smaller than the window, the windows overlap.
 
-    Source: LeCun et al. 1998, section II B, whose subsampling has a weight and a bias too.
+    Source: LeCun et al. 1998, section II B, whose subsampling also has a weight and a bias.
     """
     pads = window_pads(x.shape[1:3], window, strides, "VALID")
     total = reduce(jnp.add, window_slices(x, window, strides, pads, fill=0))

@@ -30,12 +30,12 @@ def batch_norm_forward(
         x̂_i = r (x_i - μ)                  r = 1 / sqrt(v + ε)
         y_i = γ x̂_i + β
 
-    On several devices the sums are over all of them, so that their number changes nothing.
+    On several devices the sums are over all of them, so the number of devices changes nothing.
 
     Args:
       params: {"scale": γ, "bias": β, "mean", "var"}; the running statistics, which follow μ and v,
         are not used here.
-      x: X, of which bfloat16 is normalized in float32.
+      x: X; bfloat16 is normalized in float32.
       mask: 1 for an example and 0 for padding.
       epsilon: ε.
       axis_name: The mapped axis of several devices.
@@ -73,9 +73,9 @@ def batch_norm_backward(
         dγ  = sum_i dy_i x̂_i
         dx̂_i = γ dy_i
 
-    x_i reaches the loss on three paths: by its own x̂_i, by μ and by r. With ∂μ/∂x_i = w_i / n,
-    ∂v/∂x_i = 2 w_i (x_i - μ) / n (the path from v back to μ is sum_i w_i (x_i - μ) = 0) and
-    ∂r/∂v = -r³ / 2:
+    x_i reaches the loss on three paths: through its x̂_i, through μ and through r. With ∂μ/∂x_i =
+    w_i / n, ∂v/∂x_i = 2 w_i (x_i - μ) / n (the path from v back to μ is sum_i w_i (x_i - μ) = 0)
+    and ∂r/∂v = -r³ / 2:
 
         dμ  = -r sum_i dx̂_i                                    = -γ r dβ
         dv  = -r³/2 sum_i dx̂_i (x_i - μ)                       = -γ r²/2 dγ
@@ -83,7 +83,7 @@ def batch_norm_backward(
              = γ r (dy_i - w_i (dβ + x̂_i dγ) / n)
 
     So dx has no component along 1 and along x̂: shifting or stretching a channel changes no y.
-    On several devices the dβ and dγ in dx are sums over all, because x_i changes every y.
+    On several devices the dβ and dγ in dx are sums over all of them, because x_i changes every y.
 
     Source: Ioffe and Szegedy 2015, section 3, the equations before algorithm 2.
     """
@@ -110,7 +110,7 @@ def _over_devices(sums: Tree, axis_name: str | None) -> Tree:
 def _plain_batch_norm(
     params: Params, x: Numbers, mask: Mask, *, epsilon: float, axis_name: str | None
 ) -> Numbers:
-    """Flax's own layer, whose statistics move by a tenth of the gradient that autodiff must see."""
+    """Flax's layer; its statistics move by a tenth of the gradient that autodiff must see."""
     layer = nn.BatchNorm(momentum=0.9, epsilon=epsilon, use_fast_variance=False)
     stats = {name: params[name] for name in STATISTICS}
     variables = {"params": {name: params[name] for name in ("scale", "bias")}, "batch_stats": stats}
@@ -127,9 +127,9 @@ def _setting(*x: int, padding: int = 0, epsilon: float = 1e-5) -> Setting:
 
 
 def _drawn(batch: int, image: tuple[int, ...], channels: int, kept: int, epsilon: float) -> Setting:
-    """A batch of which the mask keeps three numbers of a channel at least.
+    """A batch of which the mask keeps at least three numbers of a channel.
 
-    One number alone has no variance, two are always ±1: rounding is all that is left of dx.
+    A single number has no variance, and two are always ±1: then dx is only rounding.
     """
     least = -(-3 // math.prod(image))
     batch = max(batch, least)

@@ -1,4 +1,4 @@
-"""The convolution: a dense layer that looks through a sliding window, that of `windows.py`."""
+"""The convolution: a dense layer that looks through the sliding window of `windows.py`."""
 
 import math
 from collections.abc import Callable
@@ -37,16 +37,16 @@ def conv_forward(
         z_bijk = sum_a,a',c X_b,(sh i + a - top),(sw j + a' - left),c W_aa'ck + b_k
 
     With groups, the input and output channels are cut into that many blocks, and output block g
-    sees input block g only.
+    sees only input block g.
 
     Args:
       params: {"kernel": W [kh, kw, C / groups, K], "bias": b [K]}; "bias" may be missing.
       x: X.
       strides: (sh, sw).
       padding: "SAME", "VALID" or ((top, bottom), (left, right)).
-      groups: How many blocks of channels work separately.
+      groups: The number of blocks of channels that work separately.
 
-    Source: Krizhevsky et al. 2012, section 3.5, for the groups; the slides name the CNN only.
+    Source: Krizhevsky et al. 2012, section 3.5, for the groups; the slides only name the CNN.
     """
     kernel = params["kernel"]
     pads = window_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
@@ -78,8 +78,8 @@ def conv_backward(
     which is a convolution of X with dz as its filter: its places are the offsets a, its window
     steps by s, and what it sums over, like channels, are the examples b.
 
-    X'_buc meets W_ack wherever a window's element a stood on row u, that is s i + a = u. Let dz'
-    be dz with s - 1 rows of zeros between its rows, so that dz'_b,(s i),k = dz_bik. Then
+    X'_buc meets W_ack wherever a window's element a was on row u: s i + a = u. Let dz' be dz with
+    s - 1 rows of zeros between its rows, so dz'_b,(s i),k = dz_bik. Then
 
         dX'_buc = sum_a,k dz'_b,(u - a),k W_ack           [B, H', C]
 
@@ -158,7 +158,7 @@ def image_gradient(
 def image_gradient_pads(
     dz: jax.Array, window: Size, image: Size, strides: Size, pads: Pads
 ) -> Pads:
-    """The padding of the spread-out dz of which `image_gradient` is the convolution.
+    """The padding of the spread-out dz that `image_gradient` convolves.
 
     The first row of X, which is row `top` of X', sees rows top - (kh - 1) to top of dz'. A negative
     pad cuts off what only the padding would see.
@@ -170,12 +170,12 @@ def image_gradient_pads(
 
 
 def _reaches(dz: jax.Array, strides: Size) -> list[int]:
-    """The rows and columns that dz spans when a stride lies between neighbours."""
+    """The rows and columns that dz spans when neighbours are a stride apart."""
     return [s * (places - 1) + 1 for s, places in zip(strides, dz.shape[1:3], strict=True)]
 
 
 def _static(strides: Size | int | None, padding: PaddingLike, groups: int) -> dict[str, Any]:
-    """`conv_forward`'s arguments from those of Flax, where a number stands for two, or of lax."""
+    """`conv_forward`'s arguments from those of lax, or of Flax, where one number may mean two."""
     strides = strides or 1
     strides = (strides, strides) if isinstance(strides, int) else tuple(strides)
     return {"strides": strides, "padding": canonicalize_padding(padding, 2), "groups": groups}
@@ -194,7 +194,7 @@ def _static_of(layer: nn.Conv) -> dict[str, Any]:
 
 
 def _fields_of(layer: nn.Conv, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Its settings as numbers, its padding for images of [H, W, C]."""
+    """The layer's settings as numbers, with its padding for images of [H, W, C]."""
     static, window = _static_of(layer), np.ravel(layer.kernel_size).tolist()
     padding = window_pads(shape[:2], window, static["strides"], static["padding"])
     if np.min(padding) < 0:
@@ -221,7 +221,7 @@ def setting_of(
     groups: int = 1,
     biased: bool = True,
 ) -> Setting:
-    """The setting of images of shape x, filtered by so many windows."""
+    """The setting of images of shape x and so many filters of this window."""
     params = {"kernel": (*window, x[-1] // groups, filters)}
     params |= {"bias": (filters,)} if biased else {}
     return Setting(x, params, static=_static(strides, padding, groups))
@@ -238,18 +238,18 @@ def _drawn(
     groups: int,
     biased: bool,
 ) -> Setting:
-    """The setting of images that the window can leave by so many rows and columns.
+    """The setting of images that are larger than the window by so many rows and columns.
 
     Args:
-      batch: Images.
-      window: Its rows and columns.
-      strides: Both.
+      batch: The number of images.
+      window: The window's rows and columns.
+      strides: The strides along rows and columns.
       beyond: The rows and columns of the padded image beyond one window's; with SAME, of the image
-        beyond one pixel, so that a window may be larger than the image.
+        beyond one pixel, so a window may be larger than the image.
       padding: "SAME", "VALID" or pairs.
-      channels: Of a group.
-      filters: Of a group.
-      groups: Their number; those of many filters stay one.
+      channels: The channels of a group.
+      filters: The filters of a group.
+      groups: The number of groups; many filters stay in one group.
       biased: Whether there is a bias.
     """
     pads: Any = ((0, 0), (0, 0)) if padding == "VALID" else padding
@@ -287,7 +287,7 @@ RANGES = {
     "groups": (1, 1, 2, 3),
     "biased": (True, True, False),
 }
-# Three of its ranges together make a border: the most draws.
+# Three ranges together make a border, so it has the most draws.
 DOMAIN = Domain(_drawn, RANGES, draws=64)
 CONV = LayerRule(
     name="conv",

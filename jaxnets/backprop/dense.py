@@ -33,7 +33,7 @@ def dense_forward(params: Params, x: Inputs) -> tuple[Outputs, tuple[Inputs, Par
       x: X.
 
     Raises:
-      UserError: X has other axes than [B, D].
+      UserError: X is not [B, D].
 
     Source: slide "全连接神经网络的自定义编码实现", FullConnectionLayer.forward.
     """
@@ -61,7 +61,7 @@ def dense_backward(
         db_k  = sum_b dz_bk         db = sum_b dz  [K]      every example shares the bias
         dX_bd = sum_k dz_bk W_dk    dX = dz Wᵀ     [B, D]   X_bd reaches every output k
 
-    The slides compute the first layer's dX too and throw it away, a third of their arithmetic.
+    The slides also compute the first layer's dX and throw it away: a third of their arithmetic.
 
     Source: slide "全连接神经网络的自定义编码实现", FullConnectionLayer.backward.
     """
@@ -101,7 +101,7 @@ DENSE = LayerRule(
     plain=_plain_dense,
     settings=[
         setting_of(4, 5, 3),
-        setting_of(9, 9, 9),  # A square of everything: a wrong axis has the right shape.
+        setting_of(9, 9, 9),  # All sizes are equal: a wrong axis has the right shape.
         setting_of(5, 6, 2, biased=False),
     ],
     inputs=("params", "x"),
@@ -110,7 +110,7 @@ DENSE = LayerRule(
 
 
 def flatten_forward(x: Images) -> tuple[Inputs, Shape]:
-    """Writes each example's numbers in one row, so that a dense layer can follow."""
+    """Writes each example's numbers as one row, so that a dense layer can follow."""
     return x.reshape(x.shape[0], -1), x[:0]
 
 

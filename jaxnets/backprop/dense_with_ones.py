@@ -40,7 +40,7 @@ def _setting(batch: int, inputs: int, outputs: int) -> Setting:
 
 
 def _as_dense(row: LayerRow, arrays: Arrays) -> tuple[LayerRow, Arrays]:
-    """The layer with a bias, which others call the kernel's last row."""
+    """A dense layer with a bias, which is here the kernel's last row."""
     kernel = arrays["kernel"]
     return {**row, "kind": DENSE.name}, {"kernel": kernel[:-1], "bias": kernel[-1]}
 

@@ -13,7 +13,7 @@ Mask = Bool[Array, "*sizes"]
 
 
 def dropout_forward(key: Key[Array, ""], x: Numbers, *, rate: float) -> tuple[Numbers, Mask]:
-    """Silences each number with probability `rate` and scales up the rest.
+    """Sets each number to 0 with probability `rate` and scales up the rest.
 
         y = m x / (1 - rate),   m = 1 with probability 1 - rate, else 0
 
@@ -34,7 +34,7 @@ def dropout_forward(key: Key[Array, ""], x: Numbers, *, rate: float) -> tuple[Nu
 def dropout_backward(cache: Mask, d_out: Numbers, *, rate: float) -> Numbers:
     """Applies the chain rule to y = m x / (1 - rate).
 
-    dx = m dy / (1 - rate)     the mask is a constant, so the same numbers are silenced
+    dx = m dy / (1 - rate)     the mask is a constant, so the same numbers become 0
     """
     return _drop_and_scale(cache, d_out, rate)
 

@@ -1,4 +1,4 @@
-"""A derivation as a function of JAX's, for any program: jax.grad takes its gradient by hand."""
+"""Derivations as JAX functions, for any program: jax.grad uses their gradients by hand."""
 
 import difflib
 import inspect
@@ -18,22 +18,22 @@ Static = Mapping[str, Any]  # A layer's settings, by the names of its pair's arg
 
 
 def as_function(rule: LayerRule | str) -> Callable[..., jax.Array]:
-    """Makes a layer's pair a function that jax.grad differentiates by the derivation.
+    """Turns a layer's pair into a function that jax.grad differentiates with the derivation.
 
         y = forward(params, x)     jax.vjp(f, params, x)[1](dy) = backward(cache, dy)
 
-    It works under jit, vmap and grad, in Flax NNX, Equinox and plain JAX. Its second derivatives
-    (`jax.hessian`, grad of grad) are those of JAX of the backward pass. Forward mode, `jax.jvp` of
-    the function itself, is refused: a backward pass says nothing of it.
+    It works under jit, vmap and grad, in Flax NNX, Equinox and plain JAX. For second
+    derivatives (`jax.hessian`, grad of grad) JAX differentiates the backward pass. Forward mode,
+    `jax.jvp` of the function itself, is refused: a backward pass does not give it.
 
     Args:
       rule: A LayerRule, or the name of one of ours: "dense", "conv", "max_pool", "batch_norm",
         "softmax_cross_entropy"; docs/as-function.md lists them.
 
     Returns:
-      A function of the arrays and the settings of the rule's forward pass: of a dense layer
-      (params, x), of a convolution (params, x, strides=..., padding=..., groups=...).
-      Gradients are those of params and x; labels, masks and keys have none.
+      A function of the arrays and the settings of the rule's forward pass: (params, x) for a dense
+      layer, (params, x, strides=..., padding=..., groups=...) for a convolution. It has gradients
+      for params and x; labels, masks and keys have none.
 
     Raises:
       UserError: There is no rule of that name.

@@ -19,7 +19,7 @@ Cache = tuple[Numbers, Params, Rows, Rows]  # X, the parameters, μ and r.
 def layer_norm_forward(
     params: Params, x: Numbers, *, epsilon: float = 1e-6
 ) -> tuple[Numbers, Cache]:
-    """Normalizes each row of D numbers, then scales and shifts it. Rows know nothing of each other.
+    """Normalizes each row of D numbers, then scales and shifts it. No row depends on another.
 
         μ   = sum_d x_d / D               each example, in images each place, has its own
         v   = sum_d (x_d - μ)² / D
@@ -28,7 +28,7 @@ def layer_norm_forward(
 
     Args:
       params: {"scale": γ [D], "bias": β [D]}; without "scale" γ is 1, without "bias" β is 0.
-      x: X, of which bfloat16 is normalized in float32.
+      x: X; bfloat16 is normalized in float32.
       epsilon: ε.
 
     Source: Ba, Kiros and Hinton 2016, section 3.
@@ -49,12 +49,12 @@ def layer_norm_backward(
         dγ_d = sum over the rows of dy_d x̂_d
         dx̂_d = γ_d dy_d
 
-    x_d reaches the loss on three paths: by its own x̂_d, by μ and by r. They are those of
-    `batch_norm_backward` with the D numbers of a row in place of the n examples of a channel:
+    x_d reaches the loss on three paths: through its x̂_d, through μ and through r. They are those
+    of `batch_norm_backward` with the D numbers of a row in place of the n examples of a channel:
 
         dx_d = r (dx̂_d - sum_e dx̂_e / D - x̂_d sum_e dx̂_e x̂_e / D)
 
-    γ stands within the sums: here it differs from number to number of a sum.
+    γ stays within the sums: here it differs from number to number of a sum.
 
     Source: Ba, Kiros and Hinton 2016, section 3; the derivation is that of Ioffe and Szegedy 2015.
     """
@@ -117,7 +117,7 @@ LAYER_NORM = LayerRule(
         {
             "batch": BATCHES,
             "image": IMAGES,
-            # Two numbers are always ±1: rounding is all that is left of dx.
+            # Two numbers are always ±1: then dx is only rounding.
             "width": (3, 4, 5, 8, 9, 17, 33, 65, 100),
             "params": (("bias", "scale"), ("scale",), ("bias",), ()),
             "epsilon": (1e-8, 1e-6, 1e-3, 0.1, 1.0),

@@ -19,13 +19,13 @@ def softmax_cross_entropy_forward(
 ) -> tuple[Losses, tuple[Rows, Labels]]:
     """Takes softmax and cross-entropy in one step: loss_b = log(sum_j e^z_bj) - sum_k y_bk z_bk.
 
-    That is -sum_k y_bk log p_bk with p = softmax(z), written so that neither e^z nor log p is ever
-    infinite; the largest logit is subtracted first. Where the label is a class, y is one-hot and
+    This equals -sum_k y_bk log p_bk with p = softmax(z), written so that neither e^z nor log p is
+    ever infinite; the largest logit is subtracted first. If the label is a class, y is one-hot and
     the last sum is z_b,label.
 
     Args:
       logits: z.
-      labels: Classes in 0 .. K - 1, or probabilities y, each row with the sum 1.
+      labels: Classes in 0 .. K - 1, or probabilities y; each row adds up to 1.
     """
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_p = shifted - jnp.log(jnp.exp(shifted).sum(axis=-1, keepdims=True))
@@ -39,7 +39,7 @@ def softmax_cross_entropy_backward(cache: tuple[Rows, Labels], d_losses: Losses)
         dz_bk = (p_bk - y_bk) d_loss_b
 
     From -sum_j y_bj log p_bj, with ∂log p_bj/∂z_bk = 1[j = k] - p_bk, comes p_bk sum_j y_bj - y_bk:
-    the same, because the probabilities y_bj have the sum 1. For a class, one of them is 1 and the
+    the same, because the probabilities y_bj add up to 1. For a class, one of them is 1 and the
     others are 0.
     """
     p, labels = cache
@@ -48,7 +48,7 @@ def softmax_cross_entropy_backward(cache: tuple[Rows, Labels], d_losses: Losses)
 
 
 def rows_of(labels: Labels, like: Rows) -> Rows:
-    """The labels as rows of probabilities, for the plain formulations: not by `losses.py`."""
+    """The labels as rows of probabilities, for the plain formulations; without `losses.py`."""
     return labels if labels.ndim == 2 else jnp.eye(like.shape[1], dtype=like.dtype)[labels]
 
 

@@ -1,7 +1,7 @@
 """Backpropagation through a whole network: its chain of layers forward, then backward.
 
-The network is stated once, in models/. Here every layer of it finds its pair (`rule.py`), and the
-chain rule is the loop in `chain_pair`. Nothing here differentiates.
+The network is stated once, in models/. Here each of its layers gets its pair (`rule.py`), and the
+chain rule is the loop in `chain_pair`. Nothing here uses autodiff.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -71,7 +71,7 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
 def chain_pair(chain: Chain, find_rule: FindRule = rule_of) -> Pair:
     """The pair of a chain: its layers' passes one after the other, and the chain rule backward.
 
-    The parameters, and the gradients, are by the layers' names; the keys by their indices.
+    The parameters and the gradients go by the layers' names, the keys by their indices.
     """
     pairs = [pair_of(layer, find_rule) for layer in chain.layers]
     names = [getattr(layer, "name", None) or "" for layer in chain.layers]
@@ -103,7 +103,7 @@ def chain_pair(chain: Chain, find_rule: FindRule = rule_of) -> Pair:
 
 
 def with_pairs(static: Mapping[str, Any], find_rule: FindRule = rule_of) -> dict[str, Any]:
-    """A layer's settings, its chains as their pairs."""
+    """A layer's settings, with its chains replaced by their pairs."""
     return {
         name: chain_pair(value, find_rule) if isinstance(value, Chain) else value
         for name, value in static.items()
@@ -113,12 +113,12 @@ def with_pairs(static: Mapping[str, Any], find_rule: FindRule = rule_of) -> dict
 def manual_loss_and_grad(
     model: Chain, loss: str, find_rule: FindRule = rule_of
 ) -> Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]:
-    """The loss_and_grad by the derivations in `backprop/`.
+    """Returns a loss_and_grad that uses the derivations in `backprop/`.
 
     Args:
       model: A chain of layers.
       loss: One of losses.LOSSES; its metrics are those of `metric_of`.
-      find_rule: Finds the rule of a layer and of the loss, by default its own.
+      find_rule: Finds the rule of a layer and of the loss.
 
     Returns:
       (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples, which

@@ -95,7 +95,7 @@ def cells(
 
     Yields:
       (number, place): number [sh, 1, sw, 1] says which of the window's kh kw elements a pixel is,
-      and kh kw where it is none; place pads the windows' numbers [B, h, w, C] to those of the
+      or kh kw if it is none of them; place pads the windows' numbers [B, h, w, C] to those of the
       cells, [B, rows, columns, C].
     """
     (h, w), (kh, kw), (sh, sw) = places, window, strides
@@ -110,7 +110,7 @@ def cells(
 
 
 def joined(pixels: Float[Array, "B rows sh columns sw C"]) -> Images:
-    """The image whose cells these are."""
+    """The image that has these cells."""
     batch, rows, sh, columns, sw, channels = pixels.shape
     return pixels.reshape(batch, rows * sh, columns * sw, channels)
 
@@ -139,9 +139,10 @@ def _drawn(
     channels: int,
     numbers: str,
 ) -> Setting:
-    """Images that the window can leave by so many rows and columns.
+    """Images that are larger than the window by so many rows and columns.
 
-    A padding that is none of Flax's is as lopsided as it can be if no window lies on it alone.
+    "lopsided" is not one of Flax's paddings: it is as uneven as it can be while every window
+    reaches the image.
     """
     image = (k + more for k, more in zip(window, beyond, strict=True))
     pads = ((window[0] - 1, 0), (0, window[1] - 1)) if padding == "lopsided" else padding

@@ -1,6 +1,6 @@
-"""Losses of probabilities, one number per example: the slides' cross-entropy, squared errors.
+"""Losses of probabilities, one number per example: the slides' cross-entropy, and squared errors.
 
-Behind a softmax they are losses of logits.
+After a softmax they are losses of logits.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ INPUTS = ("x", "labels")
 
 
 def cross_entropy_forward(p: Rows, one_hot: Rows) -> tuple[Losses, tuple[Rows, Rows]]:
-    """Measures how surprised p is by the truth y: loss_b = -sum_k y_bk log(p_bk + 1e-12).
+    """Measures how far p is from the truth y: loss_b = -sum_k y_bk log(p_bk + 1e-12).
 
     Source: slide "全连接神经网络的自定义编码实现", CrossEntropy.
     """
@@ -45,8 +45,8 @@ def cross_entropy_backward(cache: tuple[Rows, Rows], d_losses: Losses) -> Rows:
         ∂loss_b/∂p_bk = -y_bk / (p_bk + 1e-12)
         dp_bk = d_loss_b ∂loss_b/∂p_bk
 
-    Where p of the true class has sunk to 0, softmax multiplies this by 0 and the example no longer
-    learns: the price of the slides' two steps. `softmax_cross_entropy_forward` does not pay it.
+    If p of the true class has sunk to 0, softmax multiplies this by 0 and the network no longer
+    learns from the example. `softmax_cross_entropy_forward` does not have this problem.
 
     Source: slide "全连接神经网络的自定义编码实现", the step loss_grad.
     """
@@ -105,8 +105,8 @@ SQUARED_ERROR = LayerRule(
 def half_squared_error_forward(outputs: Rows, targets: Rows) -> tuple[Losses, Rows]:
     """Sums the squares over the outputs, as the slide does: loss_b = 1/2 sum_k (p_bk - y_bk)².
 
-    The slide's division by the number of examples stands in `training/step.py`. Over 10 outputs
-    this loss is 5 times the one of Keras.
+    The slide's division by the number of examples is in `training/step.py`. Over 10 outputs
+    this loss is 5 times Keras's.
 
     Source: slide "全连接神经网络的基本原理", backpropagation.
     """
@@ -117,7 +117,7 @@ def half_squared_error_forward(outputs: Rows, targets: Rows) -> tuple[Losses, Ro
 def half_squared_error_backward(cache: Rows, d_losses: Losses) -> Rows:
     """Applies the chain rule to loss_b = 1/2 sum_k (p_bk - y_bk)².
 
-    dp_bk = (p_bk - y_bk) d_loss_b              the 2 of the square meets the 1/2
+    dp_bk = (p_bk - y_bk) d_loss_b              the 2 of the square cancels the 1/2
     """
     difference = cache
     return difference * d_losses[:, None]
@@ -140,7 +140,7 @@ def _after_softmax(
     name: str,
     loss: Callable[..., jax.Array] | None = None,
 ) -> LayerRule:
-    """A loss of probabilities and one-hot rows as one of logits and labels: two links."""
+    """Turns a loss of probabilities and one-hot rows into one of logits and labels."""
 
     def forward(logits: Rows, labels: Labels) -> tuple[Losses, tuple[Rows, Any]]:
         probabilities, softmax_cache = softmax_forward(logits)

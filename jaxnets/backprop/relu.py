@@ -11,7 +11,7 @@ Numbers = Float[Array, "*sizes"]
 
 
 def relu_forward(x: Numbers) -> tuple[Numbers, Numbers]:
-    """Keeps what is positive: y = max(x, 0). The cache is y.
+    """Keeps positive numbers: y = max(x, 0). The cache is y.
 
     Source: slide "全连接神经网络的基本原理", table of activation functions.
     """
@@ -19,7 +19,7 @@ def relu_forward(x: Numbers) -> tuple[Numbers, Numbers]:
     # copy from which a convolution's kernel gradient reads y. That copy is then six times slower.
     # x <= 0, not x > 0: a NaN passes through.
     y = jnp.where(x <= 0, 0, x)
-    return y, y  # y > 0 just where x > 0, and the next layer keeps y anyway
+    return y, y  # y > 0 exactly where x > 0, and the next layer keeps y anyway
 
 
 def relu_backward(cache: Numbers, dy: Numbers) -> Numbers:

@@ -1,4 +1,4 @@
-"""The residual block: the sum of two branches, each a chain of layers with pairs of their own."""
+"""The residual block: the sum of two branches, each a chain of layers that have pairs."""
 
 import itertools
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from jaxnets.models.residual import Residual, added
 Inputs = Float[Array, "B *sizes"]
 Outputs = Float[Array, "B *outputs"]
 Mask = Float[Array, " B"]
-Cache = tuple[Any, Any]  # Of both branches; x needs none.
+Cache = tuple[Any, Any]  # The caches of both branches; x needs none.
 
 
 def residual_forward(
@@ -48,7 +48,7 @@ def residual_forward(
       keys: The keys of their dropout layers, by the same names.
       mask: 1 for an example and 0 for padding, for their batch norms.
       chain: The pair of F.
-      shortcut: The pair of S, which gives the output F's shape; None: S(x) = x.
+      shortcut: The pair of S, whose output has F's shape; None: S(x) = x.
 
     Source: He et al. 2015, "Deep Residual Learning for Image Recognition", equations 1 and 2.
     """
@@ -74,7 +74,7 @@ def residual_backward(
         dF = dy
         dS = dy
 
-    Each branch's own pass takes it from there: to its parameters, and to x. There x reaches the
+    Each branch's backward pass takes it from there to its parameters and to x. So x reaches the
     loss on two paths, whose gradients add up:
 
         dx_j = sum_i dy_i ∂F_i/∂x_j + sum_i dy_i ∂S_i/∂x_j
@@ -82,7 +82,7 @@ def residual_backward(
 
     In the last line dy comes through undamped, however small F's derivative is. Over a whole stack
     of blocks the gradient is a product of (1 + F'), not of F': it does not vanish. It can explode,
-    so a block has a norm.
+    so blocks have norms.
 
     Source: He et al. 2016, "Identity Mappings in Deep Residual Networks", equation 5.
     """
@@ -142,16 +142,16 @@ def _drawn(
     shortcut: str,
     cut: int,
 ) -> Setting:
-    """Blocks in one another, each with a chain of layers, `depth` of them.
+    """Nested blocks, `depth` of them, each with a chain of layers.
 
     Args:
-      batch: Examples, the last of which the mask leaves out.
+      batch: The number of examples; the mask leaves out the last ones.
       image: Rows and columns, or none.
-      depth: How many blocks there are.
+      depth: The number of blocks.
       norms: Whether there is a batch norm in each branch that has parameters.
-      rate: Of the dropout in each branch.
+      rate: The rate of the dropout in each branch.
       shortcut: "", "plain" or "projection".
-      cut: How many examples the mask leaves out, at most; four stay.
+      cut: The most examples that the mask leaves out; four stay.
     """
     width = 3
 
@@ -220,7 +220,7 @@ Rows = Float[Array, "B D"]
 def residual_dense_forward(params: Params, x: Rows) -> tuple[Rows, tuple[Rows, Params, Rows]]:
     """The smallest block, written out: y = x + sigmoid(x W + b), W [D, D].
 
-    No network has it: it is short enough to derive by hand.
+    No network uses it: it is here because it is short enough to derive by hand.
     """
     z, _ = dense_forward(params, x)
     s, _ = sigmoid_forward(z)

@@ -6,9 +6,9 @@ and the backward pass takes the same keyword arguments. A layer with parameters 
 dx). With input_gradient=False, for a network's first layer, dx is not needed and may be None.
 
 `rules.py` finds a layer's rule, `network.py` composes the pairs into a network's backward pass, and
-`gradcheck/` holds each against the plain formulation: in the settings that the rule names, and in
-others that are drawn from its domain. The faster forms of some layers in `kernels/` are declared in
-the same way.
+`gradcheck/` compares each pair with the plain formulation: in the settings that the rule names, and
+in others that are drawn from its domain. The faster forms of some layers in `kernels/` are declared
+in the same way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Layer
 
-Params = dict[str, Float[Array, "..."]]  # A layer's own, by name.
+Params = dict[str, Float[Array, "..."]]  # The parameters of one layer, by name.
 LayerRow = dict[str, Any]  # A layer as data: its kind, and the settings that other programs need.
 Arrays = dict[str, np.ndarray]
 Shapes = Mapping[str, Any]  # Shapes by name, or of the chains of a residual block by theirs.
@@ -30,8 +30,8 @@ Shapes = Mapping[str, Any]  # Shapes by name, or of the chains of a residual blo
 class Pair(NamedTuple):
     """The two passes of a layer, or of a chain of layers, in one signature."""
 
-    # (params, x, key, mask) -> (out, cache). The key is a dropout layer's, a chain's are a dict by
-    # its layers' indices; the mask is the batch's.
+    # (params, x, key, mask) -> (out, cache). The key is a dropout layer's; a chain has a dict of
+    # keys by its layers' indices. The mask is the batch's.
     forward: Callable[..., Any]
     backward: Callable[..., Any]  # (cache, d_out, input_gradient) -> (d_params, dx)
     has_params: bool
@@ -43,8 +43,8 @@ class Setting(NamedTuple):
     x: tuple[int, ...]  # The input's shape.
     params: Shapes = {}  # The parameters' shapes by name.
     labels: str = ""  # A loss's labels: "classes", "one_hot" rows or "probabilities".
-    # Values of x: "normal"; "integers" or "equal", which tie, and the parameters are whole numbers
-    # too; "huge", whose exponential overflows; "shares", which lie between 0 and 1.
+    # Values of x: "normal"; "integers" or "equal", which tie, and then the parameters are also
+    # whole numbers; "huge", whose exponential overflows; "shares", which are between 0 and 1.
     numbers: str = "normal"
     scale: float = 1.0  # A factor of x, and of the step of the central differences.
     static: Mapping[str, Any] = {}  # The layer's other arguments.
@@ -53,7 +53,7 @@ class Setting(NamedTuple):
 
 
 class Domain(NamedTuple):
-    """The calls on which a layer must be right, as ranges from which the gradient check draws.
+    """The calls for which a layer must be right, as ranges from which the gradient check draws.
 
     >>> rows = Domain(
     ...     lambda batch, width: Setting((batch, width)),
@@ -65,18 +65,18 @@ class Domain(NamedTuple):
 
     setting: Callable[..., Setting]  # (a value of each range, by its name) -> the call.
     ranges: Mapping[str, Sequence[Any]]  # Numbers from small to large.
-    draws: int = 12  # By default. More where it takes several values together to reach a branch.
+    draws: int = 12  # By default. More where only several values together reach a branch.
 
     def draw(self, count: int, seed: int) -> list[Setting]:
-        """Draws calls, always the same for a count and a seed.
+        """Draws calls, always the same ones for a count and a seed.
 
         Each range is cut into as many parts as there are draws, and each draw takes a value from
-        another part: both ends of a range are reached, and each value of a short one, however few
-        the draws.
+        a different part. So even a few draws reach both ends of a range, and each value of a short
+        one.
 
         Args:
-          count: How many.
-          seed: Which.
+          count: The number of calls.
+          seed: The seed of the draws.
 
         Source: McKay, Beckman and Conover 1979, Latin hypercube sampling.
         """
@@ -99,19 +99,20 @@ def _itself(*inputs: object, **static: object) -> jax.Array:
 
 
 class LayerRule(NamedTuple):
-    """A layer: its two passes, what they must equal, and what they are tried on."""
+    """A layer: its two passes, what they must equal, and the calls on which they are tried."""
 
     forward: Callable[..., tuple[jax.Array, Any]]  # (*inputs, **static) -> (out, cache)
     # (cache, d_out, **static) -> dx; with parameters (d_params, dx), and it then takes
     # input_gradient too.
     backward: Callable[..., Any]
-    # (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates. A layer of the
-    # user's own is itself its plain formulation.
+    # (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates. A user's own
+    # layer is its own plain formulation.
     plain: Callable[..., Any] = _itself
-    # The calls with a name: a usual one, ties, numbers that overflow. `gradcheck.check_layer` is
-    # given those of a user's own layer.
+    # The named calls: a usual one, ties, numbers that overflow. For a user's own layer,
+    # `gradcheck.check_layer` is given them.
     settings: Sequence[Setting] = ()
-    # Forward's arrays: "params", "key", "x", "labels", "mask"; "keys" are those of its chains.
+    # The arrays of `forward`: "params", "key", "x", "labels", "mask"; "keys" are those of its
+    # chains.
     inputs: tuple[str, ...] = ("x",)
     # Reads the static arguments from a layer of a network. The pair gets a chain as its own Pair.
     static: Callable[[Any], dict[str, Any]] = lambda layer: {}
@@ -119,44 +120,44 @@ class LayerRule(NamedTuple):
     # x > 0, or which element has won. None: no kinks.
     sides: Callable[..., jax.Array] | None = None
     bfloat16: bool = True  # Whether any network computes it in bfloat16.
-    # Of a kernel for several layers: (*inputs, **static) -> the first of them's output, which the
+    # For a kernel of several layers: (*inputs, **static) -> the output of the first one, which the
     # kernel itself may never write.
     first_output: Callable[..., jax.Array] | None = None
-    domain: Domain | None = None  # What else is tried; None: nothing.
-    # Its row as data: a name, the class or the function that it is, or several of them, and the
-    # settings that other programs need, as fields of the layer. Where they depend on the shape of
-    # one input, a function reads them.
+    domain: Domain | None = None  # Further calls to try; None: none.
+    # Its row as data: a name, its class or function, or several of them, and the settings that
+    # other programs need, as fields of the layer. If they depend on the shape of one input, a
+    # function reads them.
     name: str = ""
     layer: type | Layer | tuple[type | Layer, ...] = ()
     fields: tuple[str, ...] | Callable[[Any, tuple[int, ...]], LayerRow] = ()
     # The arrays that such a layer may lack, with the number that each then holds.
     fills: Mapping[str, float] = {}
     # What an export has in its place: (row, arrays) -> those of a layer that computes the same, or
-    # None where that is no layer.
+    # None if no layer is needed.
     exported: Callable[[LayerRow, Arrays], tuple[LayerRow, Arrays] | None] | None = None
-    # Of a layer of the user's own, what other programs compute: its ONNX nodes, (graph, x, the
-    # input's shape, row, arrays) -> the name of the output (`export/onnx_file.py`); and the text of
-    # its JavaScript pair, "{ forward: ..., backward: ... }" (`page/assets/network.js`).
+    # For a user's own layer, what other programs compute: its ONNX nodes, (graph, x, the input's
+    # shape, row, arrays) -> the name of the output (`export/onnx_file.py`); and the text of its
+    # JavaScript pair, "{ forward: ..., backward: ... }" (`page/assets/network.js`).
     onnx: Callable[..., str] | None = None
     javascript: str = ""
 
     @property
     def is_own(self) -> bool:
-        """Whether it is of a layer of the user's own, which is itself its plain formulation."""
+        """Whether it belongs to a user's own layer, which is its own plain formulation."""
         return self.plain is _itself
 
     @property
     def is_loss(self) -> bool:
-        """Whether it is of a loss, which is no layer of a chain."""
+        """Whether it belongs to a loss, which is not a layer of a chain."""
         return "labels" in self.inputs
 
     @property
     def layers(self) -> tuple[type | Layer, ...]:
-        """The classes and functions that are this layer; a loss of probabilities has none."""
+        """The classes and functions of this layer; a loss of probabilities has none."""
         return self.layer if isinstance(self.layer, tuple) else (self.layer,)
 
     def row(self, layer: Layer, shape: tuple[int, ...]) -> LayerRow:
-        """The kind and the fields of such a layer, as data.
+        """The kind and the fields of a layer, as data.
 
         Args:
           layer: A layer that has this rule.
@@ -170,14 +171,14 @@ class LayerRule(NamedTuple):
 FindRule = Callable[[Layer], LayerRule | None]  # `rules.rule_of`, or one that changes some rules.
 
 
-# Ranges that several layers have in common. 64, 100 and 128 are where a program might cut a batch
-# or a row into parts; 61 and 101 are odd.
+# Ranges that several layers share. 64, 100 and 128 are where a program might cut a batch or a row
+# into parts; 61 and 101 are odd.
 BATCHES = (1, 1, 2, 3, 4, 6, 8, 9, 16, 33, 61, 101, 130)
 WIDTHS = (1, 2, 3, 4, 5, 8, 9, 17, 33, 65, 100)
 IMAGES = ((), (1, 1), (1, 4), (3, 3), (3, 2), (4, 4), (9, 8))  # Rows and columns, or none: rows.
 
 
-# Settings and domains that several layers have in common.
+# Settings and domains that several layers share.
 def _array(batch: int, image: tuple[int, ...], width: int, scale: float) -> Setting:
     return Setting((batch, *image, width), scale=scale)
 
@@ -188,7 +189,7 @@ ELEMENTWISE = [
     Setting((6, 6), numbers="huge"),
     Setting((6, 6), numbers="integers"),
 ]
-# With a scale of 4 some numbers lie between 6 and 16, where an activation is nearly saturated.
+# With a scale of 4 some numbers are between 6 and 16, where an activation is nearly saturated.
 ARRAYS = Domain(
     _array, {"batch": BATCHES, "image": IMAGES, "width": WIDTHS, "scale": (1.0, 1.0, 4.0)}
 )

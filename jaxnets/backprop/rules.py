@@ -32,8 +32,9 @@ from jaxnets.backprop.rule import LayerRule
 from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Layer, kind_of
 
-# The layers and the losses, each declared next to its pair. Some are of no network: the losses of
-# probabilities are steps of the slides, and residual_dense is the smallest block of a ResNet.
+# The layers and the losses, each declared next to its pair. No network uses some of them: the
+# losses of probabilities are steps of the slides, and residual_dense is the smallest block of a
+# ResNet.
 LAYERS: Sequence[LayerRule] = (
     DENSE,
     DENSE_WITH_ONES,
@@ -67,21 +68,22 @@ LAYERS: Sequence[LayerRule] = (
 )
 # Those with a pair to try, by their names.
 RULES: dict[str, LayerRule] = {rule.name: rule for rule in LAYERS if rule.settings}
-# By a layer's class, or by the function that a layer or a loss is.
+# By a layer's class, or by the function of a layer or a loss.
 KINDS: dict[object, LayerRule] = {layer: rule for rule in LAYERS for layer in rule.layers}
 
 
 def register_rule(layer: LayerRule | Layer | type, rule: LayerRule | None = None) -> None:
-    """Enters a layer of your own: `register_rule(LayerRule(forward, backward, layer=Swish))`.
+    """Registers a layer of your own: `register_rule(LayerRule(forward, backward, layer=Swish))`.
 
-    `register_rule(Swish, rule)` enters one more class or function, whatever layer the rule names.
+    `register_rule(Swish, rule)` gives a rule to one more class or function, whatever layer the rule
+    names.
 
     Args:
       layer: The rule, or a class or a function.
       rule: In the second form, its rule.
 
     Raises:
-      UserError: The rule names no layer, or has the name of another one.
+      UserError: The rule names no layer, or has the name of another rule.
     """
     if rule is not None:
         KINDS[layer] = rule
@@ -103,5 +105,5 @@ def rule_of(layer: object) -> LayerRule | None:
 
 
 def rule_named(name: str) -> LayerRule | None:
-    """The rule of the layer that has a name in its rows, the last of several; None if none has."""
+    """The rule whose layer has this name in its rows, the last of several; None: none has it."""
     return next((rule for rule in reversed(KINDS.values()) if rule.name == name), None)

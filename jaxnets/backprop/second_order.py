@@ -1,13 +1,13 @@
 """The product of the Hessian and a vector by hand: how a gradient changes along a direction.
 
 The Hessian H of a network with n parameters has n² numbers. Its product with one direction V costs
-about two gradients, and nothing of H is ever written down. For any number f of the passes let
+about two gradients, and H is never written down. For any number f of the passes let
 
     R f = d/dε f(params + ε V) at ε = 0
 
 be its change along V. The gradient is such a number, and its change is the product: R(gradient) =
-H V. R obeys the rules of a derivative, R(a b) = (R a) b + a (R b), so each line of the forward and
-of the backward pass has its own. Functions named `_along` compute them.
+H V. R obeys the rules of a derivative, R(a b) = (R a) b + a (R b), so R applies to each line of the
+forward and of the backward pass. Functions named `_along` compute the results.
 
 Source: Pearlmutter 1994, "Fast Exact Multiplication by the Hessian", section 3.
 """
@@ -71,7 +71,7 @@ def relu_along(cache: Numbers, change: Numbers) -> Numbers:
     """Applies R to y = max(x, 0), and to dx = 1[x > 0] dy: the same for both.
 
         R y  = 1[x > 0] R x
-        R dx = 1[x > 0] R dy      1[x > 0] does not change, but at the kink
+        R dx = 1[x > 0] R dy      1[x > 0] does not change, except at the kink
 
     Args:
       cache: `relu_forward`'s.
@@ -101,7 +101,8 @@ def hessian_vector_product(
 ) -> tuple[dict[str, Params], dict[str, Params]]:
     """The gradient of a dense network's mean cross-entropy, and the product H V.
 
-    A ReLU is between two layers. R goes forward with the values, then backward with the gradient.
+    Between two layers there is a ReLU. R goes forward with the values, then backward with the
+    gradient.
 
     Args:
       params: The layers in their order: {"hidden": {"kernel", "bias"}, ..., "logits": ...}.

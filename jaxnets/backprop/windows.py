@@ -1,4 +1,4 @@
-"""Sliding windows written out as strided slices, which convolutions and pools share.
+"""Sliding windows as strided slices, which convolutions and pools share.
 
 A window (kh, kw) slides over an image [B, H, W, C] in steps (sh, sw). It stops at h x w places:
 
@@ -20,8 +20,9 @@ Size = Sequence[int]  # two numbers, for rows and for columns
 Pads = Sequence[tuple[int, int]]  # (top, bottom), (left, right)
 Padding = str | Pads
 
-# Ranges for the domains of what slides: windows and strides that differ by axis, strides that skip
-# pixels; how many rows and columns an image has beyond the window, so that some are never reached.
+# Ranges for the domains of sliding layers: windows and strides that differ by axis, strides that
+# skip pixels; how many rows and columns an image has beyond the window, so that some are never
+# reached.
 WINDOWS = (
     (1, 1), (1, 2), (2, 1), (2, 2), (2, 2), (1, 3), (2, 4), (3, 2), (3, 3), (3, 3), (4, 3), (4, 4),
     (5, 5),
@@ -37,7 +38,7 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
     """Works out ((top, bottom), (left, right)): what is added around an image of H x W.
 
     VALID adds none. SAME makes h = ceil(H / sh): it adds max((h - 1) sh + kh - H, 0) rows, the odd
-    one at the bottom. Another padding, or too large a window, is a UserError.
+    one at the bottom. Another padding, or a window that is too large, is a UserError.
     """
     if isinstance(padding, str) and padding in ("SAME", "VALID"):
         same = lax.padtype_to_pads(image, window, strides, padding)

@@ -1,4 +1,4 @@
-"""The check of the hand-derived gradients, by autodiff of stock JAX and by central differences."""
+"""Checks hand-derived gradients against autodiff of stock JAX and central differences."""
 
 import sys
 from types import ModuleType
@@ -8,7 +8,7 @@ from jaxnets.base.errors import UserError
 
 
 class Checked(Protocol):
-    """A jaxnets.Network, which is above this package."""
+    """A jaxnets.Network, which is in a room above this one."""
 
     def gradcheck(self) -> bool:
         """Whether all gradients agree."""
@@ -22,7 +22,7 @@ def gradcheck(network: Checked) -> bool:
       network: A jaxnets.Network.
 
     Raises:
-      UserError: It is no Network.
+      UserError: It is not a Network.
     """
     if not hasattr(network, "gradcheck"):
         raise UserError(

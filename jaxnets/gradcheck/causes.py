@@ -1,4 +1,4 @@
-"""What a wrong gradient looks like compared with the right one: usual mistakes, in a line each."""
+"""Compares a wrong gradient with the right one, and names the common mistake that explains it."""
 
 import itertools
 import math
@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxnets.base.language import _
 
-CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
+CLOSE = 1e-9  # The tolerance for numbers in float64 that should be the same.
 NICE = (-1, 2, -2, 1 / 2, -1 / 2)  # Factors of one number that are a hint.
-MOST_FACTORS = 3  # In a term, besides the gradient from above,
+MOST_FACTORS = 3  # In a term, besides the incoming gradient,
 MOST_ARRAYS = 12  # of the first so many arrays.
 
 Known = Mapping[str, np.ndarray]  # What a backward pass computes with, by the names in its code.
@@ -49,13 +49,13 @@ def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
 
 
 def without(label: str, yours: np.ndarray, right: np.ndarray, name: str, d_out: np.ndarray) -> str:
-    """Says that a gradient lacks its factor, the gradient from above; "" if it does not.
+    """Says that a gradient lacks the incoming gradient as a factor; "" if it does not.
 
     Args:
       label: The gradient's name in the code.
       yours: The wrong gradient, in float64.
       right: The right one.
-      name: The name of the gradient from above in the code.
+      name: The name of the incoming gradient in the code.
       d_out: That gradient, a number for each output or for each example.
     """
     if yours.shape != right.shape or d_out.shape != right.shape[: d_out.ndim]:
@@ -74,14 +74,14 @@ def _wrong(yours: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def cause(label: str, yours: np.ndarray, right: np.ndarray, d_out: str, known: Known) -> str:
-    """Says what is wrong with a gradient of a layer of the user's own.
+    """Says what is wrong with a gradient of a user's own layer.
 
     Args:
       label: Its name in the code: dx, or d_params["kernel"].
       yours: The wrong gradient, in float64.
       right: Autodiff's.
-      d_out: The name of the gradient from above in `known`.
-      known: The arrays with which the backward pass computes.
+      d_out: The name of the incoming gradient in `known`.
+      known: The arrays that the backward pass uses.
     """
     look = looks(label, yours, right)
     if not np.isfinite(yours).all():
@@ -133,7 +133,7 @@ class Term(NamedTuple):
 
 
 def _factors(d_out: str, known: Known) -> list[Term]:
-    """The arrays other than the gradient from above, each once, and 1 - a of a probability a."""
+    """The arrays other than the incoming gradient, each once, and 1 - a for a probability a."""
     factors = list[Term]()
     for name, array in known.items():
         if name != d_out and not any(np.array_equal(array, one.value) for one in factors):
@@ -144,7 +144,7 @@ def _factors(d_out: str, known: Known) -> list[Term]:
 
 
 def _terms(start: Term, factors: Sequence[Term]) -> Iterator[Term]:
-    """Yields a term times few of the factors, each way to choose them."""
+    """Yields a term times a few of the factors, for each way to choose them."""
     for count in range(MOST_FACTORS + 1):
         for chosen in itertools.combinations_with_replacement(factors, count):
             if product := _product([start, *chosen]):
@@ -161,20 +161,20 @@ def _product(terms: Sequence[Term]) -> Term | None:
 
 
 def _sums(term: np.ndarray, shape: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    """Yields each way to sum a term over axes, none among them, that gives a shape."""
+    """Yields each sum of a term over some axes, or none, that has the given shape."""
     for axes in ((), *_choices(term.ndim)):
         if tuple(size for axis, size in enumerate(term.shape) if axis not in axes) == shape:
             yield axes, term.sum(axes)
 
 
 def _choices(ndim: int) -> list[tuple[int, ...]]:
-    """Some of an array's axes, in each way to choose them."""
+    """Each way to choose some of an array's axes."""
     counts = range(1, ndim + 1)
     return [axes for n in counts for axes in itertools.combinations(range(ndim), n)]
 
 
 def _factor(array: np.ndarray, term: np.ndarray) -> float:
-    """The number c with array = c term; 0 if there is none."""
+    """The number c for which array = c term; 0 if there is none."""
     if array.shape != term.shape or not np.any(array) or not np.any(term):
         return 0
     steepest = np.abs(term).argmax()

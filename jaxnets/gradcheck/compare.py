@@ -1,7 +1,7 @@
 """Gradients by hand against two oracles: autodiff of the plain formulation, central differences.
 
-Neither oracle knows a rule of `backprop`. Autodiff is exact and serves in every precision; central
-differences need the forward pass only and serve in float64.
+Neither oracle knows a rule of `backprop`. Autodiff is exact and works in every precision; central
+differences need only the forward pass and work in float64.
 """
 
 import contextlib
@@ -35,12 +35,12 @@ from jaxnets.models.batch_norm import join_statistics, split_statistics
 
 PRECISIONS = ("float64", "float32", "bfloat16")
 DIFFERENCES = N_("differences")
-# The largest error that is allowed. bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002.
-# Autodiff adds a bias's gradient up in it, so that a convolution's is wrong by 0.02.
+# The largest allowed error. bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002. Autodiff
+# adds a bias's gradient up in bfloat16, so that of a convolution is wrong by 0.02.
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 4e-2, DIFFERENCES: 1e-6}
 ATTEMPTS = 40  # at directions, or at coordinates of a leaf, without a kink
 
-# For hundreds of programs that run once: no time is spent on making them fast.
+# For hundreds of programs that run once: the compiler spends no time on making them fast.
 QUICK_COMPILATION = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -70,22 +70,22 @@ Inputs = Mapping[str, Any]  # Arrays by name, or trees of them.
 class Passes(NamedTuple):
     """The passes that are compared, in one precision. The functions take (inputs, constants)."""
 
-    inputs: Inputs  # A tree of arrays, with respect to which the gradient is taken.
+    inputs: Inputs  # The arrays with respect to which the gradient is taken.
     constants: Any
-    # -> {"output": ..., "gradient": a tree like inputs}, and of a network the "terms" that
+    # -> {"output": ..., "gradient": a tree like inputs}, and for a network the "terms" that
     # `errors.recording_terms` records.
     manual: Callable[..., dict[str, Any]]
     automatic: Callable[..., dict[str, Any]]  # The same by autodiff of the plain formulation.
-    # The plain formulation's number whose gradient it is, and the side of every kink on which it
-    # was computed. None: nothing is differenced.
+    # The number of the plain formulation that has this gradient, and the side of every kink on
+    # which it was computed. None: no differences are taken.
     number: Callable[..., tuple[jax.Array, list[jax.Array]]] | None
 
 
 def with_statistics_aside(passes: Passes) -> Passes:
-    """The same comparison, the gradients of running statistics among the outputs.
+    """The same comparison with the gradients of running statistics among the outputs.
 
-    They lead towards the batch's statistics. The number does not depend on them, so no difference
-    could be taken.
+    These gradients lead towards the batch's statistics. The number does not depend on the running
+    statistics, so no difference could be taken.
     """
     weights, running = split_statistics(passes.inputs)
     if not running:
@@ -115,10 +115,10 @@ class Problem(NamedTuple):
     label: str
     at: Callable[[str], Passes]  # Takes one of PRECISIONS.
     step: float = 1e-5  # h of the central differences.
-    ties: bool = False  # The inputs are on kinks: a leaf may have nowhere to take a difference.
-    large: bool = False  # It takes longer to run than to compile well.
+    ties: bool = False  # Whether inputs are on kinks: a leaf may then allow no difference.
+    large: bool = False  # Whether it takes longer to run than to compile well.
     moves: int = 3  # The number of directions, and of coordinates of every leaf, that are tried.
-    brief: bool = False  # Whether only float64 and autodiff are tried: that costs a fifth.
+    brief: bool = False  # Whether only float64 and autodiff are tried, which costs a fifth.
 
 
 class RelativeError(NamedTuple):
@@ -130,7 +130,7 @@ class RelativeError(NamedTuple):
 
 
 class CheckResult(NamedTuple):
-    """The result of the check of a layer or network."""
+    """The result of checking a layer or network."""
 
     name: str
     tried: list[str]  # The problems' labels.
@@ -139,10 +139,10 @@ class CheckResult(NamedTuple):
     ]  # The largest in each precision that is used, and of DIFFERENCES.
     tolerances: dict[str, float]  # The largest allowed value of each error.
     compared: int  # The number of directions and coordinates that were differenced.
-    kinks: int  # The number of others, passed over because a kink was within them.
+    kinks: int  # The number of those skipped because they crossed a kink.
     seconds: float
     note: str = ""  # The last column's text, instead of the worst leaf.
-    causes: tuple[str, ...] = ()  # Of a wrong layer: two lines on each wrong gradient.
+    causes: tuple[str, ...] = ()  # For a wrong layer: two lines on each wrong gradient.
 
     def __repr__(self) -> str:
         errors = ", ".join(f"{key} {error.value:.1e}" for key, error in self.errors.items())
@@ -164,7 +164,7 @@ class CheckResult(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """The largest error against central differences; how many were taken, how many passed over."""
+    """The largest error against central differences; how many were taken, and how many skipped."""
 
     error: RelativeError = RelativeError()
     compared: int = 0
@@ -207,12 +207,12 @@ class Program(NamedTuple):
 
 
 def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
-    """Compiles problems, each in a precision: several at once, one on each core."""
+    """Compiles problems, each in a precision: several at a time, one on each core."""
     lowered = [_lowered(problem, dtype) for problem, dtype in wanted]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         both = pool.map(lambda program: program.both.compile(), lowered)
         number = pool.map(lambda program: program.number and program.number.compile(), lowered)
-    # None compiles any more while one runs: for an AlexNet each of the two takes a gigabyte.
+    # No program compiles while another one runs: for an AlexNet, each of the two takes a gigabyte.
     for program, first, second in zip(lowered, both, number, strict=True):
         if program.problem.large:
             return_freed_memory()
@@ -268,7 +268,7 @@ def disagreement(ours: object, theirs: object, floor: float = 0.0) -> RelativeEr
 
 
 def _misshapen(ours: object, theirs: object) -> RelativeError | None:
-    """The error of the first leaf that has not the name or the shape it should have."""
+    """The error of the first leaf that does not have the name or the shape it should have."""
     nothing = ("nothing", None)
     pairs = zip_longest(_named_leaves(theirs), _named_leaves(ours), fillvalue=nothing)
     for (name, expected), (called, value) in pairs:
@@ -289,10 +289,10 @@ def central_differences(
     Along random directions d of length 1 it is compared with the inner product of gradient and d.
     Errors are relative to that product's typical size, |gradient| / sqrt(its size). Along
     coordinates it is compared with the gradient's elements, and errors are relative to the leaf's
-    largest. `errors.floor_of_differences` is the least that they are relative to. Where they
-    disagree, a move of h / 10 decides.
+    largest. They are relative to at least `errors.floor_of_differences`. Where they disagree, a
+    move of h / 10 decides.
     A move that changes a side of a kink need not agree: then it is counted and another one takes
-    its place. Where none agrees and every one crosses a kink, the error is infinite, unless the
+    its place. If none agrees and every one crosses a kink, the error is infinite, unless the
     problem has ties.
     """
     if misshapen := _misshapen(gradient, passes.inputs):
@@ -302,7 +302,7 @@ def central_differences(
     size = sum(slope.size for slope in slopes)
     rng = np.random.default_rng(0)
 
-    # One after the other, for a direction is as large as the slopes.
+    # One after the other, because a direction is as large as the slopes.
     def trials() -> Iterator[tuple[str, Iterator[LeafChange], Any]]:
         yield "a direction", _directions(slopes, rng), length / np.sqrt(size)
         names = [name for name, _ in _named_leaves(passes.inputs)]
@@ -314,13 +314,15 @@ def central_differences(
         found = 0
         for move in moves:
             error, crosses = 0.0, False
-            # h^2 / 6 times f's third derivative is no mistake: it shrinks, a wrong slope does not.
+            # h^2 / 6 times f's third derivative is not a mistake: it shrinks with h, but a wrong
+            # slope does not.
             for step in (program.problem.step, program.problem.step / 10):
                 ends = _ends_of(move, step, program, passes, slopes)
                 error, crosses = _error_of(ends, typical, step, terms), ends.crosses
                 if error <= TOLERANCES[DIFFERENCES]:
                     break
-            # A pool's winners may be equal up to rounding: any move changes them, and no number.
+            # A pool's winners may be equal up to rounding: any move changes the winners, but no
+            # number.
             if crosses and not error <= TOLERANCES[DIFFERENCES]:
                 kinks += 1
                 continue
@@ -335,7 +337,7 @@ def central_differences(
 
 
 class Ends(NamedTuple):
-    """The plain formulation at both ends of a move, and what the slopes say of it."""
+    """The plain formulation at both ends of a move, and the rise that the slopes predict."""
 
     below: float
     above: float
@@ -354,11 +356,11 @@ def _error_of(ends: Ends, typical: float, step: float, terms: Sequence[jax.Array
 def _ends_of(
     move: LeafChange, step: float, program: Program, passes: Passes, slopes: list[np.ndarray]
 ) -> Ends:
-    """Both ends of a move. The slopes are multiplied by the move as it came out after rounding."""
+    """Both ends of a move. The slopes are multiplied by the move after rounding."""
     leaves, tree = jax.tree.flatten(passes.inputs)
     leaves = [np.asarray(leaf) for leaf in leaves]
 
-    # One room for both ends: JAX reads it where it is, and those of AlexNet take 500 MB each.
+    # One buffer for both ends: JAX reads it in place, and those of AlexNet take 500 MB each.
     rooms = {index: np.empty(leaves[index].shape) for index in move}
 
     def end(
@@ -423,7 +425,7 @@ def _named_leaves(tree: object) -> Iterable[tuple[str, Any]]:
 
 @contextlib.contextmanager
 def precision(dtype: str) -> Generator[None]:
-    """Allows float64 just where it is wanted, and matrix products in all their digits."""
+    """Allows float64 only where it is wanted, and computes matrix products in full precision."""
     before = jax.config.values["jax_enable_x64"]
     jax.config.update("jax_enable_x64", dtype == "float64")
     try:

@@ -1,4 +1,4 @@
-"""Slopes by differences, each with an estimate of its own error.
+"""Slopes by differences, each with an estimate of its error.
 
 For steps h, h/2, h/4, ... the slopes
 
@@ -6,11 +6,12 @@ For steps h, h/2, h/4, ... the slopes
 
 approach the derivative with an error that is a series in h² (middle) or in h (right, left). Two
 neighbours of the list cancel its first term, two of the new list the next one, and so on
-(Richardson). How far an entry lies from the two that it is made of estimates its error. The entry
-with the smallest error is taken: large steps lose to the curve of f, small ones to rounding, which
-adds eps |f| / h. A kink between x - h and x + h spoils the large steps alone.
+(Richardson). The distance of an entry from the two that it is made of estimates its error. The
+entry with the smallest error is taken: large steps suffer from the curvature of f, small ones from
+rounding, which adds eps |f| / h. A kink between x - h and x + h spoils only the large steps.
 
-Where the left slope is not the right one, x is on a kink: any number between them is a derivative.
+Where the left slope differs from the right slope, x is on a kink: any number between them is a
+derivative.
 
 Source: Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)"; Press et al., Numerical
 Recipes, section 5.7.
@@ -36,7 +37,7 @@ class Slopes(NamedTuple):
 
     @property
     def on_a_kink(self) -> np.ndarray:
-        """Where the left slope is not the right one."""
+        """Where the left slope differs from the right slope."""
         apart = np.abs(self.right - self.left)
         return ~(apart <= 10 * (self.left_error + self.right_error) + 1e-6 * np.abs(self.middle))
 
@@ -73,9 +74,10 @@ def _limit(slopes: np.ndarray, rounding: np.ndarray, base: float) -> tuple[np.nd
     """The limit of slopes [steps, outputs] for h -> 0, and its error.
 
     Args:
-      slopes: One a step.
+      slopes: One for each step.
       rounding: By how much each may be wrong.
-      base: By what half a step divides the first term of the error: 2, or 4 for a series in h².
+      base: The factor by which half a step divides the first term of the error: 2, or 4 for a
+        series in h².
     """
     best, error, entries = slopes[-1], np.full(slopes.shape[1:], np.inf), slopes
     for order in range(1, ORDERS + 1):

@@ -1,18 +1,18 @@
 """The relative error between two gradients, and the floor of what it is relative to.
 
 A number of a gradient is a sum: a bias's is db = sum_i dz_i over the examples i and their places.
-Each term and each partial sum is rounded, so that the computed db is wrong by a few times
+Each term and each partial sum is rounded, so the computed db is wrong by a few times
 
     eps T,   T = sum_i |dz_i|          eps: 2.2e-16 in float64, 1.2e-7 in float32
 
 Where the terms do not cancel, T is about |db|, and the error is small compared with it. But before
-a batch norm sum_i dz_i = 0: its backward pass subtracts the mean of dz. Only rounding is
-computed there. Another order of the sum gives another db, and each is 100 % wrong compared with
-the other. It must be compared with T, the size of what was summed.
+a batch norm sum_i dz_i = 0: its backward pass subtracts the mean of dz. There the result is only
+rounding. Another order of the sum gives another db, and each is 100 % wrong compared with
+the other. It must be compared with T, the size of the terms.
 
 The terms of a kernel's gradient are x_i dz_i, those of dx are dz_i w_i, with x and w of about 1. An
-error in dz reaches all layers before it. So one T serves the whole network, the largest of all
-layers and channels, and of all gradients, and two right gradients satisfy in each array
+error in dz reaches all layers before it. So one T serves the whole network: the largest of all
+layers and channels, and of all gradients. In each array, two right gradients satisfy
 
     |ours - theirs| <= max(tolerance |theirs|, ROUNDINGS eps T) = tolerance max(|theirs|, floor)
 
@@ -20,9 +20,9 @@ layers and channels, and of all gradients, and two right gradients satisfy in ea
 
 In some networks with norms |ours - theirs| was up to 2.6 eps T in float64, 2.1 in float32 and 0.05
 in bfloat16, whose sums are added up in float32. A norm over one number, whose variance stock Flax
-computes as a difference of equal numbers, made 11 eps T in float64, two in a row 25.
-No mistake is lost: in float64 an error of 1e-9 of an array is found where the array is larger than
-2.2e-5 T, and a missing factor or term of it where it is larger than 1e-13 T.
+computes as a difference of equal numbers, gave 11 eps T in float64, and two in a row gave 25.
+No mistake is lost. In float64 an error of 1e-9 of an array is found if the array is larger than
+2.2e-5 T, and a missing factor or term is found if the array is larger than 1e-13 T.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,8 @@ def floor_of(summed: object, dtype: str, tolerance: float) -> float:
     """The size below which an array of a gradient is not compared with itself; see above.
 
     Args:
-      summed: All gradients of one network or layer; of a network also `recording_terms`'s.
+      summed: All gradients of one network or layer; for a network also those of
+        `recording_terms`.
       dtype: The precision in which they were computed: a key of `ROUNDINGS`.
       tolerance: The largest relative error that is allowed.
     """
@@ -54,7 +55,7 @@ def floor_of(summed: object, dtype: str, tolerance: float) -> float:
 
 
 def recording_terms(find_rule: FindRule, terms: list[jax.Array]) -> FindRule:
-    """The same rules, whose backward passes append the largest T of their output's channels."""
+    """The same rules with backward passes that append the largest T of their output's channels."""
 
     def find(layer: Layer) -> LayerRule | None:
         rule = find_rule(layer)
@@ -74,11 +75,11 @@ def recording_terms(find_rule: FindRule, terms: list[jax.Array]) -> FindRule:
 def floor_of_differences(summed: object, step: float, tolerance: float) -> float:
     """The same for a slope by (f(x + h) - f(x - h)) / 2h, in float64.
 
-    The sum f is rounded by some eps |f|. Each layer's output, of about 1, is rounded by eps, which
+    The sum f is rounded by a few eps |f|. Each layer's output, of about 1, is rounded by eps, which
     moves f by up to sum_i |dz_i| eps = eps T.
 
     Args:
-      summed: f; of a network also `recording_terms`'s.
+      summed: f; for a network also the terms of `recording_terms`.
       step: h.
       tolerance: The largest relative error that is allowed.
     """
@@ -90,8 +91,8 @@ def relative_error(ours: object, theirs: object, floor: float = 0.0) -> tuple[fl
     """The largest relative error over the leaves of two trees of arrays, and the leaf's path.
 
     A leaf's error is max |ours - theirs| / max |theirs|: elements near zero are measured by their
-    array's size. A number that is not finite in ours alone, or in theirs alone, is an infinite
-    error; in both it is none.
+    array's size. A number that is not finite in only one of the two is an infinite error; in both
+    it is no error.
 
     Args:
       ours: The tree to check.
@@ -128,7 +129,7 @@ def _parts(leaf: ArrayLike) -> Iterator[np.ndarray]:
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """The largest |ours - theirs|; infinite where just one is not finite."""
+    """The largest |ours - theirs|; infinite if just one of the two is not finite."""
     with np.errstate(invalid="ignore"):  # inf - inf
         difference = np.abs(ours - theirs)
     difference[~np.isfinite(ours) & ~np.isfinite(theirs)] = 0

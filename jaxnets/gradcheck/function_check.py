@@ -1,4 +1,4 @@
-"""The check of any gradient: `assert jaxnets.check(f, x)`."""
+"""Checks any gradient: `assert jaxnets.check(f, x)`."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,12 @@ from jaxnets.gradcheck.compare import precision as in_precision
 from jaxnets.gradcheck.compare import quick_options
 from jaxnets.gradcheck.differences import STEPS, Slopes, slopes_of
 
-# Of a slope by differences, relative to the largest of its output. A function that computes in
-# float32 whatever comes is rounded by more than it can be wrong.
+# For a slope by differences, relative to the largest of its output. If a function always computes
+# in float32, its rounding is larger than a small mistake.
 TOLERANCES = {"float64": 1e-8, "float32": 2e-3, "bfloat16": 0.1, "float16": 0.05}
 AGAINST_PLAIN = 1e-10  # Two right formulas in float64.
-NARROW = {"float32": 1e-3, "bfloat16": 0.2}  # A gradient in few digits against float64's.
-MOST = 1_000  # Inputs, and outputs, whose slopes are all taken; of more, a sample.
+NARROW = {"float32": 1e-3, "bfloat16": 0.2}  # A gradient in few digits against one in float64.
+MOST = 1_000  # Up to this many inputs or outputs all slopes are taken; of more, a sample.
 WIDTHS, ALIGN = (26, 18, 8, 8, 7, 0), "<>>><<"  # of the table
 WORK = 4e8  # Numbers that all differences of one check may compute.
 
@@ -32,7 +32,7 @@ class CheckRow(NamedTuple):
     name: str
     compared: int = 0
     sampled_from: int = 0  # 0: every element was compared.
-    passed_over: int = 0  # Where differences tell nothing: their own error is too large.
+    passed_over: int = 0  # Where differences tell nothing because their error is too large.
     error: float = 0.0  # The largest, relative to the largest slope of the same output.
     tolerance: float = 0.0
     worst: str = ""  # The element that is wrong, with both values.
@@ -52,7 +52,7 @@ class CheckRow(NamedTuple):
 
 
 class FunctionCheck(NamedTuple):
-    """What `check` found: true if every gradient is right, and as text its table."""
+    """The result of `check`: true if every gradient is right; as text, a table."""
 
     function: str
     rows: tuple[CheckRow, ...]
@@ -79,28 +79,29 @@ def check(
     order: int = 1,
     seed: int = 0,
 ) -> FunctionCheck:
-    """Checks the gradients of a function: those of its custom_vjp or custom_jvp, or any others.
+    """Checks the gradients of a function, from its custom_vjp or custom_jvp or from autodiff.
 
         slope of output i along input j = lim (f_i(x + h e_j) - f_i(x - h e_j)) / 2h
 
     Reverse mode (a vjp for each output, and for a dense cotangent) and forward mode (a jvp for each
     input) are compared with differences in float64, each element by itself, at kinks with the
-    slopes on both sides. Then: a cotangent of zeros, a second call, vmap against a loop, the
-    gradient in float32 and bfloat16. `jax.test_util.check_grads` takes one random direction, with
-    a tolerance that grows with the number of outputs (jax-ml/jax#3130).
+    slopes on both sides. Further rows check a cotangent of zeros, a second call, vmap against a
+    loop, and the gradient in float32 and bfloat16. `jax.test_util.check_grads` takes one random
+    direction, with a tolerance that grows with the number of outputs (jax-ml/jax#3130).
 
     Args:
-      function: It returns a tree of arrays; of `jax.custom_vjp`, `jax.custom_jvp` or neither.
+      function: A function that returns a tree of arrays, with `jax.custom_vjp`, `jax.custom_jvp` or
+        neither.
       args: Its arguments, trees of arrays. Floating numbers are differentiated; integers, keys,
         strings and other objects are passed on unchanged. Differences try steps of up to a
         hundredth of max(1, |x|).
-      plain: The same function without a rule of its own: autodiff of it is compared too.
-      order: 2 checks the gradient's own gradients as well.
+      plain: The same function without its own rule: autodiff of it is also compared.
+      order: 2 also checks the gradients of the gradient.
       seed: Which elements of a large function are compared, and which cotangents are drawn.
 
     Returns:
-      The table, true where all is right: `assert jaxnets.check(f, x)`. Of more than 1,000 inputs or
-      outputs a sample is compared, and the row says so.
+      The table, which is true if all is right: `assert jaxnets.check(f, x)`. Of more than 1,000
+      inputs or outputs a sample is compared, and the row says so.
 
     Raises:
       UserError: The function has no floating input or output, or order is neither 1 nor 2.
@@ -131,13 +132,13 @@ def check(
             again = _Flat(gradient, (flat.start,), "float64", flat.name_of)
             second = _slopes(again, _sample(again, seed))
             rows += [row._replace(name=f"2nd: {row.name}") for row in second]
-        # With float64 at hand too: without it random numbers would be others.
+        # Also with float64 enabled: without it the random numbers would differ.
         rows += [_narrow(function, args, dtype, seed) for dtype in NARROW]
     return FunctionCheck(getattr(function, "__name__", type(function).__name__), tuple(rows))
 
 
 class _Flat:
-    """A function of a tree as one of a vector [inputs], which gives a vector [outputs]."""
+    """A function of trees as a function of a vector [inputs] that returns a vector [outputs]."""
 
     def __init__(
         self,
@@ -227,7 +228,7 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Sample(NamedTuple):
-    """Which slopes are compared."""
+    """The choice of slopes that are compared."""
 
     inputs: np.ndarray
     moves: np.ndarray  # [moves, inputs of the function]: those that cross several kinks at once.
@@ -260,12 +261,12 @@ def _slopes(flat: _Flat, sample: _Sample) -> Iterator[CheckRow]:
     """Reverse and forward mode, compared with differences."""
     low, high, error, kinks, values = _by_differences(flat, sample)
     count = sample.inputs.size
-    # A slope is as wrong as the largest of its output: each output is a row.
+    # A slope's error is relative to the largest of its output: each output is a row.
     size = np.max(np.abs(np.where(np.isfinite(low + high), low + high, 0)), axis=1)[:, None] / 2
     tolerance = TOLERANCES[flat.narrowest]
     allowed = tolerance * size + 10 * error
     reliable = error <= 1e-3 * size + 1e5 * _eps(flat.narrowest) * np.abs(values)[:, None]
-    # Several kinks at once may have slopes of different sides: their sum has no bounds.
+    # Several kinks at once may take slopes from different sides: their sum has no bounds.
     reliable[:, count:] &= ~kinks[:, count:]
     reliable[-1] &= ~kinks[-1]
     whole = sample.inputs.size == flat.start.size and sample.outputs.size == flat.size
@@ -359,7 +360,7 @@ def _by_differences(
 
 
 def _by_reverse(flat: _Flat, sample: _Sample) -> np.ndarray:
-    """The slopes by one vjp an output: [outputs + 1, inputs + moves]."""
+    """The slopes from one vjp for each output: [outputs + 1, inputs + moves]."""
 
     def seen(cotangent: jax.Array) -> jax.Array:
         gradient = flat.pulled_back(flat.start, cotangent)
@@ -377,7 +378,7 @@ def _by_reverse(flat: _Flat, sample: _Sample) -> np.ndarray:
 
 
 def _by_forward(flat: _Flat, sample: _Sample) -> np.ndarray:
-    """The slopes by one jvp an input: [outputs + 1, inputs]."""
+    """The slopes from one jvp for each input: [outputs + 1, inputs]."""
 
     @_jit
     def slopes() -> jax.Array:
@@ -399,7 +400,7 @@ def _compared(
     name_of: Callable[[int], str],
     floor: float = 0.0,
 ) -> CheckRow:
-    """A row of two vectors of a gradient; an error is relative to the largest number of theirs."""
+    """A row that compares two vectors; an error is relative to the largest number of `theirs`."""
     finite = theirs[np.isfinite(theirs)]
     size = max(float(np.max(np.abs(finite), initial=0.0)), floor) or 1.0
     with np.errstate(invalid="ignore"):
@@ -437,13 +438,13 @@ def _against_plain(flat: _Flat, plain: _Flat, sample: _Sample) -> CheckRow:
 
 
 def _zeros(flat: _Flat) -> CheckRow:
-    """A cotangent of zeros has a gradient of zeros."""
+    """Checks that a cotangent of zeros has a gradient of zeros."""
     ours = np.asarray(_jit(flat.pulled_back)(flat.start, np.zeros(flat.size)))
     return _compared(N_("zero cotangent"), ours, np.zeros_like(ours), 0.0, flat.name_of)
 
 
 def _second_call(flat: _Flat, sample: _Sample) -> CheckRow:
-    """A second call, traced anew, equals the first to the bit."""
+    """Checks that a second call, traced again, equals the first to the bit."""
 
     def once() -> np.ndarray:
         def both(vector: jax.Array, cotangent: jax.Array) -> jax.Array:
@@ -458,14 +459,14 @@ def _second_call(flat: _Flat, sample: _Sample) -> CheckRow:
 
 
 def _batched(flat: _Flat, seed: int) -> CheckRow:
-    """The gradients of three inputs by vmap are those of a loop."""
+    """Checks that the gradients of three inputs by vmap are those of a loop."""
     name, random = N_("vmap equals a loop"), np.random.default_rng(seed)
     spread = 1 + 0.01 * random.standard_normal((3, flat.start.size))
     spread[0] = 1.0
     vectors, cotangents = flat.start * spread, random.standard_normal((3, flat.size))
     try:
         jax.eval_shape(jax.vmap(flat), vectors)
-    except Exception as refusal:  # Whatever the function raises where it is batched.
+    except Exception as refusal:  # Whatever the function raises when it is batched.
         return CheckRow(name, note=_("refused: {}", first_line(refusal)))
     batched = np.asarray(_jit(jax.vmap(flat.pulled_back))(vectors, cotangents))
     pull_back = _jit(flat.pulled_back)
@@ -483,10 +484,10 @@ def _gradient_of(flat: _Flat, sample: _Sample) -> Callable[[jax.Array], jax.Arra
 
 
 def _narrow(function: Callable[..., Any], args: Sequence[Any], dtype: str, seed: int) -> CheckRow:
-    """The gradient in few digits, compared with that in float64 of the same numbers."""
+    """Compares the gradient in few digits with that in float64 at the same numbers."""
     try:
         return _in_few_digits(function, args, dtype, seed)
-    except (NotImplementedError, TypeError) as refusal:  # LAPACK's, of bfloat16.
+    except (NotImplementedError, TypeError) as refusal:  # LAPACK refuses bfloat16.
         if isinstance(refusal, TypeError) and "does not accept dtype" not in str(refusal):
             raise
         return CheckRow(dtype, note=_("refused: {}", first_line(refusal)))

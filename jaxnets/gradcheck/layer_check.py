@@ -1,4 +1,4 @@
-"""Compares each layer pair with its plain form, and each kernel with the pair it must equal."""
+"""Compares each pair with its plain form, and each kernel with the pair that it must equal."""
 
 import contextlib
 import inspect
@@ -44,8 +44,8 @@ from jaxnets.models.residual import Residual
 from jaxnets.networks.own import Place
 
 FEW_IMAGES = 4
-MOST_NUMBERS = 1 << 24  # Of an input in float64: 128 MB, of which a pass makes some more.
-# Pixels times filters of a convolution from which it takes longer to run than to compile.
+MOST_NUMBERS = 1 << 24  # In an input in float64: 128 MB; a pass makes more arrays of this size.
+# The pixels times filters from which a convolution takes longer to run than to compile.
 LARGE = 4_000_000
 
 Constants = tuple[jax.Array | None, jax.Array]  # The labels, and the gradient of the output.
@@ -57,7 +57,7 @@ def check_layer(
     draws: int | None = None,
     seed: int = 0,
 ) -> CheckResult:
-    """Compares the pair of a layer of one's own with autodiff of the layer and with differences.
+    """Compares the pair of your own layer with autodiff of the layer and with differences.
 
     >>> import flax.linen as nn
     >>> check_layer(nn.Dense(3), [(4, 5), (1, 2)]).ok
@@ -68,10 +68,10 @@ def check_layer(
       shapes: The shapes of inputs on which it is tried, each with a batch first. A rule with a
         domain needs none.
       draws: How many other inputs are drawn from the domain of its rule; None: the domain's number.
-      seed: Which.
+      seed: The seed of the draws.
 
     Raises:
-      UserError: It has no rule, or a rule that fails, or does not take such inputs.
+      UserError: The layer has no rule, its rule fails, or it does not take such inputs.
     """
     name = kind_of(layer).__name__
     if isinstance(layer, type):
@@ -111,17 +111,17 @@ def layers_of(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tup
 
 
 def own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...]]]:
-    """Those of `layers_of` that have a rule of the user's own."""
+    """The layers of `layers_of` that have a user's own rule."""
     for layer, its_shape in layers_of(model, shape):
         if (rule := rule_of(layer)) is not None and rule.is_own:
             yield layer, its_shape
 
 
 def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
-    """Compares the forward passes of the user's own rules with their layers, before a training.
+    """Compares the forward passes of the user's own rules with their layers, before training.
 
     Raises:
-      UserError: One computes something else; the message names its file and line.
+      UserError: A pass computes something else; the message names its file and line.
     """
     for layer, shape in own_layers(model, (2, *image_shape)):
         rule: Any = rule_of(layer)
@@ -144,19 +144,19 @@ def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
 def check_own_rules(
     model: Chain, image_shape: Sequence[int], batch_size: int, *, even_if_wrong: bool = False
 ) -> None:
-    """Compares the backward passes of the user's own rules with autodiff, before a training.
+    """Compares the backward passes of the user's own rules with autodiff, before training.
 
-    In float64, on few images and on as many as the training takes at a time: a wrong pass may be
-    right for few. Each layer gets inputs as in the network.
+    It does so in float64, on a few images and on as many as a training step takes: a wrong pass may
+    be right for a few. Each layer gets inputs as in the network.
 
     Args:
       model: The network.
       image_shape: The shape of an image.
       batch_size: The number of images of a step.
-      even_if_wrong: Whether a wrong one is allowed, and only printed.
+      even_if_wrong: Whether a wrong pass is allowed, and only printed.
 
     Raises:
-      RunFailedError: One is wrong; the message names its file and line, and the cause.
+      RunFailedError: A pass is wrong; the message names its file and line, and the cause.
     """
     for layer, (few, *shape) in own_layers(model, (FEW_IMAGES, *image_shape)):
         rule: Any = rule_of(layer)
@@ -175,7 +175,7 @@ def check_own_rules(
 
 
 def judged_rows(batch_size: int, shape: Sequence[int]) -> int:
-    """The number of examples of some shape on which a pass is judged: a batch, if it fits."""
+    """The number of examples of this shape on which a pass is judged: a batch, if it fits."""
     return max(1, min(batch_size, MOST_NUMBERS // math.prod(shape)))
 
 
@@ -187,7 +187,7 @@ def _place_of(function: object) -> str:
 
 @contextlib.contextmanager
 def _in_one_line(layer: Layer, rule: LayerRule) -> Generator[None]:
-    """Turns an error in the user's own rule into one line with its place."""
+    """Turns an error in the user's own rule into one line with its file and line."""
     path = Path(getattr(getattr(rule.backward, "__code__", None), "co_filename", ""))
     place = Place(path if path.is_file() else None, rule.backward)  # A notebook has no file.
     with place.in_one_line(f"{kind_of(layer).__name__}: "):
@@ -195,7 +195,7 @@ def _in_one_line(layer: Layer, rule: LayerRule) -> Generator[None]:
 
 
 def setting_of(layer: Layer, rule: LayerRule, shape: tuple[int, ...]) -> Setting:
-    """The call of a layer's pair on inputs of a shape."""
+    """The call of a layer's pair on inputs of this shape."""
     params = _param_shapes(layer, shape)
     if params and "params" not in rule.inputs:
         raise UserError(
@@ -215,9 +215,9 @@ def _drawn_for(layer: Layer, rule: LayerRule, domain: Domain, **values: object) 
 
 
 def _plain_of(layer: Layer) -> Callable[..., jax.Array]:
-    """A layer of the user's own as a function of its rule's inputs, which autodiff differentiates.
+    """A user's own layer as a function of its rule's inputs, which autodiff differentiates.
 
-    It is taken as in an evaluation.
+    The layer computes as in an evaluation.
     """
 
     def plain(*inputs: LayerParams | jax.Array, **static: object) -> jax.Array:
@@ -229,7 +229,7 @@ def _plain_of(layer: Layer) -> Callable[..., jax.Array]:
 
 
 def _param_shapes(layer: Layer, shape: tuple[int, ...]) -> dict[str, Any]:
-    """The shapes of a layer's parameters for inputs of a shape; nothing is computed."""
+    """The shapes of a layer's parameters for inputs of this shape; nothing is computed."""
     if not isinstance(layer, nn.Module):
         return {}
     try:
@@ -245,11 +245,11 @@ def check_rule(name: str, rule: LayerRule, draws: int | None = None, seed: int =
     """Compares a layer's pair with autodiff and central differences.
 
     Args:
-      name: The layer's.
-      rule: Its rule, whose settings are tried in every precision and by both oracles.
-      draws: How many settings are drawn from its domain; None: the domain's own number. These are
-        compared with autodiff in float64, so that many can be.
-      seed: Which.
+      name: The layer's name.
+      rule: Its rule, whose settings are tried in every precision and with both oracles.
+      draws: How many settings are drawn from its domain; None: the domain's own number. They are
+        only compared with autodiff in float64, so there can be many.
+      seed: The seed of the draws.
     """
     drawn = drawn_settings(rule, draws, seed)
     problems = [problem_of(rule, setting) for setting in rule.settings]
@@ -259,7 +259,7 @@ def check_rule(name: str, rule: LayerRule, draws: int | None = None, seed: int =
 
 
 def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
-    """Compares a layer's pair with autodiff alone, in float64, in all its settings."""
+    """Compares a layer's pair only with autodiff, in float64, in all its settings."""
     # Compiled well: a whole batch's convolutions take five times as long otherwise.
     problems = [
         problem_of(rule, setting)._replace(brief=True, large=True) for setting in rule.settings
@@ -269,7 +269,7 @@ def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
 
 
 def _with_causes(row: CheckResult, rule: LayerRule, settings: Sequence[Setting]) -> CheckResult:
-    """The row, with what is wrong in the first setting whose gradients differ from autodiff's."""
+    """The row, with the causes in the first setting whose gradients differ from autodiff's."""
     wrong = (found for setting in settings if (found := _causes(rule, setting)))
     return row if row.ok else row._replace(causes=next(wrong, ()))
 
@@ -302,7 +302,7 @@ def _causes(rule: LayerRule, setting: Setting) -> tuple[str, ...]:
 
 
 def drawn_settings(rule: LayerRule, draws: int | None = None, seed: int = 0) -> list[Setting]:
-    """Settings from a rule's domain, by default as many as it says."""
+    """Settings from a rule's domain, by default as many as the domain says."""
     if rule.domain is None:
         return []
     return rule.domain.draw(rule.domain.draws if draws is None else draws, seed)
@@ -311,8 +311,8 @@ def drawn_settings(rule: LayerRule, draws: int | None = None, seed: int = 0) -> 
 def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> CheckResult:
     """Compares a kernel with its pair in its settings, and in others drawn from its domain.
 
-    In float64 the two agree. In float32 both are compared with the pair in float64: a kernel may
-    round more than the pair does, and the row says how much. Drawn settings are in float64.
+    In float64 the two must agree. In float32 both are compared with the pair in float64: a kernel
+    may round more than the pair does, and the row says how much. Drawn settings are in float64.
     """
     started = time.perf_counter()
     problems = [_problem_beside_pair(kernel, setting) for setting in kernel.rule.settings]
@@ -363,7 +363,7 @@ def problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
 
 def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
-    """The same, running statistics among the parameters."""
+    """The same, with running statistics among the parameters."""
     pairs = with_pairs(setting.static)
     call = partial(call_layer, rule, setting)
 
@@ -373,7 +373,7 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         gradients = rule.backward(cache, d_out, **pairs)
         if "params" not in rule.inputs:
             return {"output": out, "gradient": {"x": gradients}}
-        # A network's first layer computes the parameters' gradients alone.
+        # A network's first layer computes only the parameters' gradients.
         alone, _no_dx = _both(rule.backward(cache, d_out, **pairs, input_gradient=False))
         gradients = dict(zip(inputs, _both(gradients), strict=True))
         return {"output": [out, alone], "gradient": gradients}
@@ -397,8 +397,8 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     def at(precision: str) -> Passes:
         def cast(leaf: np.ndarray) -> jax.Array:
-            wide = leaf.dtype == np.float64  # Else it is labels.
-            # Compiles nothing; jnp.asarray compiles a copy for each new shape (jax 0.10.2).
+            wide = leaf.dtype == np.float64  # Otherwise these are labels.
+            # device_put compiles nothing; jnp.asarray compiles a copy for each new shape (0.10.2).
             return jax.device_put(leaf.astype(precision) if wide else leaf)
 
         inputs, labels = jax.tree.map(cast, _draw(setting))
@@ -415,7 +415,7 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
 
 def with_backward(rule: LayerRule, backward: Callable[..., Any]) -> LayerRule:
-    """The same layer with another backward pass, which need not take input_gradient."""
+    """The same layer with a different backward pass, which need not take input_gradient."""
     if "params" not in rule.inputs:
         return rule._replace(backward=backward)
 
@@ -444,7 +444,7 @@ def call_layer(
     labels: jax.Array | None,
     **others: object,
 ) -> Tree:
-    """Calls one of a rule's functions of its forward pass in a setting, or with other arguments."""
+    """Calls one of a rule's forward functions in a setting, or with other arguments."""
     arrays = {"params": {}, **inputs, "labels": labels}
     key = jax.random.key(0)
     if "key" in rule.inputs:
@@ -462,7 +462,7 @@ def _draw(setting: Setting) -> tuple[dict[str, Any], np.ndarray | None]:
     """The inputs, in float64, and the labels, which have no gradient."""
     inputs: dict[str, Any] = {}
     if setting.params:
-        # Whole numbers tie in every order of the sums.
+        # Whole numbers tie whatever the order of the sums.
         kind = "integers" if setting.numbers in ("integers", "equal") else "normal"
         shapes = enumerate(flatten_dict(dict(setting.params)).items(), start=1)
         drawn = {path: _numbers(kind, shape, seed) for seed, (path, shape) in shapes}
@@ -492,7 +492,7 @@ def _labels(kind: str, batch: int, num_classes: int) -> np.ndarray:
 
 
 def _label(setting: Setting) -> str:
-    """The label of a setting, as "4x5 kernel 5x3 bias 3"."""
+    """The label of a setting, such as "4x5 kernel 5x3 bias 3"."""
     sizes = {"": setting.x, **flatten_dict(dict(setting.params), sep=".")}
     parts = [f"{name} {'x'.join(map(str, shape))}".lstrip() for name, shape in sizes.items()]
     if setting.numbers != "normal":

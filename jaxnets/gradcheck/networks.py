@@ -1,4 +1,4 @@
-"""Whole networks at their real input sizes, by hand and by autodiff on one parameter tree."""
+"""Checks whole networks at their real input sizes, by hand and with autodiff."""
 
 import contextlib
 import dataclasses
@@ -40,19 +40,19 @@ NUM_CLASSES = 10
 
 
 class NetworkCase(NamedTuple):
-    """A network and what it is tried on."""
+    """A network and the inputs on which it is tried."""
 
     config: Config
     image: tuple[int, ...] = (28, 28, 1)  # H, W, C
     num_classes: int = NUM_CLASSES
     batch: int = 8  # The number of images; the last of more than two only fills the batch up.
     moves: int = 3  # The number of directions, and of coordinates of every leaf.
-    step: float = 1e-5  # With more units, more kinks lie within a step.
+    step: float = 1e-5  # With more units, a step crosses more kinks.
     slow: bool = False  # Whether it is checked only on request.
 
 
 def networks() -> dict[str, NetworkCase]:
-    """Every network that has a recipe, AlexNet's forms also at the size of ImageNet's images."""
+    """Every network that has a recipe; AlexNet's forms also at the size of ImageNet's images."""
     found = {}
     for name, recipe in PRESETS.items():
         slow = name not in ("alexnet", "alexnet_small")
@@ -70,7 +70,7 @@ def networks() -> dict[str, NetworkCase]:
 
 
 def network_for(config: Config, image: tuple[int, ...], num_classes: int) -> NetworkCase:
-    """What a network of a config is tried on, for a data set's images and classes."""
+    """The case of a config's network, for a data set's images and classes."""
     known = networks().get(config.model, NetworkCase(config))
     return known._replace(config=config, image=image, num_classes=num_classes)
 
@@ -78,9 +78,9 @@ def network_for(config: Config, image: tuple[int, ...], num_classes: int) -> Net
 def check_own_layers(
     network: NetworkCase, draws: int | None = None, seed: int = 0
 ) -> Iterator[CheckResult]:
-    """Checks each layer of the user's own by itself.
+    """Checks each of the user's own layers by itself.
 
-    The inputs are as it gets them in the network, and others are drawn from its rule's domain.
+    It gets inputs as in the network, and others are drawn from its rule's domain.
     """
     model = create_model(network.config, network.num_classes)
     check_forwards(model, network.image)
@@ -105,9 +105,9 @@ def has_kernels(network: NetworkCase) -> bool:
 
 
 def check_network_with_kernels(name: str, network: NetworkCase) -> CheckResult:
-    """Compares the gradients by a CPU's kernels with the pairs' in float64.
+    """Compares the gradients of a CPU's kernels with those of the pairs in float64.
 
-    With fewer digits, units stand on other sides of their kinks: there the oracle is autodiff at
+    With fewer digits, units are on other sides of their kinks: there the oracle is autodiff at
     the kernels' own numbers.
     """
     tolerances = {name: x for name, x in TOLERANCES.items() if name != DIFFERENCES}
@@ -117,7 +117,7 @@ def check_network_with_kernels(name: str, network: NetworkCase) -> CheckResult:
 def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
     """A network with random parameters, images and labels, one of them padding.
 
-    With kernels it is their gradient that is compared, in float64 with that of the pairs.
+    With kernels, their gradient is compared, in float64 with that of the pairs.
     """
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(network.batch, *network.image))
@@ -162,7 +162,7 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
             return {"output": output, "gradient": both(params, batch, jax.random.key(0))[1][1]}
 
         wide = "float64" if precision == "float64" else "float32"
-        # Drawn anew for every precision: AlexNet's would take 230 MB in the meantime.
+        # Drawn again for every precision: to keep AlexNet's would take 230 MB.
         inputs, batch = jax.tree.map(
             lambda leaf: jnp.asarray(leaf, leaf.dtype if leaf.dtype == np.int32 else wide),
             (_random_params(plain, images), Batch(images, labels, mask)),
@@ -176,9 +176,9 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
 
 @contextlib.contextmanager
 def _few_images_as_many() -> Generator[None]:
-    """Lets the convolutions of few images take the kernels that a batch in training takes.
+    """Lets the convolutions of a few images use the kernels that a batch in training uses.
 
-    For float64: in float32 Winograd's tiles round by more than the tolerance.
+    It is for float64: in float32 Winograd's tiles round by more than the tolerance.
     """
     before, winograd.FEWEST_TILES = winograd.FEWEST_TILES, 1
     try:
@@ -193,7 +193,7 @@ def _outcome(loss_and_grad: LossAndGrad, params: Params, batch: Batch) -> dict[s
 
 
 def sides_of(layer: Layer) -> Callable[..., jax.Array] | None:
-    """Returns the side of its kink on which a layer computes each unit; None: it has no kinks.
+    """Returns a function that says on which side of its kink each unit is; None: no kinks.
 
     Between its kinks, and only there, a network is smooth.
     """
@@ -215,7 +215,7 @@ def record_branches(layer: Layer, sides: list[jax.Array]) -> Layer:
 
 
 def record_modules(sides: list[jax.Array]) -> Callable[..., Any]:
-    """For `nn.intercept_methods`: the same of Flax layers, whose parameters may move the kink."""
+    """The same for Flax layers, whose parameters may move the kink, by `nn.intercept_methods`."""
 
     def recording(
         call: Callable[..., object],
@@ -233,9 +233,9 @@ def record_modules(sides: list[jax.Array]) -> Callable[..., Any]:
 
 
 def _random_params(model: Chain, images: np.ndarray) -> Params:
-    """Kernels as He et al. 2015 draw them, biases that are not 0, a batch norm's scales about 1.
+    """Draws kernels as He et al. 2015 do, biases other than 0, and a batch norm's scales near 1.
 
-    With scales about 0, biases outweigh what the norm lets through. Then some units fire for hardly
+    With scales near 0, biases outweigh what the norm lets through. Then some units fire for hardly
     any image, and the next norm divides their rounding by almost nothing.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]

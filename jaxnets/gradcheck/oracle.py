@@ -1,11 +1,11 @@
-"""Compares gradients by hand with stock JAX's during a training, for --gradients=both.
+"""Compares gradients by hand with stock JAX's during training, for --gradients=both.
 
-A gradient by hand in 8 binary digits differs from one of a float32 network for two reasons. Its own
-rounding is small: below 1 %. But the forward pass rounds too, so a few ReLUs and max pools stand on
-the other side of their kinks, where the function has another slope: the `cnn` then differs by 69 %
-in one leaf. In float32 one such ReLU of `alexnet` makes 3 %. So stock JAX differentiates the plain
-network in float32 at the numbers that the forward pass by hand gave. Where these are more than
-rounding away from the plain layer's own, it does not follow.
+A gradient by hand in 8 binary digits differs from that of a float32 network for two reasons. Its
+own rounding is small: below 1 %. But the forward pass also rounds, so a few ReLUs and max pools are
+on the other side of their kinks, where the function has a different slope: the `cnn` then differs
+by 69 % in one leaf. In float32 one such ReLU of `alexnet` makes 3 %. So stock JAX differentiates
+the plain network in float32 at the numbers that the forward pass by hand gave. If these differ from
+the plain layer's numbers by more than rounding, it does not use them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,13 +36,13 @@ from jaxnets.training.step import GradientStep, TrainState, autodiff_loss_and_gr
 CHECK_EVERY = 100  # Steps between two checks.
 # The relative error at which a run ends.
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
-# How many units in the last place of the largest output a layer's output by hand may be away from
-# the plain layer's. With more digits than bfloat16's, Winograd's tiles round the most: by up to 327
-# units in 632 draws of wide layers, images and kernels (benchmarks/winograd.py --rounding). In
+# By how many units in the last place of the largest output a layer's output by hand may differ from
+# the plain layer's. With more digits than bfloat16 has, Winograd's tiles round the most: by up to
+# 327 units in 632 draws of wide layers, images and kernels (benchmarks/winograd.py --rounding). In
 # float32 800 units are 9.5e-5: a forward pass that is wrong by less is below GRADIENT_TOLERANCE.
 UNITS = {"bfloat16": 8, "float32": 800, "float64": 800}
 
-Move = Callable[[jax.Array], jax.Array]  # Of a layer's output to other numbers.
+Move = Callable[[jax.Array], jax.Array]  # Moves a layer's output to other numbers.
 
 
 class Both(NamedTuple):
@@ -60,10 +60,10 @@ def both_loss_and_grads(
 
     Args:
       model: A chain of layers.
-      trained: The same as the pass by hand takes it: with kernels, or as it is.
+      trained: The same chain for the pass by hand, with kernels or without.
       loss: One of losses.LOSSES.
-      precision: The one in which stock JAX computes; one with more digits than the model's shows
-        the rounding of the gradients by hand.
+      precision: The precision in which stock JAX computes. If it has more digits than the model's,
+        it shows the rounding of the gradients by hand.
       find_rule: Finds the rules of the pass by hand.
     """
     plain_model = with_precision(model, precision)
@@ -97,7 +97,7 @@ def both_loss_and_grads(
 
 
 def _rounded(x: jax.Array) -> jax.Array:
-    """The same numbers: XLA may keep more digits than x has, and then both passes see others."""
+    """The same numbers; otherwise XLA may keep more digits of x, and both passes see others."""
     wide, info = jnp.promote_types(x.dtype, jnp.float32), jnp.finfo(x.dtype)
     return lax.reduce_precision(x.astype(wide), info.nexp, info.nmant).astype(x.dtype)
 
@@ -105,8 +105,8 @@ def _rounded(x: jax.Array) -> jax.Array:
 def _at_outputs(model: Chain, trained: Chain, outputs: Iterator[jax.Array], at: Move) -> Chain:
     """The network whose functions without parameters, and whose loss, see these layers' outputs.
 
-    Of the layers that one kernel computes it sees the first's and the last's, not those between.
-    `at` moves the network's input, which both branches of a residual block then see.
+    Of the layers that one kernel computes, it sees only the outputs of the first and the last. `at`
+    moves the network's input, which both branches of a residual block then see.
     """
     layers, before = [], None
     for layer, twin in zip(model.layers, trained.layers, strict=True):
@@ -134,7 +134,7 @@ def _after(first: Move, second: Callable[..., jax.Array]) -> Layer:
 
 
 def _moved_to(output: jax.Array) -> Move:
-    """A function that moves x to the output as far as rounding goes, and is differentiated as x.
+    """A function that moves x to the output, as far as rounding allows, and differentiates as x.
 
     The output may lack the last rows and columns.
     """
@@ -150,7 +150,7 @@ def _moved_to(output: jax.Array) -> Move:
 
 
 class GradientCheck(Observer):
-    """Compares both gradients before a step, and ends the run where they disagree."""
+    """Compares both gradients before a step, and ends the run if they disagree."""
 
     sees_every_step = True
 
@@ -168,9 +168,9 @@ class GradientCheck(Observer):
         Args:
           config: Its precision and loss.
           model: A chain of layers.
-          trained: The same as the pass by hand takes it.
-          gradient_step: loss_and_grad -> (state, batch) -> what that returns, of the next step.
-          observers: They are told of every check.
+          trained: The same chain for the pass by hand.
+          gradient_step: loss_and_grad -> (state, batch) -> its result in the next step.
+          observers: The observers that hear of every check.
           find_rule: Finds the rules of the pass by hand.
         """
         wide = "float64" if config.precision == "float64" else "float32"
@@ -179,7 +179,7 @@ class GradientCheck(Observer):
         self._tolerance = GRADIENT_TOLERANCE[config.precision]
         self._observers = observers
         self._precision = config.precision
-        self._floor = 0.0  # The largest so far: when all is learned, gradients are rounding.
+        self._floor = 0.0  # The largest so far: once all is learned, gradients are only rounding.
 
     def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
         if step % CHECK_EVERY:

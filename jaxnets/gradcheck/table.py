@@ -1,4 +1,4 @@
-"""What the gradient check prints: a table for people, JSON for machines."""
+"""Prints the results of the gradient check: a table for people, JSON for programs."""
 
 import json
 import math
@@ -33,7 +33,7 @@ HEADER = [
 ]
 WIDTHS = (40, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
 ALIGN = "<" + ">" * len(COLUMNS) + ">><<"
-WIDE = 150  # Columns of a terminal for all of it; others show name, errors and verdict.
+WIDE = 150  # A terminal with this many columns shows all; others show name, errors and verdict.
 NARROW_WIDTHS = (30, 7, 7, 8, 11, 6)
 
 
@@ -49,14 +49,14 @@ def print_checks(
 
     Args:
       model: The network; "all" is every layer and network, None leaves out the slow networks:
-        AlexNet's other forms and sizes, and resnet20. A network of the user's own comes with its
-        own layers.
-      mutant: A layer with a wrong backward pass and its name, to be checked instead.
+        AlexNet's other forms and sizes, and resnet20. A user's own network comes with its own
+        layers.
+      mutant: A layer with a wrong backward pass and its name, to check instead.
       as_json: Whether it prints JSON, at the end.
       hint: Whether it says more about a wrong layer than the cause of its first wrong gradient.
       draws: How many settings are drawn from the domain of each layer and kernel; None: each
         domain's own number.
-      seed: Which settings these are.
+      seed: The seed of the draws.
 
     Returns:
       Whether everything agrees.

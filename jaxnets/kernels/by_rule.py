@@ -1,4 +1,4 @@
-"""Flax's dense layers and convolutions, whose gradient jax.grad takes from a rule."""
+"""Flax's dense layers and convolutions with gradients that jax.grad takes from a rule."""
 
 from typing import TypeGuard
 
@@ -15,7 +15,7 @@ from jaxnets.models.chain import Layer
 
 
 def dense_by_rule(kind: type[Module], layer: nn.Dense, rule: LayerRule) -> Module:
-    """A Flax dense layer as another kind, which multiplies and differentiates by a rule."""
+    """A Flax dense layer as another class, which multiplies and differentiates with a rule."""
     function = as_function(rule)
     return with_kind(
         kind,
@@ -26,7 +26,7 @@ def dense_by_rule(kind: type[Module], layer: nn.Dense, rule: LayerRule) -> Modul
 
 
 def conv_by_rule(kind: type[Module], layer: nn.Conv, rule: LayerRule) -> Module:
-    """A Flax convolution as another kind, which convolves and differentiates by a rule."""
+    """A Flax convolution as another class, which convolves and differentiates with a rule."""
     function, static = as_function(rule), rule.static(layer)
 
     def convolve(x: jax.Array, params: Params, *_: object, **__: object) -> jax.Array:
@@ -54,7 +54,7 @@ def _with_bias_in_kernel(
 ) -> tuple[jax.Array, Params, jax.Array | None]:
     """Flax's promote_dtype for a layer whose product takes its params as the kernel.
 
-    Flax then adds a bias of 0: autodiff would add the gradient of its own up in the layer's
+    Flax then adds a bias of 0. Autodiff of Flax's bias would add its gradient up in the layer's
     precision, and in bfloat16 a sum of ones stays at 256.
     """
     x, kernel, bias = promote_dtype(x, kernel, bias, dtype=dtype)

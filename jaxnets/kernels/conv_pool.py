@@ -1,8 +1,8 @@
-"""A 3x3 convolution and the 2x2 max pool behind it as one layer, which skips what the pool drops.
+"""A 3x3 convolution and the 2x2 max pool after it as one layer, which skips what the pool drops.
 
-A ReLU between the two may as well come behind both. It never falls, so the largest of four numbers
-stays the largest: max(relu(z)) = relu(max(z)), and the gradients agree too. The large array of all
-z is then never written: only the maxima are, a quarter of it.
+A ReLU between the two may as well come after both. It never falls, so the largest of four numbers
+stays the largest: max(relu(z)) = relu(max(z)), and the gradients also agree. The large array of all
+z is then never written. Only the maxima are written: a quarter of it.
 
 The four outputs of a pool's window see a tile of 4x4 pixels. Winograd's algorithm computes them
 with 16 products for each pair of channels instead of 36. In one dimension, with filter w, tile d
@@ -13,7 +13,7 @@ and the outputs z_0 = d_0 w_0 + d_1 w_1 + d_2 w_2 and z_1 = d_1 w_0 + d_2 w_1 + 
     m_2 = (d_2 - d_1) (w_0 - w_1 + w_2) / 2
     m_3 = (d_1 - d_3) w_2
 
-which three matrices say: z = Aᵀ [(G w) * (Bᵀ d)], * number by number. In two dimensions
+Three matrices say the same: z = Aᵀ [(G w) * (Bᵀ d)], * number by number. In two dimensions
 
     z = Aᵀ M A,   M = U * V,   U = G w Gᵀ,   V = Bᵀ d B         U, V, M: 4 x 4
 
@@ -21,8 +21,8 @@ With channels, each of the 16 places of M is a matrix product over all tiles: M 
 U [C, K]. Source: Lavin and Gray 2016, section 4.1.
 
 With fewer than 32 channels the sums V take longer than the products save, and with 128 larger tiles
-save more: there `convolution.py` computes the z, and the pool follows. It computes those alone that
-a window of the pool reaches, of 7x7 outputs 6x6.
+save more. There `convolution.py` computes the z, and the pool follows. It computes only those that
+a window of the pool reaches: 6x6 of 7x7 outputs.
 """
 
 from collections.abc import Sequence
@@ -59,8 +59,8 @@ from jaxnets.models.layers import MaxPool
 WINDOW = (3, 3)
 # For a grey or colour image, one loop sums the 9 C products of an output and takes the maximum.
 FEW_CHANNELS = 3
-# From so many channels on, tiles of 4x4 pixels are faster than XLA's convolution, and up to
-# `FEWEST_CHANNELS` (python benchmarks/winograd.py --pool).
+# From this many channels up to `FEWEST_CHANNELS`, tiles of 4x4 pixels are faster than XLA's
+# convolution (python benchmarks/winograd.py --pool).
 FEWEST_IN_TILES = 32
 
 # Aᵀ, Bᵀ and G.
@@ -68,7 +68,7 @@ AT = np.array([(1, 1, 1, 0), (0, 1, -1, -1)])
 BT = np.array([(1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)])
 G = np.array([(1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)])
 
-# The layers that are one here.
+# The two layers that are one layer here.
 CONVOLUTION: Any = {"strides": (1, 1), "groups": 1}
 POOL: Any = {"window": (2, 2), "strides": (2, 2), "padding": "VALID"}
 
@@ -81,12 +81,12 @@ Cache = tuple[Images, Params, Winners]
 
 
 def conv_pool_forward(params: Params, x: Images, *, padding: Padding) -> tuple[Outputs, Cache]:
-    """Takes the largest of each 2 x 2 outputs of a convolution: y = max z, z = X * W + b.
+    """Takes the largest of every 2 x 2 outputs of a convolution: y = max z, z = X * W + b.
 
         y_bijk = max over p, q in {0, 1} of z_b,(2i + p),(2j + q),k
 
-    The bias is added behind the maximum, which it does not change. The cache says which of the
-    four won. Rows and columns that the pool does not reach are not computed.
+    The bias is added after the maximum, whose winner it does not change. The cache says which of
+    the four won. Rows and columns that the pool does not reach are not computed.
 
     Args:
       params: {"kernel": W [3, 3, C, K], "bias": b [K]}; "bias" may be missing.
@@ -112,13 +112,13 @@ def conv_pool_backward(
     """Applies the chain rule to y = max z + b, z = Aᵀ M A, M = U * V, U = G w Gᵀ, V = Bᵀ d B.
 
     Of the four z of a window only the winner has a gradient: dz_pq = d_out where (p, q) has won,
-    else 0. Each of the other steps is linear, and its gradient takes the transposed matrices:
+    else 0. Each of the other steps is linear, and its gradient uses the transposed matrices:
 
         dM = A dz Aᵀ
         dU = V * dM     summed over the tiles: dU [C, K] = Vᵀ [C, N] dM [N, K]
         dV = U * dM     summed over the filters: dV [N, C] = dM [N, K] Uᵀ [K, C]
         dW = Gᵀ dU G
-        dd = B dV Bᵀ    X's pixel stands in up to four tiles, whose gradients it adds up
+        dd = B dV Bᵀ    a pixel of X is in up to four tiles, whose gradients add up
 
         db_k = sum_b,i,j d_out_bijk
     """
@@ -143,7 +143,7 @@ def conv_pool_backward(
         d_params = {**d_params, "bias": d_out.sum((0, 1, 2))}
     if dx is None:
         return d_params, None
-    # The rows and columns that no window reached, and the padding, whose gradient is not needed.
+    # The rows and columns that no window reached, and the padding; their gradient is not needed.
     edges = [
         (-low, padded - reached - high, 0)
         for padded, reached, (low, high) in zip(
@@ -154,7 +154,7 @@ def conv_pool_backward(
 
 
 def conv_outputs(params: Params, x: Images, *, padding: Padding) -> Outputs:
-    """The z whose largest `conv_pool_forward` takes, [B, 2h, 2w, K]."""
+    """The z [B, 2h, 2w, K] of which `conv_pool_forward` takes the largest."""
     kernel, seen = params["kernel"], _padded(x, padding)
     few = kernel.shape[2] <= FEW_CHANNELS
     grid = _sums(seen, kernel) if few else _transform(AT, _products(seen, kernel))
@@ -172,7 +172,7 @@ def _padded(x: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _are_apart(kernel: jax.Array) -> bool:
-    """Whether the two layers, one after the other, are faster than tiles of 4x4 pixels."""
+    """Whether two separate layers are faster than tiles of 4x4 pixels."""
     channels, features = kernel.shape[2:]
     few = FEW_CHANNELS < channels < FEWEST_IN_TILES
     return few or min(channels, features) >= FEWEST_CHANNELS[WINDOW]
@@ -252,8 +252,8 @@ def _kernel_gradient(x: jax.Array, d_out: jax.Array, winner: jax.Array) -> jax.A
             total += product_of_rows(jnp.concatenate(window, axis=-1), dz)
         return total.reshape(*WINDOW, channels, features)
 
-    # With dM's filters in rows, the CPU takes half the time for the sum over the tiles. Stored in
-    # two dimensions, they would only be a view of the columns.
+    # With dM's filters in rows, the CPU takes half the time for the sum over the tiles. In two
+    # dimensions the rows would only be a view of the columns.
     def by_filter(*arrays: jax.Array) -> list[jax.Array]:
         return [array.reshape(-1, features).T.ravel() for array in arrays]
 
@@ -311,7 +311,7 @@ def _combine(matrix: np.ndarray, parts: Sequence[Any]) -> list[Any]:
 
 
 class ConvPool(nn.Conv):
-    """A Flax convolution whose output is the max pool's."""
+    """A Flax convolution that outputs the result of the max pool."""
 
 
 def _setting(
@@ -336,7 +336,7 @@ def _drawn(
     biased: bool,
     numbers: str,
 ) -> Setting:
-    """Images whose padded form has so many rows and columns beyond one tile's four."""
+    """Images that, once padded, have so many rows and columns beyond one tile's four."""
     if many:
         fewest = FEWEST_CHANNELS[WINDOW]
         channels, filters = (fewest - 2 + min(size, 5) for size in (channels, filters))
@@ -354,7 +354,7 @@ def _plain(params: Params, x: Images, *, padding: Padding) -> Outputs:
 
 
 def unchanged(x: Numbers) -> Numbers:
-    """A layer that keeps another's place."""
+    """A layer that keeps another layer's place in the chain."""
     return x
 
 
@@ -383,7 +383,7 @@ CONV_POOL = LayerRule(
         _setting((2, 6, 6, 2), 3, numbers="integers"),
         _setting((2, 6, 8, 4), 4, numbers="integers"),
         _setting((2, 5, 6, FEWEST_IN_TILES), 2, "SAME", numbers="equal"),
-        # Many channels, of whose 7x9 outputs the pool reaches 6x8.
+        # Many channels; the pool reaches 6x8 of their 7x9 outputs.
         _setting((2, 7, 9, FEWEST_CHANNELS[WINDOW]), FEWEST_CHANNELS[WINDOW], "SAME"),
     ],
     inputs=("params", "x"),
@@ -435,7 +435,7 @@ def _pairs_backward(
 def _is_replaced(conv: Layer, pool: Layer) -> TypeGuard[nn.Conv]:
     """Whether the two are a 3x3 convolution and a 2x2 max pool.
 
-    In bfloat16 the layers stay as they are, for Winograd's sums would lose its 8 binary digits.
+    In bfloat16 the layers stay, because Winograd's sums would lose its 8 binary digits.
     """
     return (
         pool == MaxPool(2, 2)
@@ -450,8 +450,8 @@ def _is_replaced(conv: Layer, pool: Layer) -> TypeGuard[nn.Conv]:
 def _replace(conv: Layer, second: Layer, third: Layer) -> Sequence[Layer] | None:
     """[ConvPool, ReLU, ReLU] for a convolution, ReLU and pool; the ReLU may be missing.
 
-    Every layer keeps its place, from which dropout has its key: the second ReLU changes nothing,
-    and without one `unchanged` stands in the pool's place.
+    Every layer keeps its place, which gives dropout its key: the second ReLU changes nothing, and
+    without a ReLU `unchanged` takes the pool's place.
     """
     if _is_replaced(conv, second):
         return [conv_by_rule(ConvPool, conv, CONV_POOL), unchanged, third]

@@ -18,7 +18,8 @@ from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows
 from jaxnets.models.chain import Layer
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
-# By window: from how many channels on Winograd's algorithm is faster (benchmarks/winograd.py).
+# By window: the number of channels from which Winograd's algorithm is faster
+# (benchmarks/winograd.py).
 FEWEST_CHANNELS: dict[Size, int] = {(3, 3): 128, (5, 5): 64}
 
 
@@ -113,7 +114,7 @@ def _image_gradient(
 def _drawn(wide: tuple[tuple[int, int], Size, int] | None, **sizes: object) -> Setting:
     """A setting of `CONV`, or a wide one for Winograd's algorithm: (window, outputs, tiles of 3x3).
 
-    Its channels and filters are around the fewest for which the algorithm is taken.
+    Its channels and filters are around the fewest for which the algorithm is used.
     """
     narrow = pair.DOMAIN.setting(**sizes)
     if wide is None:
@@ -132,15 +133,15 @@ FAST_CONV = CONV._replace(
     backward=fast_conv_backward,
     settings=[
         *CONV.settings,
-        # By Winograd's algorithm; the last tiles hang over.
+        # Uses Winograd's algorithm; the last tiles reach over the edge.
         pair.setting_of((16, 9, 8, 128), (3, 3), 128, padding=((0, 1), (2, 1))),
     ],
     domain=Domain(
         _drawn,
         {
             **pair.DOMAIN.ranges,
-            # Just too few tiles, just enough; outputs that tiles do not divide. Tiles of 6x6 would
-            # take four times as long; test_winograd.py has them.
+            # Just too few tiles, and just enough; outputs that tiles do not divide. Tiles of 6x6
+            # would take four times as long; test_winograd.py tests them.
             "wide": (
                 *24 * (None,),
                 ((3, 3), (3, 3), 127),

@@ -1,4 +1,4 @@
-"""The common parts of kernels: their declaration, and what keeps XLA on a CPU from slow choices."""
+"""The common parts of kernels: their declaration, and ways around slow choices of XLA on a CPU."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
@@ -22,23 +22,23 @@ ANY: tuple[str, ...] = ()  # Every platform.
 class Kernel(NamedTuple):
     """A faster form of a layer, or of a run of layers, of a chain.
 
-    What replaces the layers is of a kind of its own, for which the kernel's rule is registered.
-    Both gradients take that rule: the one by hand, and jax.grad through `as_function`.
+    The new layers have their own class, for which the kernel's rule is registered. Both gradients
+    use that rule: the one by hand, and jax.grad through `as_function`.
     """
 
     run: int  # The number of layers that it looks at.
-    # (*layers) -> as many layers, so that every layer keeps its place; None: they stay.
+    # (*layers) -> the same number of layers, so every layer keeps its place; None: they stay.
     replace: Callable[..., Sequence[Layer] | None]
-    rule: LayerRule  # Its own passes, and the settings on which they are tried.
+    rule: LayerRule  # The kernel's passes, and the settings on which they are tried.
     pair: LayerRule  # The taught pair that it must equal, or several of them composed.
     platforms: tuple[str, ...]  # The platforms on which it is faster.
     benchmark: str  # The command that shows it.
     sharded: bool = True  # Whether XLA may split its batch over devices.
-    float32_error: float = 1e-5  # The most by which it may be away from the pair in float64.
+    float32_error: float = 1e-5  # The largest error against the pair in float64.
 
     @property
     def name(self) -> str:
-        """That of its rule."""
+        """The name of its rule."""
         return self.rule.name
 
     def fits(self, platform: str, sharded: bool) -> bool:
@@ -53,17 +53,17 @@ def with_kind(kind: type[Module], layer: nn.Module, **changes: object) -> Module
 
 
 def product_of_rows(rows: Float[Array, "*N M"], dz: Float[Array, "*N K"]) -> Float[Array, "M K"]:
-    """Computes rowsᵀ dz; the CPU is faster at this long sum over all places in eight parts."""
+    """Computes rowsᵀ dz; a CPU computes this long sum over all places faster in eight parts."""
     parts = 8 if dz.size // dz.shape[-1] % 8 == 0 else 1
     rows, dz = (array.reshape(parts, -1, array.shape[-1]) for array in (rows, dz))
     return jnp.einsum("gnm,gnk->gmk", rows, dz).sum(axis=0)
 
 
 def stored(function: Callable[..., Tree], *arrays: object) -> Tree:
-    """Calls `function(*arrays)`; XLA must store the result, it never fuses a branch with its uses.
+    """Calls `function(*arrays)`, and XLA stores the result: it never fuses a branch with its uses.
 
-    The barrier keeps XLA from folding the condition away. A barrier alone would not do: XLA on the
-    CPU removes it before it fuses.
+    The barrier keeps XLA from folding the condition away. A barrier by itself would not be enough:
+    XLA on the CPU removes it before it fuses.
     """
     always = lax.optimization_barrier(jnp.array(True))
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, *arrays))

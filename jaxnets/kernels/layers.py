@@ -1,8 +1,8 @@
-"""Kernels of one layer, and the layers of which jax.grad takes the gradient from their pair.
+"""Kernels of one layer, and layers whose gradient jax.grad takes from their pair.
 
 XLA's gradient of a max pool (select-and-scatter) takes 6 to 9 times as long on a CPU, that of an
-average pool 30 times for windows of 3, 2 apart, and that of a batch norm computes more than the
-pair. A bias's gradient is added up in more than 16 bits.
+average pool 30 times for windows of 3 with stride 2, and that of a batch norm computes more than
+the pair. The pairs add a bias's gradient up in more than 16 bits.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ WIDE = 128
 
 
 class WideDense(nn.Dense):
-    """A Flax dense layer with many outputs: dX by the order of the product that a CPU prefers."""
+    """A Flax dense layer with many outputs: it computes dX in the order that a CPU prefers."""
 
 
 def wide_dense_backward(
@@ -76,7 +76,7 @@ DENSE_KERNEL = Kernel(
 
 
 class OverlappingMaxPool(MaxPool):
-    """A max pool whose windows overlap, and whose winners XLA on a CPU must store."""
+    """A max pool with overlapping windows, whose winners XLA on a CPU must store."""
 
     def __call__(self, x: Images) -> Outputs:
         return as_function(OVERLAPPING_MAX_POOL)(x, **OVERLAPPING_MAX_POOL.static(self))
@@ -85,9 +85,9 @@ class OverlappingMaxPool(MaxPool):
 def overlapping_max_pool_forward(
     x: Images, *, window: Size, strides: Size, padding: Padding
 ) -> tuple[Outputs, Cache]:
-    """Returns what `max_pool_forward` returns, its winners stored.
+    """Returns what `max_pool_forward` returns, with its winners stored.
 
-    The backward pass reads them in several places, where XLA would compute them anew: the pools of
+    The backward pass reads them in several places, where XLA would compute them again: the pools of
     AlexNet's step took twice the time (benchmarks/step.py).
     """
     static: dict[str, Any] = {"window": window, "strides": strides, "padding": padding}
@@ -120,14 +120,14 @@ POOL_KERNEL = Kernel(
 
 
 class PairedMaxPool(MaxPool):
-    """A max pool that autodiff differentiates by its pair."""
+    """A max pool that autodiff differentiates with its pair."""
 
     def __call__(self, x: Images) -> Outputs:
         return as_function(MAX_POOL)(x, **MAX_POOL.static(self))
 
 
 class PairedAveragePool(AveragePool):
-    """An average pool that autodiff differentiates by its pair."""
+    """An average pool that autodiff differentiates with its pair."""
 
     def __call__(self, x: Images) -> Outputs:
         return as_function(AVERAGE_POOL)(x, **AVERAGE_POOL.static(self))
@@ -139,13 +139,13 @@ def paired_relu(x: Numbers) -> Numbers:
 
 
 def relu_behind_norm(x: Numbers) -> Numbers:
-    """A ReLU behind a batch norm."""
+    """A ReLU after a batch norm."""
     return relu_forward(x)[0]
 
 
-# Behind a batch norm a ReLU keeps x, which is positive just where y is. XLA computes x again from
-# what the norm keeps, and y need not wait for the backward pass: alexnet_small_bn takes 1.00 of the
-# CPU time of jax.grad instead of 1.05 (benchmarks/by_hand.py).
+# After a batch norm a ReLU keeps x, which is positive exactly where y is. XLA computes x again from
+# what the norm keeps, so y need not be kept for the backward pass: alexnet_small_bn takes 1.00 of
+# the CPU time of jax.grad instead of 1.05 (benchmarks/by_hand.py).
 RELU_BEHIND_NORM = RELU._replace(
     name="relu_behind_norm",
     layer=relu_behind_norm,
@@ -159,12 +159,12 @@ register_rule(RELU_BEHIND_NORM)
 
 
 def paired(layer: Layer) -> Layer:
-    """The same layer, which jax.grad differentiates by its pair, or the layer itself."""
+    """The same layer, which jax.grad differentiates with its pair, or the layer itself."""
     if is_plain_conv(layer):
         return conv_by_rule(nn.Conv, layer, CONV)
     if type(layer) is nn.Dense:
         return dense_by_rule(nn.Dense, layer, DENSE)
-    if type(layer) is DenseWithOnes:  # It hands on its kernel and its bias apart.
+    if type(layer) is DenseWithOnes:  # It hands on its kernel and its bias separately.
         return dense_by_rule(DenseWithOnes, layer, DENSE)
     if type(layer) is BatchNorm:
         return layer.clone(training_pass=as_function(BATCH_NORM))

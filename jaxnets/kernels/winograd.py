@@ -1,10 +1,10 @@
-"""Wide convolutions by Winograd's algorithm: 25 products for nine 3x3 windows instead of 81.
+"""Wide convolutions with Winograd's algorithm: 25 products for nine 3x3 windows instead of 81.
 
 In one dimension, with a window of 3, five pixels d give three outputs z_i = d_i w_0 + d_(i+1) w_1 +
-d_(i+2) w_2. That sum is the transpose of another one: the product of two polynomials with three
-coefficients each. The product has degree 4, so its values at five points determine it, and each
-value takes one multiplication: five instead of nine. The points are 0, 1, -1, 2 and infinity, where
-the value is the leading coefficient. Three matrices say all of this, * number by number:
+d_(i+2) w_2. This operation is the transpose of another one: the product of two polynomials with
+three coefficients each. The product has degree 4, so its values at five points determine it, and
+each value takes one multiplication: five instead of nine. The points are 0, 1, -1, 2 and infinity,
+where the value is the leading coefficient. Three matrices say all this, * number by number:
 
     z = Aᵀ [(G w) * (Bᵀ d)]
 
@@ -14,12 +14,12 @@ In two dimensions
     z = Aᵀ M A,   M = U * V,   U = G w Gᵀ,   V = Bᵀ d B         d, U, V, M: 5 x 5; z: 3 x 3
 
 With channels, each of the 25 places of M is a matrix product over all tiles: M [N, K] = V [N, C]
-U [C, K]. Where there are many channels it is most of the work.
+U [C, K]. With many channels this is most of the work.
 
-Larger tiles take more points, and fewer products an output: 64 for 6x6 outputs, which have 100 in
-tiles of 3x3. Each layer has the tiles whose products are fewest: 13x13 outputs are nine of 5x5.
+Larger tiles take more points, and fewer products per output: 64 for 6x6 outputs, which take 100 in
+tiles of 3x3. Each layer uses the tiles with the fewest products: nine of 5x5 for 13x13 outputs.
 
-Every other step is linear, too, and written as one matrix for all numbers of a tile, V = (Bᵀ ⊗ Bᵀ)
+Every other step is also linear, and written as one matrix for all numbers of a tile, V = (Bᵀ ⊗ Bᵀ)
 d; its gradient is the transposed matrix. `conv_pool.py` has the smaller tiles that fit a pool.
 Source: Lavin and Gray 2016, section 4, whose matrices are those of Cook and Toom.
 """
@@ -38,8 +38,9 @@ from jaxtyping import Array, Float
 from jaxnets.backprop.windows import Pads, Size
 
 STEPS = 3, 4, 5, 6  # The outputs of a tile, in each direction.
-# And infinity. Small numbers: large powers would round. Eight in all, for tiles of at most 8x8
-# pixels: a ninth would cost a digit. With -2 in place of -0.5, tiles of 4x4 err thrice as much.
+# And infinity. The numbers are small, because large powers would round. There are eight in all, for
+# tiles of at most 8x8 pixels: a ninth would cost a digit. With -2 in place of -0.5, the error of
+# 4x4 tiles is three times as large.
 POINTS = (0, 1, -1, 2, -0.5, -2, 0.5)
 FEWEST_TILES = 128  # The rows of V and M. Smaller matrices multiply slowly.
 BLOCK = 2**25  # The most numbers in V or M at a time: 128 MB in float32.
@@ -71,7 +72,7 @@ def is_faster(x: Images, window: Size, strides: Size, pads: Pads) -> bool:
 
 
 def tiling_of(x: Images, window: Size, pads: Pads) -> Tiling:
-    """The tiles with the fewest products, if possible not too few of them."""
+    """The tiles with the fewest products; if possible, not too few tiles."""
     padded = [size + low + high for size, (low, high) in zip(x.shape[1:3], pads, strict=True)]
     outputs = [size - k + 1 for size, k in zip(padded, window, strict=True)]
 
@@ -110,7 +111,7 @@ def convolve(x: Images, kernel: Filters, pads: Pads) -> Outputs:
 
 
 def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Filters:
-    """Applies the chain rule to z = Aᵀ (U * V) A: the transposed matrices, in reverse order.
+    """Applies the chain rule to z = Aᵀ (U * V) A: transposed matrices in reverse order.
 
         dM = A dz Aᵀ
         dU = V * dM     summed over the tiles: dU [C, K] = Vᵀ [C, N] dM [N, K]
@@ -153,11 +154,11 @@ def matrices(window: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def _blocks(numbers: int, *arrays: jax.Array) -> Iterable[tuple[jax.Array, ...]]:
-    """The arrays in blocks of images, in each of which V and M have at most BLOCK numbers.
+    """The arrays in blocks of images, such that V and M have at most BLOCK numbers in each.
 
     Args:
-      numbers: The larger one's numbers for one image.
-      arrays: Arrays of as many images.
+      numbers: The size of the larger of V and M for one image.
+      arrays: Arrays with the same number of images.
     """
     images = len(arrays[0])
     count = -(-images // max(BLOCK // numbers, 1))

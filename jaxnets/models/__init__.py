@@ -1,6 +1,6 @@
-"""The networks of the lecture: each a function that returns its chain of layers.
+"""The networks of the lecture: each is a function that returns its chain of layers.
 
-`networks/` makes the network of a config: one of these, or one of the user's own.
+`networks/` creates the network of a config: one of these, or one of the user's own.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""AlexNet, which the lecture gives as a title: two networks of that name, and a small one.
+"""AlexNet, of which the lecture gives only the title: two networks of that name, and a small one.
 
-`alexnet`, the form of 2014:
+`alexnet`, the version of 2014:
 
                 224 pixels           64 pixels
     image    [B, 224, 224,   3]   [B, 64, 64,   3]   enlarged, grey repeated, where it is smaller
@@ -26,7 +26,7 @@ fifth, and two hidden dense layers with dropout. For images of 28 to 64 pixels i
 convolution is smaller and has stride 1, and the layers are narrower:
 
                  32 pixels
-    image    [B, 32, 32,   3]   as it is; enlarged only if asked for
+    image    [B, 32, 32,   3]   unchanged; enlarged only if asked for
     conv1    [B, 32, 32,  64]   5x5, ReLU
     pool1    [B, 15, 15,  64]   3x3, stride 2, max
     conv2    [B, 15, 15, 128]   3x3, ReLU
@@ -86,11 +86,11 @@ def alexnet(
     init: str = "he",
     normalize: str = "none",
 ) -> Chain:
-    """The one-tower network of 2014, as torchvision has it: 61,100,840 parameters.
+    """The one-tower network of 2014, as in torchvision: 61,100,840 parameters.
 
     Args:
       num_classes: K.
-      input_size: Pixels a side to which smaller images are enlarged, at least 63.
+      input_size: The side in pixels to which smaller images are enlarged, at least 63.
       dropout: Share of units dropped before each hidden dense layer.
       init: "he": He et al. 2015, biases 0; "paper": N(0, 0.01), some biases 1.
       normalize: "none", "imagenet" or "paper": a key of NORMALIZE.
@@ -116,8 +116,8 @@ def alexnet_paper(
 ) -> Chain:
     """The network of 2012 with its two groups and LRN: 60,965,224 parameters.
 
-    The arguments are those of `alexnet`, and the groups of channels in conv2, conv4 and conv5; with
-    1 there are 62,378,344 parameters.
+    The arguments are those of `alexnet`, and the groups of channels in conv2, conv4 and conv5. With
+    one group there are 62,378,344 parameters.
     """
     norm = [LocalResponseNorm()]
     return Chain(
@@ -142,7 +142,7 @@ def alexnet_small(
     """AlexNet reduced for images of 28 to 64 pixels: 3,509,864 parameters at 32 and 1,000 classes.
 
     The arguments are those of `alexnet`, and whether a batch norm follows each convolution, which
-    then has no bias; without input_size it takes images as they are.
+    then has no bias. Without input_size it takes images of any such size.
     """
     return Chain(
         [
@@ -166,8 +166,8 @@ def _convolutions(
     """Five convolutions with ReLU, and overlapping pools after the first, second and fifth.
 
     The padding is half the window, at most 2. The stride is the first convolution's; the groups
-    are in the second, fourth and fifth; `norm` follows the ReLU of the first and the second. A
-    batch norm precedes each ReLU if asked for.
+    are in the second, fourth and fifth; `norm` follows the ReLU of the first and the second. If
+    asked for, a batch norm precedes each ReLU.
     """
     layers: list[Layer] = []
     for number, (features, window) in enumerate(sizes, start=1):
@@ -225,7 +225,7 @@ TORCHVISION = {
 
 
 def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    """Our parameters from weights named and laid out as torchvision.models.alexnet's.
+    """Our parameters from weights with the names and layout of torchvision.models.alexnet.
 
     Kernels turn from [out, in, height, width] to [height, width, in, out], and matrices from
     [out, in] to [in, out]. The first dense layer sees its image flattened as [channels, height,
@@ -233,7 +233,7 @@ def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str
     batch norm goes through; `jaxnets.models.weights` checks the shapes.
 
     Args:
-      state_dict: From the names, as features.0.weight, to arrays (or torch tensors on the CPU).
+      state_dict: Arrays (or torch tensors on the CPU) by their names, such as features.0.weight.
 
     Raises:
       UserError: A tensor is missing, or there is one that the network does not have.

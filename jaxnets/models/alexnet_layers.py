@@ -1,4 +1,4 @@
-"""The layers that only AlexNet has; none has parameters.
+"""The layers that only AlexNet uses; none has parameters.
 
 In the shapes: B examples, H rows, W columns, C channels.
 """
@@ -63,7 +63,7 @@ class LocalResponseNorm:
 class Enlarge:
     """Enlarges by bilinear interpolation and repeats grey to three channels.
 
-    How AlexNet, made for 224 × 224 × 3, takes MNIST. An image that has the shape passes unchanged.
+    So AlexNet, made for 224 × 224 × 3, takes MNIST. An image of this shape passes unchanged.
     """
 
     size: int

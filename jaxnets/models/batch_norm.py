@@ -1,15 +1,15 @@
-"""Batch normalization (Ioffe and Szegedy 2015); loaded with the networks that can have it.
+"""Batch normalization (Ioffe and Szegedy 2015).
 
-Training normalizes each channel over the batch, an evaluation by running statistics. These lie
-among the parameters, `mean` and `var` with `scale` and `bias`, because they are trained as
+Training normalizes each channel over the batch, an evaluation with running statistics. These are
+among the parameters, `mean` and `var` next to `scale` and `bias`, because they are trained as
 parameters are. A running mean μ follows the mean m of each batch:
 
     μ ← 0.9 μ + 0.1 m = μ - 0.1 (μ - m)
 
 That is gradient descent at the rate 0.1, whose gradient is μ - m: the derivative of (μ - m)² / 2.
-The layer states this gradient, summed over the examples like every other one. So whatever handles
+The layer returns this gradient, summed over the examples like every other one. So whatever handles
 parameters handles the statistics: sums over devices, checkpoints, resumed runs, exports. Flax keeps
-them in a collection of their own, and every function would pass two trees on instead of one.
+them in a separate collection, and then every function must pass on two trees instead of one.
 `training/optimizer.py` takes their step.
 
 In the shapes: B examples, C channels.
@@ -48,8 +48,8 @@ Channels = Float[Array | np.ndarray, " C"]
 class BatchNorm(nn.BatchNorm):
     """y = scale (x - mean) / sqrt(var + epsilon) + bias, channel by channel.
 
-    Flax's layer, except that its statistics are parameters, and that a mean over several devices
-    counts each example once, however many of them are padding.
+    This is Flax's layer, except that its statistics are parameters, and that a mean over several
+    devices counts each example once, however much padding there is.
     """
 
     # (params, x, mask, *, epsilon, axis_name) -> y of training; None: `over_batch`.
@@ -65,7 +65,7 @@ class BatchNorm(nn.BatchNorm):
     def __call__(
         self, x: Numbers, use_running_average: bool | None = True, *, mask: Mask | None = None
     ) -> Numbers:
-        """Normalizes by the running statistics, or by those of the batch's rows with mask 1."""
+        """Normalizes with the running statistics, or with those of the batch's rows with mask 1."""
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
         first = {"scale": ones, "bias": zeros, "mean": zeros, "var": ones}
         params = {
@@ -95,7 +95,7 @@ def widened(x: Numbers, dtype: DTypeLike) -> Numbers:
 
 
 def _rounded(x: Numbers, dtype: DTypeLike) -> Numbers:
-    """Returns x with a dtype's digits: XLA may keep more, and each program others."""
+    """Returns x with a dtype's digits: XLA may keep more, and not the same in each program."""
     if x.dtype == dtype:
         return x
     digits = jnp.finfo(dtype)
@@ -105,7 +105,7 @@ def _rounded(x: Numbers, dtype: DTypeLike) -> Numbers:
 def over_batch(
     params: LayerParams, x: Numbers, mask: Mask, *, epsilon: float, axis_name: str | None
 ) -> Numbers:
-    """The training pass, plainly, for autodiff: `backprop/batch_norm.py` derives it by hand."""
+    """The training pass in plain form, for autodiff; `backprop/batch_norm.py` derives its pair."""
     wide = widened(x, params["scale"].dtype)
     weight = mask.astype(wide.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
@@ -162,7 +162,7 @@ def over_devices(model: Chain, axis_name: str | None) -> Chain:
 
 
 def fold(model: Chain, params: Params) -> tuple[Chain, Params]:
-    """Returns a chain that evaluates alike, its batch norms merged into layers, and parameters.
+    """Returns a chain that evaluates the same, with batch norms merged into layers, and parameters.
 
     With running statistics a batch norm is an affine map of each channel: s x + t with
     s = scale / sqrt(var + epsilon) and t = bias - s mean. After a layer W x + b, and before one
@@ -171,7 +171,7 @@ def fold(model: Chain, params: Params) -> tuple[Chain, Params]:
         after:   W' = s W,   b' = s b + t
         before:  W' = W s,   b' = b + W t      t is the same at every place, and so sums over them
 
-    A batch norm between other layers stays. A network of which all stay is returned as it is.
+    A batch norm between other layers stays. If all of them stay, the network is returned unchanged.
     """
     given: list[Any] = list(model.layers)
     layers: list[Any] = []
@@ -214,7 +214,7 @@ def fold(model: Chain, params: Params) -> tuple[Chain, Params]:
 
 
 def _mixes_channels(layer: Layer) -> bool:
-    """Whether an affine map of each channel cannot simply move behind this layer."""
+    """Whether an affine map of each channel cannot simply move past this layer."""
     return layer is not flatten and not isinstance(layer, nn.Dropout)
 
 

@@ -19,7 +19,7 @@ SHORT = {"BatchNorm": "norm", "LayerNorm": "norm", "DenseWithOnes": "dense"}  # 
 
 @runtime_checkable
 class Layer(Protocol):
-    """A Flax layer, or a function without parameters; a protocol, of which a check can name one."""
+    """A Flax layer, or a function without parameters."""
 
     def __call__(self, *inputs: Any, **settings: Any) -> jax.Array: ...
 
@@ -29,9 +29,9 @@ class Chain(Described, nn.Module):
 
     A layer is a Flax layer (nn.Dense, nn.Conv), nn.Dropout, a function without parameters (nn.relu,
     flatten, MaxPool(2)), or a layer of chains (Residual), which takes `train` and `mask` too. A
-    Flax layer without a name gets one by its kind: conv1, conv2, dense1. The list is all that there
-    is to know about the network: what else walks through it, the hand-derived gradients among
-    others, reads `layers`.
+    Flax layer without a name gets one by its kind: conv1, conv2, dense1. The list says all that
+    there is to know about the network: everything else that walks through it, such as the
+    hand-derived gradients, reads `layers`.
 
     >>> from jaxnets.models.layers import MaxPool, flatten
     >>> Chain([nn.Conv(32, (3, 3)), nn.relu, MaxPool(2), flatten, nn.Dense(10)])
@@ -61,7 +61,7 @@ class Chain(Described, nn.Module):
     ) -> Float[Array, "B *outputs"]:
         """The forward pass: logits [B, K] from images [B, H, W, C] or rows [B, D].
 
-        With `train`, dropout drops by rngs={"dropout": key}, and batch norm counts mask's rows.
+        With `train`, dropout draws from rngs={"dropout": key}, and batch norm counts mask's rows.
         """
         keys = self._own_keys() if train else {}
         x, mask = jnp.asarray(x), None if mask is None else jnp.asarray(mask)
@@ -80,7 +80,7 @@ class Chain(Described, nn.Module):
         return {"layers": [layer_name(layer) for layer in self.layers]}
 
     def dropout_keys(self) -> dict[int, Any]:
-        """The key of each dropout layer by its index; of a layer of chains, those by their names.
+        """The key of each dropout layer by its index; for a layer of chains, keys by their names.
 
         The keys are those of a forward pass: each chain draws its own once.
         """
@@ -154,20 +154,20 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
 
 
 def kind_of(layer: object) -> Callable[..., Any]:
-    """A layer's class, or the function that it is; its __name__ says what it is."""
+    """A layer's class, or the function itself; its __name__ says what the layer is."""
     kind: Any = layer if hasattr(layer, "__name__") else type(layer)  # Functions have a name.
     return kind
 
 
 def layer_name(layer: Layer) -> str:
-    """A layer's name; of one without parameters, its function's or class's."""
+    """A layer's name; for a layer without parameters, the name of its function or class."""
     return getattr(layer, "name", None) or kind_of(layer).__name__
 
 
 def shapes_of(layer: Layer, shape: tuple[int, ...]) -> tuple[jax.ShapeDtypeStruct, Params]:
     """The shapes of a layer's output, and of its parameters by its name; nothing is computed.
 
-    It is called as in an evaluation: with its parameters alone.
+    It is called as in an evaluation: with only its parameters.
 
     Args:
       layer: A layer of a chain.
@@ -204,12 +204,15 @@ def walk(chain: Chain) -> Iterator[tuple[tuple[str, ...], Layer]]:
 
 
 def has_layer(chain: Chain, kind: type[nn.Module]) -> bool:
-    """Whether any layer is of this kind, as nn.Conv."""
+    """Whether any layer is of this kind, such as nn.Conv."""
     return any(isinstance(layer, kind) for _, layer in walk(chain))
 
 
 def map_chains(chain: Chain, change: Callable[[Chain], Chain]) -> Chain:
-    """Returns the chain changed after every chain within its layers; names stay."""
+    """Returns the chain with `change` applied: first to the chains in its layers, then to itself.
+
+    The layers' names stay.
+    """
     layers = []
     for layer in chain.layers:
         inner: Any = {name: map_chains(one, change) for name, one in chains_of(layer).items()}
@@ -218,15 +221,15 @@ def map_chains(chain: Chain, change: Callable[[Chain], Chain]) -> Chain:
 
 
 def map_layers(chain: Chain, change: Callable[[Layer], Layer]) -> Chain:
-    """Returns the chain with every layer changed, those of residual blocks too.
+    """Returns the chain with every layer changed, also those of residual blocks.
 
-    The layers' names, and so the parameters, stay. A block is changed after its layers.
+    The layers' names, and so the parameters' names, stay. A block is changed after its layers.
     """
     return map_chains(chain, lambda one: Chain([change(layer) for layer in one.layers]))
 
 
 def apply_layer(layer: Layer, params: LayerParams, x: jax.Array) -> jax.Array:
-    """The output of one layer alone, as in an evaluation: dropout drops nothing."""
+    """The output of a single layer, as in an evaluation: dropout drops nothing."""
     if isinstance(layer, nn.Dropout):
         return x
     if isinstance(layer, nn.Module):

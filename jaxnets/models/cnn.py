@@ -1,4 +1,4 @@
-"""The lecture's convolutional network; it gives the title only, the sizes are ours.
+"""The lecture's convolutional network. The lecture gives only its title; the sizes are ours.
 
     image   [B, 28, 28, 1]
     conv1   [B, 26, 26, 32]   3x3, no padding, ReLU
@@ -8,10 +8,10 @@
     hidden  [B, 256]          ReLU, dropout
     logits  [B, K]
 
-Two convolutions and two pools are LeCun et al. 1998, section II.B, with the widths of today's
-tutorials. There is no padding, as in Keras's and PyTorch's MNIST examples. An epoch then takes 0.6
-of the arithmetic. Two epochs reached 99.3 % on MNIST's test images, one padded epoch 99.0 to 99.1 %
-(jax 0.12.0, seeds 0 and 1).
+The two convolutions and two pools are those of LeCun et al. 1998, section II.B, with the widths of
+today's tutorials. There is no padding, as in Keras's and PyTorch's MNIST examples. So an epoch
+takes only 0.6 of the arithmetic. Two epochs reached 99.3 % on MNIST's test images, one padded epoch
+99.0 to 99.1 % (jax 0.12.0, seeds 0 and 1).
 """
 
 from collections.abc import Sequence

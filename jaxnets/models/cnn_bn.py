@@ -1,7 +1,7 @@
 """Convolutional networks with batch norm: the most accurate one, and one with few parameters.
 
-`cnn_bn`: one pool, behind the second convolution; convolutions without padding shrink the rest to
-4x4 places, and no hidden layer follows. The batch norm comes last, so that a training step computes
+`cnn_bn` has one pool, after the second convolution. Convolutions without padding shrink the rest to
+4x4 places, and no hidden layer follows. The batch norm comes last, so a training step computes
 the second convolution, its ReLU and its pool as one layer (`kernels/conv_pool.py`).
 
     image   [B, 28, 28, 1]
@@ -14,8 +14,8 @@ the second convolution, its ReLU and its pool as one layer (`kernels/conv_pool.p
     conv6   [B,  4,  4, 96]   the same
     logits  [B, K]            dropout before it
 
-`cnn_tiny`: two convolutions before each pool see as much as a 5x5 one, and a fifth convolution
-replaces the hidden layer, which has most parameters.
+`cnn_tiny` has two convolutions before each pool, which see as much as a 5x5 one. A fifth
+convolution replaces the hidden layer, which would have most of the parameters.
 
     image   [B, 28, 28, 1]
     conv1   [B, 26, 26,  8]   3x3, no padding, batch norm, ReLU
@@ -42,7 +42,7 @@ from jaxnets.models.layers import HE, MaxPool, flatten
 
 
 def cnn_bn(num_classes: int = 10, dropout: float = 0.4) -> Chain:
-    """Six convolutions with batch norm, a pool behind the second, dropout, and the logits."""
+    """Six convolutions with batch norm, a pool after the second, dropout, and the logits."""
     return Chain(
         [
             *_with_norm_last(1, 16),

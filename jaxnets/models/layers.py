@@ -1,4 +1,4 @@
-"""The layers that Flax lacks or has only as functions, the activations, He's initialization.
+"""Layers that Flax lacks or has only as functions, the activations, and He's initialization.
 
 In the shapes: B examples, H rows, W columns, C channels, D features.
 """
@@ -16,10 +16,10 @@ HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def flatten(x: Shaped[Array, "B *sizes"]) -> Shaped[Array, "B D"]:
-    """Each example in one row.
+    """Writes each example in one row.
 
     Args:
-      x: Arrays of any shape, an example each.
+      x: Examples of any shape.
 
     Returns:
       Rows of D numbers; D is the product of the other sizes.
@@ -29,9 +29,9 @@ def flatten(x: Shaped[Array, "B *sizes"]) -> Shaped[Array, "B D"]:
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool:
-    """The largest of each window of `window` × `window`, `stride` apart; no padding.
+    """The largest number of each window of `window` × `window`, `stride` apart; no padding.
 
-    h = (H - window) // stride + 1. Where several are largest the gradient goes to the first of
+    h = (H - window) // stride + 1. If several are largest, the gradient goes to the first of
     them, row by row.
     """
 

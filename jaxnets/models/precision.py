@@ -12,13 +12,13 @@ from jaxnets.models.chain import Chain, Layer, chains_of, map_layers
 
 
 def with_precision(chain: Chain, precision: str) -> Chain:
-    """Returns the chain computing in this precision.
+    """Returns the same chain, computing in this precision.
 
     Args:
       chain: A chain with layers in float32.
       precision: "float32"; "float64"; "bfloat16" with float32 parameters; or "mixed", which is
         bfloat16 except for the last layer, whose logits are float32. Keras 3's guide to mixed
-        precision asks for that: a softmax of logits of 8 binary digits loses small differences.
+        precision asks for that: a softmax of logits with 8 binary digits loses small differences.
     """
     dtype = jnp.dtype("bfloat16" if precision == "mixed" else precision)
     kept = param_dtype_of(precision)
@@ -39,7 +39,7 @@ def with_precision(chain: Chain, precision: str) -> Chain:
 
 
 def _last_computing(chain: Chain) -> list[Layer]:
-    """The last layer that computes in a dtype of its own; of a residual block each branch's."""
+    """The last layer that computes in its own dtype; for a residual block, that of each branch."""
     for layer in reversed(chain.layers):
         found = [one for inner in chains_of(layer).values() for one in _last_computing(inner)]
         if found:
@@ -51,5 +51,5 @@ def _last_computing(chain: Chain) -> list[Layer]:
 
 
 def param_dtype_of(precision: str) -> DTypeLike:
-    """The dtype of the parameters, the loss and labels that are probabilities."""
+    """The dtype of the parameters, of the loss, and of labels that are probabilities."""
     return jnp.float64 if precision == "float64" else jnp.float32

@@ -2,7 +2,7 @@
 
     y = F(x) + S(x)       F: a chain of layers; S: the shortcut, by default S(x) = x
 
-Its parameters are those of its chains, as params["residual1"]["chain"]["conv1"]["kernel"]. Source:
+Its parameters are those of its chains: params["residual1"]["chain"]["conv1"]["kernel"]. Source:
 He et al. 2015, "Deep Residual Learning for Image Recognition", section 3.2.
 """
 
@@ -42,7 +42,7 @@ class Residual(Described, nn.Module):
         train: bool = False,
         mask: Float[Array, " B"] | None = None,
     ) -> Float[Array, "B *outputs"]:
-        """The sum of both branches, which take train and mask as the network's own chain does.
+        """The sum of both branches, which take train and mask as the network's chain does.
 
         Raises:
           UserError: The branches' outputs differ in shape.

@@ -3,7 +3,7 @@
                   32 pixels
     image         [B, 32, 32,  3]
     conv1         [B, 32, 32, 16]   3x3, batch norm, ReLU
-    residual1-3   [B, 32, 32, 16]   two convolutions of 3x3 each, ReLU behind each sum
+    residual1-3   [B, 32, 32, 16]   two convolutions of 3x3 each, ReLU after each sum
     residual4-6   [B, 16, 16, 32]   the same, the first with stride 2
     residual7-9   [B,  8,  8, 64]   the same
     average       [B, 64]           over all places
@@ -11,9 +11,9 @@
 
 A block is y = F(x) + S(x), where F is a convolution, batch norm, ReLU, convolution, batch norm, and
 S(x) = x. In residual4 and residual7 F halves the image and doubles the channels, and so must S. The
-paper takes every second pixel there and fills channels up with zeros (option A). Here S is a
+paper takes every second pixel there and fills the channels up with zeros (option A). Here S is a
 convolution of 1x1 with stride 2 and its batch norm (option B, equation 2): a student knows both
-layers, and 2,752 weights are 1 % of all.
+layers, and their 2,752 weights are only 1 % of all.
 
 Source: He, Zhang, Ren and Sun 2016, "Deep Residual Learning for Image Recognition", section 4.2.
 """

@@ -1,7 +1,7 @@
-"""Weights from a file: a run's checkpoint, or named as torchvision names its AlexNet's.
+"""Weights from a file: a run's checkpoint, or weights named as in torchvision's AlexNet.
 
-Both are safetensors files: a header of names, dtypes, shapes, then the numbers. A pickle, as .pth
-files are, can run any code while it is read; none is ever read here.
+Both are safetensors files: a header of names, dtypes and shapes, then the numbers. A pickle, such
+as a .pth file, can run any code while it is read; none is ever read here.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ def head_of(model: Chain, params: Params) -> str:
 def load_weights(path: str, fresh: Params, head: str = HEAD) -> Params:
     """The parameters that a file holds.
 
-    Where the file's last layer has another number of classes than the network, that layer stays
+    If the file's last layer has a different number of classes than the network, that layer stays
     freshly drawn; everything else must fit.
 
     Args:
@@ -77,7 +77,7 @@ def load_weights(path: str, fresh: Params, head: str = HEAD) -> Params:
 
 
 def describe_weights(path: str, params: Params, head: str = HEAD) -> str:
-    """One line that says which weights `load_weights` took from the file."""
+    """A line that says which weights `load_weights` took from the file."""
     with _opened(path) as file:
         name, axis = f"{TORCHVISION[HEAD]}.bias", 0
         if _are_ours(file.keys()):
@@ -104,7 +104,7 @@ def weights_sha256(path: str) -> str:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Generator[Any]:
-    """The file, if it is a sound safetensors file; a UserError about its tensors gets its name."""
+    """Opens a safetensors file; adds its name to a UserError about its tensors."""
     import safetensors
 
     given, path = path, str(Path(path).expanduser())
@@ -143,9 +143,9 @@ def _are_ours(names: Iterable[str]) -> bool:
 
 
 def _check(shapes: dict[str, Shape], fresh: Params, head: str, ours: bool) -> bool:
-    """Raises UserError if a tensor has another shape than in the network.
+    """Raises UserError if a tensor has a different shape in the network.
 
-    Returns whether the file's last layer is whole and has another number of classes.
+    Returns whether the file's last layer is whole and has a different number of classes.
     """
     if ours:
         named: dict[str, Any] = flatten_dict(dict(fresh), sep="/")

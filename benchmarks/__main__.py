@@ -1,16 +1,16 @@
-"""jaxnets beside PyTorch, Keras, Flax, scikit-learn, NumPy and ONNX Runtime.
+"""Compares jaxnets with PyTorch, Keras, Flax, scikit-learn, NumPy and ONNX Runtime.
 
-    python -m benchmarks            all parts, five rounds: hours, machine quiet
+    python -m benchmarks            all parts, five rounds: takes hours on a quiet machine
     python -m benchmarks --quick    each part once and small: does it run?
     python -m benchmarks --part=rate --network=cnn --rounds=3
     python -m benchmarks --draw     only draws the page again from the numbers
 
-Each measurement is a process of its own, and the libraries come in turn, so
-that a drift of the machine meets all alike. The numbers go to
+Each measurement runs in a separate process, and the libraries take turns, so a
+drift of the machine affects all alike. The numbers go to
 benchmarks/peers.json (--output), and from there to docs/results.md (--page)
-and, all tables, to benchmarks/notes/peers.md (--tables), each with its figures.
-A part that is measured again replaces its old numbers.
-`pip install -e '.[bench]'` brings the libraries; the missing are left out.
+and, with all tables, to benchmarks/notes/peers.md (--tables), each with its
+figures. A part that is measured again replaces its old numbers.
+`pip install -e '.[bench]'` installs the libraries; missing ones are left out.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How often an A/B test is wrong that is looked at after every user, and how soon it is decided.
+"""How often an A/B test that is looked at after every user is wrong, and how soon it decides.
 
     python benchmarks/abtest.py [--experiments=2000] [--users=2000] [--seed=0] [--plot=FILE]
     python benchmarks/abtest.py --returning [--experiments=1000] [--users=800]
@@ -6,20 +6,21 @@
 
 Users come one by one; a fair coin gives each model A or B, whose answer is right with the model's
 accuracy. In an A/A experiment both models are the same, so every alarm is false. The sequential
-test is the program's own; the z-test is the usual two-proportion one, at the 5 % level. Both look
-after every user from the 100th on, and the z-test also from the first on, and once at the end.
+test is that of the program; the z-test is the usual two-proportion one, at the 5 % level. Both look
+after every user from the 100th on. The z-test also looks from the first user on, and once at the
+end.
 
 `--plot` draws docs/abtest-looks.svg: the share of A/A experiments with a false alarm so far.
 
 `--returning` lets each user come back, with ten answers in all, spread over the experiment. Each
 user's own accuracy is drawn from Beta(0.9, 0.1), whose mean is 0.9: most are always right or always
-wrong. The sequential test looks 60 times. Once a user counts once, with the share of right answers
-so far; once, wrongly, each answer counts as a user.
+wrong. The sequential test looks 60 times. In one version a user counts once, with the share of
+right answers so far; in the other, wrongly, each answer counts as a user.
 
-`--missing` lets most answers go without feedback. Both models are right in 0.9. A user reports an
-answer with the chance 0.2, but one that B has right with another chance. Who is decided wrongly,
-and what do the checks find? With one answer a user; with ten; and with ten in a log that has the
-answers without feedback, too.
+`--missing` leaves most answers without feedback. Both models are right with probability 0.9. A user
+reports an answer with probability 0.2, but a right answer of B with a different one. How often is
+the decision wrong, and what do the checks find? Users give one answer; ten; and ten with a log that
+also has the answers without feedback.
 """
 
 import argparse
@@ -74,7 +75,7 @@ def one_look_misses(right: np.ndarray, in_b: np.ndarray, truth: float) -> np.nda
 
 
 def sequential(right: np.ndarray, in_b: np.ndarray, share_b: float = 0.5) -> Sequence:
-    """The program's own test."""
+    """The sequential test of the program."""
     values, begins = effects(right, in_b, share_b), are_enough(right, in_b)
     return confidence_sequence(values, ALPHA, begins=begins)
 
@@ -164,11 +165,11 @@ def print_returning(experiments: int, users: int, seed: int) -> None:
 def missing(
     reported: float, users: int, rng: np.random.Generator, answers: int = 1, silence: bool = False
 ) -> list[bool]:
-    """What an experiment with equal models shows where a right answer of B is reported so often.
+    """The result of an experiment with equal models if right answers of B are reported so often.
 
     Returns:
-      Whether the sequential test decides, the check of the split finds it, that of the feedback
-      does, and a better model is named nevertheless.
+      Whether the sequential test decides, whether the check of the split finds it, whether the
+      check of the feedback finds it, and whether a better model is named nevertheless.
     """
     in_b = rng.random(users) < 0.5
     right = rng.binomial(answers, 0.9, users)

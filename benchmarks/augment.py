@@ -3,8 +3,9 @@
     python benchmarks/augment.py                       three sets of names, 128 digits
     python benchmarks/augment.py crop,flip mixup       these sets
 
-Both ways in turn, medians of the rounds. XLA fuses nothing across a conditional; a barrier it
-removes on the CPU before it fuses, and computes images again for each of their uses.
+Both ways run in turn; the figures are medians of the rounds. XLA fuses nothing across a
+conditional. On the CPU it removes a barrier before it fuses, and computes images again for each of
+their uses.
 """
 
 import argparse
@@ -23,7 +24,7 @@ ALL = "crop,flip,mixup,affine,strokes"
 
 
 def compiled(names: str, data: jaxnets.Dataset, backend: str, batch: Batch) -> Callable:
-    """The augmentation's program as this backend would have it, compiled for the CPU."""
+    """The augmentation's program for this backend, compiled for the CPU."""
     augment = jax.jit(augmentation(names.split(","), data, platform=backend))
     return augment.lower(jax.random.key(0), 0, batch, 0).compile()
 

@@ -1,9 +1,9 @@
-"""The CNN's gradients in bfloat16, by stock JAX and by hand, against float32's.
+"""Compares the CNN's gradients in bfloat16, by stock JAX and by hand, with those in float32.
 
     python benchmarks/bias_gradient.py                 at the first step and after 200
 
-All are taken at the numbers of one forward pass in bfloat16, so that only the backward passes
-differ. An error is relative to the array's largest number.
+All are taken at the numbers of one forward pass in bfloat16, so only the backward passes differ. An
+error is relative to the array's largest number.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from jaxnets.gradcheck.oracle import both_loss_and_grads
 
 
 def main() -> None:
-    """Prints a table a step."""
+    """Prints a table for each step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--steps", default="0,200", help="after how many steps, ascending")

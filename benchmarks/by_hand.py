@@ -3,8 +3,8 @@
     python benchmarks/by_hand.py
     python benchmarks/by_hand.py mlp_functional --rounds=30
 
-Both ways train an epoch in turn, so that a drift of the machine meets both alike. A network with
-convolutions takes 40 steps for an epoch. The ratios are medians over the rounds.
+Both ways train an epoch in turn, so a drift of the machine affects both alike. For a network with
+convolutions an epoch is 40 steps. The ratios are medians over the rounds.
 """
 
 import argparse
@@ -27,7 +27,7 @@ WAYS = ("auto", "manual")
 
 
 def ratios(name: str, rounds: int) -> dict[str, list[float]]:
-    """By hand / auto of each round, by wall time and by the process' CPU time."""
+    """By hand / auto in each round, by wall time and by the process's CPU time."""
     data = jaxnets.load_dataset("mnist", validation_size=0)
     epochs = {}
     for way in WAYS:
@@ -52,7 +52,7 @@ def ratios(name: str, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Prints a line a network."""
+    """Prints a line for each network."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("networks", nargs="*", default=NETWORKS)
     parser.add_argument("--rounds", type=int, default=12)

@@ -1,10 +1,10 @@
-"""A search of 12 settings x 10 seeds on a Ray cluster of three nodes, beside three local processes.
+"""A search of 12 settings x 10 seeds: a Ray cluster of three nodes against three local processes.
 
     python benchmarks/cells.py [--images=2000] [--epochs=1]
 
-Both train the same cells of cnn_tiny, a seed of each in turn, so a drift of the machine meets both
-alike. All nodes are on this machine. Before the clock starts, each worker has trained a cell: the
-start of the workers, their imports and compilation, is told apart.
+Both train the same cells of cnn_tiny, a seed of each in turn, so a drift of the machine affects
+both alike. All nodes are on this machine. Before the clock starts, each worker has trained a cell:
+the start of the workers, with imports and compilation, is reported separately.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Dense networks beside the rate at which the machine multiplies large matrices (sgemm).
+"""Compares dense networks with the rate at which the machine multiplies large matrices (sgemm).
 
     python benchmarks/dense.py                         an epoch of each, in one compiled loop
-    python benchmarks/dense.py mlp mlp_handwritten     of some
+    python benchmarks/dense.py mlp mlp_handwritten     some of them
     python benchmarks/dense.py --search                three hidden sizes, ten seeds each
 
-The rate is taken before and after. The matrix products of training are counted: forward, gradient
-of every kernel, gradient of every layer's input but the first's. A search's time is all of it,
-compiling included.
+The rate is taken before and after. The counted matrix products of training are the forward pass,
+the gradient of every kernel, and the gradient of every layer's input except the first. A search's
+time includes compilation.
 """
 
 import argparse

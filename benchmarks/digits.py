@@ -3,9 +3,9 @@
     python benchmarks/digits.py runs/quick [--pictures=300]
 
 RUN is a run on MNIST. Each picture has 1 or 3 lines of 3 to 6 of MNIST's test digits, of random
-sizes, gaps and heights, dark on white paper, light on dark, or as a photo: uneven light, and noise.
-Their labels say what is right. Then all 10,000 test digits, each alone on paper: how many are taken
-for several?
+sizes, gaps and heights, dark on white paper, light on dark, or as a photo with uneven light and
+noise. Their labels say what is right. Then come all 10,000 test digits, each by itself on paper:
+how many are taken for several?
 """
 
 import argparse
@@ -24,7 +24,7 @@ MARGIN = 50  # Pixels around the digits.
 
 
 def on_photo(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Paper that gets half as much light at one side, and noise."""
+    """Paper with half as much light at one side, and with noise."""
     return np.linspace(0.5, 1, ink.shape[1]) * (217 - 0.6 * ink) + rng.normal(0, 8, ink.shape)
 
 
@@ -64,7 +64,7 @@ def as_picture(levels: np.ndarray) -> Image.Image:
 
 
 def read(predictor: Predictor, picture: Image.Image) -> str:
-    """What the picture says, a line a line."""
+    """The digits in the picture, one string for each line."""
     try:
         lines = to_digits(picture)
     except BadPictureError:

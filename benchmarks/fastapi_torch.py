@@ -1,8 +1,8 @@
-"""A plain server of the CNN in FastAPI and PyTorch, which benchmarks/serve.py asks beside ours.
+"""A plain server of the CNN in FastAPI and PyTorch, with which benchmarks/serve.py compares ours.
 
     python -m benchmarks.fastapi_torch RUN PORT
 
-It is what their tutorials show: an endpoint, pydantic for JSON, one forward pass an image, on
+It follows their tutorials: an endpoint, pydantic for JSON, one forward pass for each image, on
 uvicorn with uvloop and httptools. /tensor takes the bytes of the Open Inference Protocol and skips
 the JSON before them.
 """

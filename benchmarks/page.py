@@ -2,8 +2,8 @@
 
 It draws a spiral with the mouse, a move at a time. For each move the page measures the time from
 the pen's event until the new probabilities and activations are drawn, and then, with a true class
-chosen, the time of the backward pass until its gradients are drawn. At last it measures from the
-pen's event until the frame is painted, with and without a training in the page's worker.
+chosen, the time of the backward pass until its gradients are drawn. Last, it measures from the
+pen's event until the frame is painted, with and without training in the page's worker.
 """
 
 import os

@@ -1,15 +1,15 @@
-"""Several devices beside one: the same parameters? What a step costs is in step.py.
+"""Do several devices give the same parameters as one? step.py measures what a step costs.
 
-    python benchmarks/parallel.py                      every network: 20 steps, by all three
+    python benchmarks/parallel.py                      every network: 20 steps, all three ways
     python benchmarks/parallel.py cnn mlp              some of them
     python benchmarks/parallel.py alexnet --devices 2 8
 
 The steps are taken on 500 of MNIST's images in batches of 128, every fourth of 116; the large
 AlexNets take 5, on 68 images in batches of 16, every fifth of 4. AlexNets train at a tenth of their
-recipe's rate, at which the first steps do not diverge. Differences are the largest |a - b| of an
-array over its largest |b|, against one device: after all steps, and after each single one taken
-from the one device's state. For a single step that differs by more, the units are counted that a
-ReLU or a max pool treats otherwise. The accuracies are those of 1,000 test images, or of 64.
+recipe's rate, so that the first steps do not diverge. Differences are the largest |a - b| of an
+array over its largest |b|, against one device: after all steps, and after each single step taken
+from the one device's state. If a single step differs by more, it counts the units that a ReLU or a
+max pool treats differently. The accuracies are those of 1,000 test images, or of 64.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def sides(model, params, images, key):
 
 
 class Way:
-    """Steps by one placement, from a state of its own and from the one device's."""
+    """Steps with one placement, from its own state and from that of the one device."""
 
     def __init__(self, config, data):
         """At the first state."""
@@ -72,7 +72,7 @@ class Way:
         self.crossed: list[int] = []  # Of those that are far, how many units' sides differ.
 
     def _crossed(self, params, key, rows):
-        """How many units of the rows are on another side than those told."""
+        """How many units of the rows are on a different side than given."""
         images, mask, told = rows
         ours = sides(self.model, params, images, key)
         count = sum(
@@ -109,7 +109,7 @@ def compare(name: str, precision: str, counts: list[int]) -> list[int]:
 
     Returns:
       How many ways there were; how many ended within 1e-6 (in float64: 1e-12) with the same
-      accuracy; how many single steps there were; how many within it; how many of the others
+      accuracy; how many single steps there were; how many were within it; how many of the others
       crossed a kink.
     """
     large, bound = name in LARGE_ALEXNETS, 1e-12 if precision == "float64" else 1e-6

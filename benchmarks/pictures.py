@@ -1,9 +1,10 @@
-"""Training on folders of pictures: does the step wait for them, and do more of them take memory?
+"""Training on folders of pictures: do steps wait for pictures, and do more take more memory?
 
     python benchmarks/pictures.py stall      share of an epoch spent waiting for a batch
     python benchmarks/pictures.py memory     memory of 10,000 and of 100,000 pictures
 
-Every figure is a process of its own; the folders are made in the temporary folder, and removed.
+Every figure comes from a separate process; the folders are made in the temporary folder, and
+removed.
 """
 
 import ast
@@ -24,7 +25,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.runs.request import load_data
 
 CLASSES = 10
-DISTINCT = 500  # Pictures with a content of their own; the others are hard links to them.
+DISTINCT = 500  # Pictures with different content; the others are hard links to them.
 STALLS = [
     ("cnn", (32, 32), 10_000, dict(epochs=2)),
     ("alexnet", (400, 300), 1_000, dict(epochs=1, input_size=224)),
@@ -64,7 +65,7 @@ def train_on(folder: str, model: str, changes: dict) -> dict:
 
 
 def in_a_process(*arguments) -> dict:
-    """What train_on returns, in a process of its own."""
+    """The result of train_on in a separate process."""
     command = [sys.executable, __file__, "child", repr(arguments)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 

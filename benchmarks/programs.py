@@ -1,12 +1,12 @@
-"""The training step as XLA compiles it for a TPU and GPUs that are not there.
+"""The training step as XLA compiles it for a TPU and GPUs that this machine does not have.
 
     bash .ci/compilers                              installs the compilers, compiles CASES
     bash .ci/compilers h100:2 cnn_bn auto bfloat16  a machine, network, gradients and precision
 
 Nothing runs. Each device adds up once a step: one all-reduce, three more for each batch norm, and
 no other collective. It holds the state and its rows of the batch, reuses the memory of the whole
-state, and does not take more than it has. Each convolution that a layer asks for is one of the
-matrix unit's on a TPU, and one of cuDNN's on a GPU. Where this is not so, the script ends with 1.
+state, and does not take more than it has. Each convolution that a layer asks for is one on the
+matrix unit of a TPU, and one of cuDNN on a GPU. If this is not so, the script ends with status 1.
 """
 
 import collections
@@ -83,7 +83,7 @@ def find_devices(machine: str, precision: str) -> Devices:
 
 
 def compile_step(experiment: Experiment) -> Program:
-    """Compiles an experiment's own training step, by its own placement."""
+    """Compiles an experiment's training step with its placement."""
     parallel = experiment.parallel
     everywhere = jax.NamedSharding(jax.sharding.Mesh(np.array(parallel.devices), "d"), jax.P())
     state = jax.tree.map(
@@ -110,13 +110,13 @@ def compile_step(experiment: Experiment) -> Program:
 
 
 def count_norms(chain: Chain) -> int:
-    """The batch norms of a network, those in its blocks too."""
+    """The number of batch norms of a network, including those in its blocks."""
     inner = [count_norms(c) for layer in chain.layers for c in chains_of(layer).values()]
     return sum(isinstance(layer, BatchNorm) for layer in chain.layers) + sum(inner)
 
 
 def faults(program: Program, experiment: Experiment, kind: str) -> list[str]:
-    """What is not as it should be."""
+    """The faults of a compiled step."""
     gpu, state = kind == "h100", jax.tree.leaves(experiment.state_shapes())
     reduces = 1 + REDUCES_OF_A_NORM * count_norms(experiment.model)
     rows = BATCH // len(experiment.parallel.devices)

@@ -5,9 +5,9 @@
     python benchmarks/race.py --replay=runs/search-mlp    # a race of a search made without it
 
 Eight settings get up to 20 seeds. One is truly better than the others by a gap, counted in standard
-deviations of a run. `search --race` looks after every seed. Beside it: Student's paired t-test at
-5 %, uncorrected, after every seed from the third on; and Optuna's WilcoxonPruner with its defaults,
-for which the settings come one after the other in random order.
+deviations of a run. `search --race` looks after every seed. It is compared with Student's paired
+t-test at 5 %, uncorrected, after every seed from the third on; and with Optuna's WilcoxonPruner
+with its defaults, for which the settings come one after the other in random order.
 
 The second table has results that are not normal. All settings are equal there, except in its last
 lines: those rivals are a little better, but some of their runs diverge. The third table has the
@@ -97,7 +97,7 @@ def errors(race: Race, races: list[np.ndarray]) -> tuple[float, float]:
 
 
 def not_normal(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Accuracies that are not normal, by what they are, [SEEDS, SETTINGS] each."""
+    """Accuracies that are not normal, by the name of their distribution, [SEEDS, SETTINGS] each."""
     shape, noise = (SEEDS, SETTINGS), 0.002 * rng.normal(size=(SEEDS, SETTINGS))
     kinds = {
         f"{images} validation images, {p:g} right": rng.binomial(images, p, shape) / images
@@ -123,7 +123,7 @@ def some_dropped(settings: int, races: int, rng: np.random.Generator) -> float:
 
 
 def replay(folder: Path) -> None:
-    """Prints how a race over a search's results ends, and what the pairs of its best two save."""
+    """Prints how a race over a search's results ends, and what pairing its best two saves."""
     kept = json.loads((folder / "search.json").read_text())
     runs = {(str(run["point"]), run["seed"]): run["accuracy"] for run in kept["runs"]}
     points, seeds = (list(dict.fromkeys(keys)) for keys in zip(*runs, strict=True))

@@ -1,22 +1,23 @@
-"""The slides' whole procedure: this program beside the slides' own NumPy code in float64.
+"""The slides' whole procedure: this program against the slides' NumPy code in float64.
 
     python benchmarks/replay.py [--seeds=1]
-    python benchmarks/replay.py --draws=20      does NumPy's generator find other accuracies?
+    python benchmarks/replay.py --draws=20      does NumPy's generator give other accuracies?
 
-Whole processes, in turn: `jaxnets replay` with an empty compilation cache, and
+Whole processes run in turn: `jaxnets replay` with an empty compilation cache, and
 this file's replica of the slides' classes (search over 100, 200, 300 hidden units, then 50 steps
-with the best), which computes all that they compute, the pixels' gradient too.
+with the best), which computes all that they compute, including the pixels' gradient.
 
 Then the replay's share of the machine's sgemm rate, taken before and after:
 
     operations of the matrix products / seconds / sgemm rate
 
-The products are those of training as the slides have it: forward, both kernels' gradients, the
+The products are those of training as on the slides: forward, both kernels' gradients, the
 hidden layer's gradient, for every image and all 785 inputs. (The pixels' gradient, which nobody
-needs, is not counted.) The seconds are once those of the 110 steps, the first of each network at
-the others' median since it waits for the compiler, and once those of the whole process.
+needs, is not counted.) One figure takes the seconds of the 110 steps; the first step of each
+network counts as the median of the others, since it waits for the compiler. The other figure takes
+the seconds of the whole process.
 
-With `--draws` this program's trainer alone starts, with 200 hidden units and so many seeds, from
+With `--draws` only this program's trainer runs, with 200 hidden units and so many seeds, from
 weights drawn by JAX and by NumPy; the means of the test accuracies are compared.
 """
 
@@ -69,7 +70,7 @@ class FullConnectionModel:
         return float(loss), float(hits.mean())
 
     def backward(self, labels: np.ndarray) -> None:
-        """The gradients of the summed loss; the pixels' is computed and thrown away, as there."""
+        """The gradients of the summed loss; the pixels' is computed and not used, as there."""
         loss_grad = -labels / (self.soft + 1e-12)
         product = loss_grad * self.soft
         soft_grad = product - self.soft * product.sum(axis=1, keepdims=True)
@@ -163,7 +164,7 @@ def draws(seeds: int) -> None:
 
 
 def in_a_process(way: str, seed: int) -> tuple[dict[str, float], float]:
-    """What one way returns, in a process of its own, and the process's seconds."""
+    """The result of one way in a separate process, and the process's seconds."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, __file__, f"--way={way}", f"--seed={seed}"]

@@ -1,4 +1,4 @@
-"""Requests a second of two replicas of `jaxnets serve` under Ray Serve, beside one.
+"""Requests a second of two replicas of `jaxnets serve` under Ray Serve, compared with one.
 
     python benchmarks/replicas.py [RUN] [--seconds=12] [--rounds=3] [--connections=8]
 
@@ -32,7 +32,7 @@ IMAGES, TIMES = 128, 1.6
 
 
 def described(url: str) -> dict[str, Any]:
-    """What a model says of itself, when it is there: Ray listens before a replica has started."""
+    """A model's description, once it is there: Ray listens before a replica has started."""
     while True:
         with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(url) as answer:
             return json.load(answer)
@@ -40,7 +40,7 @@ def described(url: str) -> dict[str, Any]:
 
 
 def rate(run: str, replicas: int, given: argparse.Namespace, folder: str) -> float:
-    """Requests a second, after a fifth of the time as a warm-up."""
+    """Requests a second, after a warm-up of a fifth of the time."""
     port, path = free_port(), f"/v2/models/{Path(run).name}"
     answered: list[float] = []
 

@@ -1,4 +1,4 @@
-"""Requests a second of `jaxnets serve`, beside a plain server of FastAPI and PyTorch.
+"""Requests a second of `jaxnets serve`, compared with a plain server of FastAPI and PyTorch.
 
     python benchmarks/serve.py [RUN] [--seconds=5] [--rounds=3] [--connections=64]
 
@@ -9,7 +9,7 @@ waits for the answer and sends the next one. Both servers get the same bytes:
     json    {"image": [784 numbers]}; ours also assigns a user and signs its answer
     tensor  the Open Inference Protocol's binary tensor; theirs skips the JSON before it
 
-That both answer alike, within 1e-4, is checked first. Needs the extras serve and oracle. Exit
+First it checks that both answer alike, within 1e-4. Needs the extras serve and oracle. Exit
 status 1 below 1,000 requests/s, or above 100 ms for the slowest percent.
 """
 
@@ -119,7 +119,7 @@ def client(port: int, path: str, kind: str, connections: int, seconds: float) ->
 
 
 def asked(port: int, path: str, kind: str, connections: int, seconds: float) -> dict[str, float]:
-    """What a client's process of its own measures."""
+    """The result of a client in a separate process."""
     command = [sys.executable, __file__, "--as_client"]
     values = map(str, (port, path, kind, connections, seconds))
     done = subprocess.run([*command, *values], stdout=subprocess.PIPE, check=True, text=True)
@@ -128,7 +128,7 @@ def asked(port: int, path: str, kind: str, connections: int, seconds: float) -> 
 
 @contextlib.contextmanager
 def started(command: list[str], port: int) -> Iterator[None]:
-    """A server, when it listens."""
+    """A server, once it listens."""
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         while True:

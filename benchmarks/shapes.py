@@ -1,4 +1,4 @@
-"""A small set of one's own pictures: three classes of drawn shapes, beside a tutorial's network.
+"""A small set of your own pictures, three classes of drawn shapes, against a tutorial's network.
 
     python benchmarks/shapes.py                train.py's defaults and the tutorial's, three seeds
     python benchmarks/shapes.py --make=FOLDER  only draws the set
@@ -39,7 +39,7 @@ def draw(rng: np.random.Generator, corners: int) -> Image.Image:
     colour = tuple(int(c) for c in np.clip(background + shift, 0, 255))
     picture = Image.new("RGB", (int(width), int(height)), tuple(map(int, background)))
     pen = ImageDraw.Draw(picture)
-    for _ in range(rng.integers(0, 4)):  # Lines that are no shape.
+    for _ in range(rng.integers(0, 4)):  # Lines that are not a shape.
         ends = rng.random(4) * [width, height, width, height]
         pen.line(ends.tolist(), fill=tuple(map(int, rng.integers(0, 256, 3))), width=1 + side // 60)
     radius = side * rng.uniform(0.22, 0.45)

@@ -1,4 +1,4 @@
-"""Small data: Classifier's networks beside scikit-learn's, all without settings.
+"""Small data: Classifier's networks compared with scikit-learn's, all without settings.
 
     python benchmarks/small.py                        the table of docs/python.md
     python benchmarks/small.py --sets=iris,moons      some of its rows

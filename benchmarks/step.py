@@ -3,14 +3,15 @@
     python benchmarks/step.py                          the CNN at batch 128
     python benchmarks/step.py --model=alexnet --input_size=224 --steps=2 --rounds=3
     python benchmarks/step.py --model=mlp --batch_size=512
-    python benchmarks/step.py --cpu_time               counts CPU time: steady where others work
-    python benchmarks/step.py --devices                one device beside eight that are simulated
+    python benchmarks/step.py --cpu_time               counts CPU time: steady on a busy machine
+    python benchmarks/step.py --devices                one device against eight simulated ones
 
-Each way runs in processes of its own, in turn, so that a drift of the machine meets all alike and
+Each way runs in separate processes, in turn, so a drift of the machine affects all alike and
 none inherits what another has set up. "plain" is jax.jit around optax and jax.grad of the same Flax
-network, nothing of ours set. "apart" is "auto" with each convolution apart from its pool
-(kernels/conv_pool.py). With `--devices` they are whole steps on one device, alone and as one of
-eight, and on eight; the gradients of each device's rows alone, and with their sum over the devices.
+network, without any of our settings. "apart" is "auto" with each convolution separate from its pool
+(kernels/conv_pool.py). With `--devices` the ways are whole steps on a single device, on one of
+eight, and on eight; then the gradients of each device's rows, without and with their sum over the
+devices.
 """
 
 import argparse

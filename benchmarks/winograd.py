@@ -1,15 +1,16 @@
-"""A convolution of AlexNet, forward and its two gradients: XLA's beside Winograd's algorithm.
+"""A convolution of AlexNet, forward and its two gradients: XLA against Winograd's algorithm.
 
     python benchmarks/winograd.py                     `alexnet`'s and `alexnet_small`'s layers
     python benchmarks/winograd.py 128,13,384,256,3    one: batch, pixels, channels, features, window
     python benchmarks/winograd.py --pool              a convolution of 3x3 and its pool of 2x2
     python benchmarks/winograd.py --rounding          how far the two are apart
 
-CPU time of each, median of five in turn, and the error beside the largest number. Layers with fewer
-channels than convolution.py's FEWEST_CHANNELS gain nothing; the last row is such a layer.
+It prints the CPU time of each, median of five in turn, and the error relative to the largest
+number. Layers with fewer channels than convolution.py's FEWEST_CHANNELS gain nothing; the last row
+is such a layer.
 
-A convolution and its pool, forward and back: one after the other, where the convolution computes
-what the pool reaches, beside tiles of a pool's window (kernels/conv_pool.py).
+A convolution and its pool are timed forward and back in two forms: one after the other, where the
+convolution computes what the pool reaches, and in tiles of a pool's window (kernels/conv_pool.py).
 
 The rounding is the largest of all draws, in units in the last place of the largest number. Images
 are normal, rectified, uniform or mostly black with few bright pixels, and kernels normal, smooth,

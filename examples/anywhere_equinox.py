@@ -44,7 +44,7 @@ class Dense(eqx.Module):
 
 
 class CNN(eqx.Module):
-    """The network; of Equinox' kind, it takes one image, and jax.vmap makes it a batch's."""
+    """The network. As is usual in Equinox, it takes one image; jax.vmap gives it a batch."""
 
     conv1: Conv
     conv2: Conv
@@ -58,7 +58,7 @@ class CNN(eqx.Module):
 
     def __call__(self, image):
         """The logits [10] of an image [28, 28, 1] from 0 to 1."""
-        x = image[None]  # A derivation is one of a batch.
+        x = image[None]  # The derivations expect a batch.
         for layer in (self.conv1, self.conv2):
             x = max_pool(relu(layer(x)), window=(2, 2), strides=(2, 2))
         x = relu(self.hidden(x.reshape(1, -1)))

@@ -13,7 +13,7 @@ dense, cross_entropy = as_function("dense"), as_function("softmax_cross_entropy"
 
 
 def params_of(layer):
-    """The arrays of an NNX layer, by the names that a derivation has for them."""
+    """The arrays of an NNX layer, by the names that the derivations use."""
     return {"kernel": layer.kernel[...], "bias": layer.bias[...]}
 
 

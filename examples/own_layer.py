@@ -1,7 +1,7 @@
-"""A layer of one's own with its derived gradient: the ReLU whose slopes are learned.
+"""A layer of your own with its derived gradient: a ReLU with learned slopes.
 
-    python examples/own_layer.py                                        is the derivation right?
-    python train.py --model=examples/own_layer.py --gradients=manual    trains by it: 0.97 of MNIST
+    python examples/own_layer.py                                      is the derivation right?
+    python train.py --model=examples/own_layer.py --gradients=manual  trains with it: 0.97 on MNIST
 
 He et al. 2015, "Delving Deep into Rectifiers", section 2.1, with a slope a_k for each feature k:
 
@@ -10,7 +10,7 @@ He et al. 2015, "Delving Deep into Rectifiers", section 2.1, with a slope a_k fo
 
 Its gradient, from dy, the loss's gradient with respect to y:
 
-    dx_nk = dy_nk         where x_nk > 0       x_nk reaches the loss through y_nk alone
+    dx_nk = dy_nk         where x_nk > 0       x_nk reaches the loss only through y_nk
             a_k dy_nk     elsewhere
     da_k  = Σ_n dy_nk x_nk, over the n where x_nk <= 0    all examples share a_k, so they add up
 """
@@ -24,17 +24,17 @@ from jaxnets import Chain, LayerRule, check_layer, flatten, register_rule
 
 
 class PReLU(nn.Module):
-    """The layer, as Flax writes one: [..., K] -> [..., K], with the parameter "slope" [K]."""
+    """The layer as written for Flax: [..., K] -> [..., K], with the parameter "slope" [K]."""
 
     @nn.compact
     def __call__(self, x):
-        """Draws the slopes at the first call, uses them at all."""
+        """Draws the slopes in the first call, and uses them in every call."""
         slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:])
         return jnp.where(x > 0, x, slope * x)
 
 
 def prelu_forward(params, x):
-    """Returns y, and as the cache what the backward pass needs."""
+    """Returns y and, as the cache, what the backward pass needs."""
     return jnp.where(x > 0, x, params["slope"] * x), (params["slope"], x)
 
 
@@ -48,7 +48,7 @@ def prelu_backward(cache, dy, *, input_gradient=True):
 
 
 def prelu_sides(params, x):
-    """Tells central differences the side of the kink on which each x is: none is taken across."""
+    """Says on which side of its kink each x is, so that no difference is taken across a kink."""
     return x > 0
 
 
@@ -60,7 +60,7 @@ recipe = dict(epochs=2, learning_rate=0.005)
 
 
 def model(num_classes):
-    """A dense network with it. In a convolution's output it has a slope for each channel."""
+    """A dense network with the layer. After a convolution it has a slope for each channel."""
     return Chain([flatten, nn.Dense(128), PReLU(), nn.Dense(num_classes, name="logits")])
 
 

@@ -1,14 +1,14 @@
-"""A network of one's own in one function: convolutions, a residual block, a mean of each channel.
+"""A network of your own in one function: convolutions, a residual block, a mean of each channel.
 
     M=--model=examples/own_network.py
-    python train.py $M                       0.991 of MNIST after two epochs, a minute on two cores
-    python train.py $M --gradients=manual    the same network by the derived gradients
+    python train.py $M                       0.991 on MNIST after two epochs, a minute on two cores
+    python train.py $M --gradients=manual    the same network with the derived gradients
     jaxnets summary $M                       each layer's output, parameters and arithmetic
     jaxnets gradcheck $M                     every gradient by hand compared with autodiff's
 
-Training prints the run's folder. From then on that folder suffices:
+Training prints the run's folder. The other commands need only that folder:
 
-    jaxnets report RUN                       what it learned, and where it errs
+    jaxnets report RUN                       what it learned, and where it is wrong
     jaxnets page RUN                         a page to draw digits on
     jaxnets export RUN --output=net.onnx     for other programs
 
@@ -19,19 +19,19 @@ import flax.linen as nn
 
 from jaxnets import BatchNorm, Chain, LeakyReLU, MaxPool, Residual, global_average_pool
 
-recipe = dict(epochs=2, learning_rate=0.005)  # Any flag of train.py; a flag goes before it.
+recipe = dict(epochs=2, learning_rate=0.005)  # Any flag of train.py; the command line wins.
 
 
 def convolution(channels):
     """A convolution of 3 x 3, normalized, then a leaky ReLU.
 
-    The norm has a bias of its own, so the convolution needs none.
+    The norm has a bias, so the convolution needs none.
     """
     return [nn.Conv(channels, (3, 3), use_bias=False), BatchNorm(), LeakyReLU(0.1)]
 
 
 def model(num_classes):
-    """The layers. The shapes are those that an image of MNIST takes, [28, 28, 1]."""
+    """The layers. The comments give the shapes for an image of MNIST, [28, 28, 1]."""
     return Chain(
         [
             *convolution(16),  # [28, 28, 16]

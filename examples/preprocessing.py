@@ -1,4 +1,4 @@
-"""What the size of the pixels does to the learning rate: bytes, [0, 1], and standardized.
+"""How the size of the pixels affects the learning rate: bytes, [0, 1], and standardized.
 
     python examples/preprocessing.py     about a minute on one core
 
@@ -20,7 +20,7 @@ SEEDS = range(3)
 
 
 def pixel_forms(images):
-    """What each form subtracts from pixels in [0, 1], and by what it then divides."""
+    """For each form, what it subtracts from pixels in [0, 1] and by what it then divides."""
     return {
         "bytes": Normalize((0.0,), (1 / 255,)),
         "[0, 1]": Normalize((0.0,), (1.0,)),

@@ -3,9 +3,8 @@
     python examples/transfer.py     about two minutes on one core
 
 A small CNN first learns the digits 0 to 5 from 20,000 images. Then it learns the digits
-6 to 9 from 20, 100 or 500 images: once from random weights, once from those of the first run, whose
-last layer is drawn anew. Each number is the accuracy on the validation images, the mean of three
-seeds.
+6 to 9 from 20, 100 or 500 images: once from random weights, and once from those of the first run
+with a newly drawn last layer. Each number is the mean validation accuracy of three seeds.
 """
 
 import dataclasses
@@ -19,7 +18,7 @@ SEEDS = range(3)
 
 
 def digits(data, first, last, count=None):
-    """The digits from first to last, renumbered from 0; all training images of them, or count."""
+    """The digits from first to last, renumbered from 0; all their training images, or count."""
 
     def chosen(part, count=None):
         rows = np.flatnonzero((part.labels >= first) & (part.labels <= last))[:count]
@@ -41,7 +40,7 @@ def accuracy(data, seed, init_from=None):
     """The validation accuracy of a small CNN after 300 steps of 20 images each."""
     network = jaxnets.Network(
         "cnn_tiny",
-        dataclasses.replace(data, validation=data.validation[:0]),  # None after each epoch.
+        dataclasses.replace(data, validation=data.validation[:0]),  # Not after each epoch.
         augment="none",
         epochs=300 * 20 // len(data.train),
         batch_size=20,

@@ -1,4 +1,4 @@
-"""Keras as its guides write it: Sequential, compile, fit. KERAS_BACKEND chooses what it runs on."""
+"""Keras as in its guides: Sequential, compile, fit. KERAS_BACKEND chooses what it runs on."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def build(network: Network) -> Any:
         made.append(layers.Dropout(network.dropout))
     elif network.model == "alexnet":
         for features, window, stride, padding, pool in ALEXNET:
-            if stride > 1:  # Keras's "same" pads by another rule there.
+            if stride > 1:  # Keras's "same" pads by a different rule there.
                 made.append(layers.ZeroPadding2D(padding))
             padded = "valid" if stride > 1 else "same"
             made.append(layers.Conv2D(features, window, stride, padded, activation="relu"))

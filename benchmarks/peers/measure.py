@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m benchmarks.peers.measure REQUEST`.
+"""One measurement in a separate process: `python -m benchmarks.peers.measure REQUEST`.
 
 REQUEST is JSON; the last line of stdout is the result. Each number is a list, one entry for each
 repetition: seconds of the wall clock and of the processor, which counts all threads.

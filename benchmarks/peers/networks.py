@@ -1,6 +1,6 @@
 """The networks that every peer builds: sizes, recipe, weights and products; without JAX.
 
-The recipe is the network's own (`jaxnets.preset`), without what peers lack or do in another way:
+The recipe is that of the network (`jaxnets.preset`), without what peers lack or do differently:
 shifts of the images, weight decay and a schedule.
 """
 
@@ -47,7 +47,7 @@ class Network:
 
 
 def network_of(model: str, **changes) -> Network:
-    """A network with its own recipe, some fields changed; alexnet is ImageNet's, at 224 pixels."""
+    """A network with its recipe, some fields changed; alexnet is ImageNet's, at 224 pixels."""
     config = preset(model, **changes)
     large = model == "alexnet"
     return Network(
@@ -66,7 +66,7 @@ def network_of(model: str, **changes) -> Network:
 
 
 def layers_of(network: Network) -> list[tuple[str, tuple[int, ...], int]]:
-    """Each layer's name, the shape of its kernel, and at how many places of an image it stands.
+    """Each layer's name, the shape of its kernel, and at how many places of an image it is used.
 
     >>> layers_of(network_of("mlp"))
     [('hidden1', (784, 512), 1), ('logits', (512, 10), 1)]

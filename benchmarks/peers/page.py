@@ -1,6 +1,6 @@
 """Two pages of a benchmark, from its numbers: a front of six rows, and all tables.
 
-A ratio is that of the two numbers as they are printed, so that a reader can check it.
+A ratio is that of the two printed numbers, so a reader can check it.
 """
 
 import math
@@ -28,7 +28,7 @@ BEGIN, END = "<!-- python -m benchmarks writes from here -->\n", "<!-- to here -
 
 
 def write(found: dict[str, Any], page: Path, tables: Path) -> None:
-    """Writes both pages, and the figures of each beside it as PAGE-NAME.svg."""
+    """Writes both pages, and the figures of each in the same folder as PAGE-NAME.svg."""
     link = os.path.relpath(tables, page.parent).replace(os.sep, "/")
     both = (page, front(found, page.stem, link)), (tables, draw(found, tables.stem))
     for path, (text, figures) in both:
@@ -50,7 +50,7 @@ def placed(text: str, page: str) -> str:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The new numbers, and the old ones, if any, of what was not measured again."""
+    """The new numbers, and the old ones of parts that were not measured again."""
     again = {_key(one) for one in new["measurements"]}
     kept = [one for one in old.get("measurements", []) if _key(one) not in again]
     return {**new, "measurements": [*kept, *new["measurements"]]}
@@ -147,7 +147,7 @@ class Bar(NamedTuple):
 
     label: str
     value: float
-    text: str  # Beside the bar.
+    text: str  # Next to the bar.
     is_ours: bool
 
 
@@ -265,7 +265,7 @@ def draw(found: dict[str, Any], name: str) -> tuple[str, list[Figure]]:
 
 
 def _facts(found: dict[str, Any]) -> str:
-    """Who has written a page, and on which machine."""
+    """The program that wrote a page, and the machine."""
     machine, versions = found["machine"], found["versions"]
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     text = (

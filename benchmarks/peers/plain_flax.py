@@ -1,4 +1,4 @@
-"""Flax and optax as Flax' MNIST example writes them: a linen module, a jitted step, a loop."""
+"""Flax and optax as in Flax's MNIST example: a linen module, a jitted step, a loop."""
 
 import functools
 from typing import Any

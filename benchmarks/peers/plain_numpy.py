@@ -1,4 +1,4 @@
-"""NumPy alone: dense networks, forward and backward written out, as in a first course."""
+"""Only NumPy: dense networks, forward and backward written out, as in a first course."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""PyTorch as its tutorials write it: nn.Sequential, an optimizer, zero_grad, backward, step.
+"""PyTorch as in its tutorials: nn.Sequential, an optimizer, zero_grad, backward, step.
 
 The batches are rows of one tensor in a random order, which is faster than a DataLoader.
 """
@@ -14,7 +14,7 @@ nn, F = torch.nn, torch.nn.functional
 
 
 def build(network: Network) -> Any:
-    """The network, by torch.nn's layers; alexnet is torchvision's."""
+    """The network from torch.nn's layers; alexnet is torchvision's."""
     classes, p = network.num_classes, network.dropout
     if network.model == "cnn":
         return nn.Sequential(

@@ -1,4 +1,4 @@
-"""Runs the measurements in fresh processes, the ways in turn, and keeps what they give as JSON."""
+"""Runs the measurements in fresh processes, the ways in turn, and keeps the results as JSON."""
 
 import gzip
 import importlib.metadata
@@ -58,7 +58,7 @@ class Ended(NamedTuple):
 
 
 def jobs(parts: Sequence[str], networks: Sequence[str], folder: Path, quick: bool) -> list[Job]:
-    """Everything that a round measures, peers that are not installed left out."""
+    """Everything that a round measures, without peers that are not installed."""
     made: list[Job] = []
     if "machine" in parts:
         command = ["-m", "benchmarks.peers.measure", json.dumps({"kind": "machine"})]
@@ -185,7 +185,7 @@ def start(job: Job, folder: Path, limit: float) -> Ended:
 
 
 def _read_lines(process: Any, begun: float, limit: float) -> tuple[list[tuple[float, str]], bool]:
-    """The lines of stdout with the seconds at which they came, and whether the limit ended it."""
+    """The lines of stdout, each with its seconds, and whether the limit ended the process."""
     lines, rest, stdout = [], b"", process.stdout
     with stdout:
         while True:
@@ -202,7 +202,7 @@ def _read_lines(process: Any, begun: float, limit: float) -> tuple[list[tuple[fl
 
 
 def result_of(job: Job, ended: Ended, folder: Path) -> Measurement:
-    """What a job gives: its labels, its numbers, or an `error`."""
+    """The result of a job: its labels, and its numbers or an `error`."""
     found: Measurement = {**job.labels, "peak_mb": ended.peak_mb}
     if job.labels["part"] == "accuracy" and "target" in job.labels:
         result = folder / "run" / "result.json"

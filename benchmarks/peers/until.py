@@ -2,9 +2,9 @@
 
     python -m benchmarks.peers.until NAME [--images=N] [--epochs=N] [--target=0.995] [--mnist=DIR]
 
-NAME is `keras` or `pytorch`, each its library's own MNIST example, or a way of the same network:
+NAME is `keras` or `pytorch`, each the MNIST example of its library, or a way of the same network:
 the recipe of `cnn` without shifts, ten epochs. A line holds the epoch, the accuracy on the test
-images and the CPU seconds since the process began; who reads it takes the time. Sources:
+images and the CPU seconds since the process began; the reader of the line takes the time. Sources:
 keras.io/examples/vision/mnist_convnet, github.com/pytorch/examples/tree/main/mnist.
 """
 
@@ -27,7 +27,7 @@ SAME_EPOCHS = 10
 
 
 def keras_example(data: Dataset, epochs: int) -> Iterator[float]:
-    """Keras' example: 34,826 parameters, Adam, dropout 0.5, a tenth held back, 15 epochs."""
+    """Keras's example: 34,826 parameters, Adam, dropout 0.5, a tenth held back, 15 epochs."""
     import keras
 
     layers: Any = keras.layers
@@ -55,7 +55,8 @@ def pytorch_example(folder: str, count: int | None, epochs: int) -> Iterator[flo
     """PyTorch's example: 1,199,882 parameters, Adadelta, dropout, batches of 64, 14 epochs.
 
     On a CPU it does not shuffle. Its images come one by one through torchvision's transforms, from
-    the unpacked files that torchvision keeps in the folder. A count takes so many of each part.
+    the unpacked files that torchvision keeps in the folder. With a count, only so many of each part
+    are used.
     """
     import torch  # pyright: ignore[reportMissingImports]
     from torch.utils.data import DataLoader  # pyright: ignore[reportMissingImports]
@@ -148,7 +149,7 @@ def main() -> None:
         print(json.dumps(line), flush=True)
         if accuracy >= flags.target:
             break
-    os._exit(0)  # Nothing of a library's own end belongs to the time.
+    os._exit(0)  # The time does not include a library's shutdown.
 
 
 if __name__ == "__main__":

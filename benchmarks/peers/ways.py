@@ -1,4 +1,4 @@
-"""Who is measured: each way of a library to train or to run a network, and what it needs."""
+"""The ways that are measured: how each library trains or runs a network, and what it needs."""
 
 import importlib.util
 from typing import Any, NamedTuple
@@ -76,5 +76,5 @@ GROWING = tuple(way for way in STARTING if way.name != "PyTorch, compiled")
 
 
 def named(ways: tuple[Way, ...], name: str) -> Way:
-    """The way of a name."""
+    """The way with this name."""
     return next(way for way in ways if way.name == name)

@@ -313,7 +313,7 @@ def test_twice_the_answers_of_the_same_users_show_no_more():
     once, twice = (compare_arms(users_of(right[0], in_b[0], n), Plan()) for n in (1, 2))
     assert (once.p, once.interval) == (twice.p, twice.interval)
     assert (once.answers, twice.answers, twice.count) == (600, 1200, 600)
-    assert "The 1,200 answers are no 1,200 trials" in text_of(twice)
+    assert "The 1,200 answers are not 1,200 trials" in text_of(twice)
     assert "trials" not in text_of(once)
 
 
@@ -479,7 +479,7 @@ def test_what_was_decided_stays_decided():
     assert (
         low > 0 and f"B is better than A, as the test decided after {at} users: then {then}" in text
     )
-    assert "has 0 in it again" in text and found.sequence.p[-1] < 0.05
+    assert "contains 0 again" in text and found.sequence.p[-1] < 0.05
 
 
 def test_too_few_users_or_wrong_answers_let_nothing_be_concluded():
@@ -586,7 +586,7 @@ def test_users_who_saw_both_models_are_compared_with_themselves():
     assert found.test == "McNemar's exact test"
     assert found.p == pytest.approx(stats.binomtest(only_b, only_a + only_b).pvalue)
     np.testing.assert_array_equal(found.values, right[:, 1] * 1.0 - right[:, 0])
-    assert "7 users who saw one model alone: left out" in text_of(found)
+    assert "7 users who saw only one model are left out" in text_of(found)
 
 
 def test_models_that_always_agree_are_not_compared():
@@ -621,7 +621,7 @@ def test_a_picture_shows_what_the_table_says():
     found = trial_of(0.8, 0.95, 3000)
     drawn = presentation.plot(found)
     low, high = (100 * end for end in found.interval or ())
-    assert f"holds at all looks {low:.2f} to {high:.2f}" in drawn.alt
+    assert f"valid at all looks, is {low:.2f} to {high:.2f}" in drawn.alt
     assert f"decided after {found.decided_at:,} users" in drawn.standalone()
     (band,) = re.findall(r'<polygon points="([^"]*)"', drawn.standalone())
     places = np.array([pair.split(",") for pair in band.split()], float)
@@ -687,7 +687,7 @@ def test_runs_of_other_pictures_with_equal_labels_are_refused(
     config = read_json(other / "config.json")
     config["data_dir"] = str(write_idx_folder(tmp_path / "data", arrays))
     (other / "config.json").write_text(json.dumps(config))
-    run_command("abtest", runs[0], other).assert_refused("test pictures are others")
+    run_command("abtest", runs[0], other).assert_refused("test pictures differ")
 
 
 def test_models_may_be_tested_on_other_pictures(runs, tiny_arrays, tmp_path, run_command):

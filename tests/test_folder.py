@@ -255,7 +255,7 @@ def test_a_class_has_pictures_and_its_name_in_every_part(tmp_path):
     refused(root, "test: no folder for cat")
     shutil.copytree(root / "train/cat", root / "test/cat")
     shutil.copytree(root / "train/cat", root / "test/dog")
-    refused(root, "test: expected the classes of .*train, found also dog")
+    refused(root, "test: expected the classes of .*train, also found dog")
     root = write_parts(tmp_path / "names", (3, 2, 2), ("train", "val", "valid"))
     refused(root, "one folder for validation, found val, valid")
 

@@ -361,7 +361,7 @@ BAD_FILES = {
     ),
     "a setting's name": (
         OWN_LAYER.replace("b: float = 1.0", "b: float = 1.0\n    kind: str = ''"),
-        "Swish: expected another name of its setting than kind",
+        "Swish: expected another name for its setting than kind",
     ),
     "statistics of Flax": (
         OWN.format("return nn.BatchNorm(use_running_average=False)(x)"),
@@ -373,7 +373,7 @@ BAD_FILES = {
     ),
     "a statistic's name": (
         OWN.format("return x - self.param('mean', nn.initializers.zeros, ())"),
-        "Own: expected another name of its parameter than mean, which is a running statistic",
+        "Own: expected another name for its parameter than mean, which is a running statistic",
     ),
     "whole parameters": (
         OWN.format("return x * self.param('a', lambda key: 3)"),
@@ -397,7 +397,7 @@ def test_a_name_of_the_lecture_is_not_ones_own(in_tmp, train_tiny):
     (in_tmp / "cnn.py").write_text(TEN_LINES)
     (in_tmp / "my_net.py").write_text(TEN_LINES)
     train_tiny("my_net").assert_refused('unknown model "my_net"; did you mean --model=my_net.py?')
-    train_tiny("cnn.py").assert_refused("cnn.py: expected a name of its own, got that of a network")
+    train_tiny("cnn.py").assert_refused("cnn.py: expected a new name, got that of a network")
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ def test_a_set_is_the_same_everywhere_and_no_line_parts_it(name):
 
 def test_what_takes_no_points_says_so(run_main):
     run_main("--model=cnn", "--dataset=xor").assert_refused("got rows of 2 numbers")
-    run_main("--dataset=xor", "--data_dir=.").assert_refused("the points of xor are drawn")
+    run_main("--dataset=xor", "--data_dir=.").assert_refused("expected none for xor")
 
 
 def network(model: str = "mlp_functional", shape=(2,), classes: int = 2, **changes):

@@ -288,7 +288,7 @@ PYTHON = [
         "trained_on((np.zeros((9, 3, 8, 8)), np.zeros(9, int)))",
         "got (9, 3, 8, 8); the channels come last: x.transpose(0, 2, 3, 1)",
     ),
-    ("trained_on(([[0.5], [0.5, 1]], [0, 1]))", "pixels in an array, got rows that make none"),
+    ("trained_on(([[0.5], [0.5, 1]], [0, 1]))", "got rows that do not form one"),
     ("trained_on((np.zeros((2, 8, 8)), [0, 10**9]))", "expected 2 to 1000 classes, found 1001"),
     (
         "trained_on((np.zeros((9, 8, 8)), np.zeros(8, int)))",

@@ -20,20 +20,20 @@ def abtest(
     power: Annotated[float, Flag((0.5, 0.999))] = 0.8,
     split: Annotated[str, Flag(metavar="A/B")] = HALVES,
     dataset: Annotated[str | None, Flag(metavar="NAME|FOLDER", unset="the runs' own")] = None,
-    output: Annotated[str | None, Flag(help=f"of a log: {FIGURE}", metavar="FILE")] = None,
+    output: Annotated[str | None, Flag(help=f"for a log: {FIGURE}", metavar="FILE")] = None,
     layers: OwnLayers = (),
 ) -> CommandResult:
     """Compare two models, by users' answers or on labelled pictures.
 
     Args:
-      given: answers of users, as the server's log (a file, or its URL of PostgreSQL) or as CSV
+      given: answers of users, as the server's log (a file, or a URL of PostgreSQL) or as CSV
         (columns arm: A or B, correct: 1 or 0, perhaps user and time); or two run folders, tested on
         the same pictures
       alpha: chance of a false alarm
       effect: smallest difference in accuracy that matters to you
-      power: chance to find that difference
-      split: of a log: percentages of users for A and B
-      dataset: of two runs: data set, or folder of pictures, to test them on
+      power: chance of finding that difference
+      split: for a log: percentages of users for A and B
+      dataset: for two runs: data set, or folder of pictures, to test them on
     """
     from jaxnets.abtest.trial import Plan
 

@@ -100,8 +100,8 @@ def compare_runs(run_a: str, run_b: str, dataset: str | None = None) -> Pairs:
         sets.append(data)
         if sets[0].checksum != data.checksum:
             raise UserError(
-                "expected runs of one data set, got {} and {}, whose test pictures are "
-                "others; --dataset=NAME tests both on another",
+                "expected runs of one data set, got {} and {}, whose test pictures "
+                "differ; --dataset=NAME tests both on the same ones",
                 sets[0].name,
                 data.name,
             )
@@ -196,7 +196,7 @@ def _conclusions(pairs: Pairs, plan: Plan) -> list[str]:
         return [text]
     low, high = pairs.interval(plan)
     text = _(
-        "No difference is shown: of the {} pictures on which one model alone is right, {} has {}, "
+        "No difference is shown: of the {} pictures on which only one model is right, {} has {}, "
         "as a fair coin may give. B may be worse by up to {}, or better by up to {}.",
         f"{disagree:,}",
         better,
@@ -223,10 +223,10 @@ def _limits(pairs: Pairs, plan: Plan) -> list[str]:
     """The limits of these conclusions, in sentences."""
     found = [
         _(
-            "The p counts only if these pictures chose nothing before: no network, no setting, no "
-            "epoch."
+            "The p counts only if these pictures were not used before to choose a network, a "
+            "setting or an epoch."
         ),
-        _("Nothing is known about other pictures than those like these: your users' may differ."),
+        _("Nothing is known about pictures unlike these, and your users' pictures may differ."),
         _(
             "One run of each is compared, not two recipes: another seed gives another network "
             "(jaxnets search compares recipes)."

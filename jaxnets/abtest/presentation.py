@@ -110,7 +110,7 @@ def conclusions(trial: Trial) -> list[str]:
     if trial.lopsided:
         text = _(
             "Conclude nothing: {}. Equal habits give such a difference by chance with p = {}. "
-            "Feedback that goes missing differently makes equal models differ.",
+            "If feedback goes missing at different rates, equal models differ.",
             _feedback(trial),
             p_text(trial.feedback_p),
         )
@@ -119,8 +119,8 @@ def conclusions(trial: Trial) -> list[str]:
         return [_unknown(trial)]
     if trial.drifts:
         text = _(
-            "Conclude nothing: the difference changed while users came, as the intervals of early "
-            "and late users contradict each other. Look for what changed."
+            "Conclude nothing: the difference changed while users came: the intervals of early "
+            "and late users do not overlap. Find out what changed."
         )
         return [text]
     if trial.winner:
@@ -170,8 +170,8 @@ def _winner(trial: Trial) -> str:
         )
     return _(
         "{0} is better than {1}, as the test decided after {2} users: then by {3} to {4} ({5}, "
-        "valid at any look). The users since then showed less. The interval has 0 in it again, so "
-        "the difference may be small. You may stop.",
+        "valid at any look). Later users showed a smaller difference. The interval contains 0 "
+        "again, so the difference may be small. You may stop.",
         *values,
     )
 
@@ -188,8 +188,8 @@ def _unknown(trial: Trial) -> str:
     if trial.paired:
         return _("Nothing may be concluded: for every user both models were right equally often.")
     return _(
-        "Nothing may be concluded yet: the sequential test begins when each model, were both "
-        "equally good, would have {} right and {} wrong answers.",
+        "Nothing may be concluded yet: the sequential test begins when each model would have {} "
+        "right and {} wrong answers if both were equally good.",
         EXPECTED,
         EXPECTED,
     )
@@ -239,15 +239,15 @@ def limits(trial: Trial) -> list[str]:
     ]
     if trial.answers > sum(trial.users):
         text = _(
-            "The {0} answers are no {0} trials: those of one user are alike. Each user counts "
+            "The {0} answers are not {0} trials: those of one user are alike. Each user counts "
             "once, with the share of right answers.",
             f"{trial.answers:,}",
         )
         found.append(text)
     if trial.left_out:
-        text = N_("Nothing follows from {} users who saw both models: left out.")
+        text = N_("{} users who saw both models are left out.")
         if trial.paired:
-            text = N_("Nothing follows from {} users who saw one model alone: left out.")
+            text = N_("{} users who saw only one model are left out.")
         found.append(_(text, f"{trial.left_out:,}"))
     for arm, names in trial.models.items():
         if len(names) > 1:
@@ -307,7 +307,7 @@ def plot(trial: Trial) -> Figure:
     half = 100 * two_sided_z(trial.plan.alpha) * errors
     decided = trial.decided_at
     alt = _(
-        "After {} users the difference is {}, its interval that holds at all looks {} to {}.",
+        "After {} users the difference is {}; its interval, valid at all looks, is {} to {}.",
         f"{trial.count:,}",
         *(f"{value:.2f}" for value in (estimate[-1], low[-1], high[-1])),
     )

@@ -48,7 +48,7 @@ def demo(*, browser: bool = True) -> int:
     """Train a network on MNIST, and open its page in the browser.
 
     Args:
-      browser: whether the page is opened, where there is a display
+      browser: open the page, if there is a display
     """
     from jaxnets.cli.observers import observers_of
     from jaxnets.page.build import write_page
@@ -84,8 +84,8 @@ def train(
 
     Args:
       files: files that exercise new wrote, with your backward passes
-      even_if_wrong: train by wrong passes too, after a training by the right ones for comparison,
-        and by those of layers of your own
+      even_if_wrong: train by wrong passes too, also those of your own layers, after a training by
+        the right ones for comparison
     """
     if not files and not even_if_wrong:
         wanted = Text("FILE with backward passes of yours (jaxnets exercise new NAME)")
@@ -106,7 +106,7 @@ def replay(
     procedure: Procedure,
     **flags: Any,
 ) -> int:
-    """Train as the slides' programs did, in their lines."""
+    """Train as the slides' programs did, and print the same lines."""
     from jaxnets.cli.observers import observers_of
     from jaxnets.course.replay import replay
 
@@ -116,7 +116,7 @@ def replay(
 
 @command
 def completion(shell: Annotated[tuple[str, ...], Flag(metavar="SHELL")]) -> int:
-    """Print what lets Tab complete in bash, zsh or fish.
+    """Print the script for Tab completion in bash, zsh or fish.
 
     Args:
       shell: bash, zsh or fish, whose script is printed

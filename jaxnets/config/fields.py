@@ -73,7 +73,7 @@ class Config(Options):
         None, "initial weights: He et al.'s, or N(0, 0.01)", ("he", "paper"), unset=BY_MODEL
     )
     init_from: str | None = option(
-        None, "run, or file named as in torchvision, with initial weights", metavar="RUN|FILE"
+        None, "initial weights: a run, or a file with torchvision's names", metavar="RUN|FILE"
     )
     normalize: str | None = option(
         None,
@@ -112,7 +112,7 @@ class Config(Options):
         metavar="NAME,...",
         custom=True,
     )
-    clean_epochs: int = option(0, "last epochs, whose images are not augmented", (0, 10**5))
+    clean_epochs: int = option(0, "number of last epochs without augmentation", (0, 10**5))
     limit: int | None = option(
         None, "number of training images to use, and of test images at most", COUNT, unset="all"
     )
@@ -122,7 +122,10 @@ class Config(Options):
     epochs: int = option(10, "passes over the training images", (1, 10**5))
     batch_size: int | None = option(128, "images a step, or full for all", (1, 10**7), none="full")
     steps_per_epoch: int | None = option(
-        None, "steps until an epoch ends and validates", COUNT, unset="a pass over all images"
+        None,
+        "steps per epoch; each epoch ends with a validation",
+        COUNT,
+        unset="a pass over all images",
     )
     early_stopping: int | None = option(
         None, "epochs without a lower validation loss until training ends", COUNT, unset="never"
@@ -132,7 +135,7 @@ class Config(Options):
     )
     optimizer: str = option(
         "sgd",
-        "update rule; another than the recipe's starts with Keras's default learning rate (sgd "
+        "update rule; one other than the recipe's starts with Keras's default learning rate (sgd "
         "0.01, the others 0.001) and without momentum",
         ("sgd", "rmsprop", "adam", "muon"),
         custom=True,
@@ -170,13 +173,13 @@ class Config(Options):
     kernels: str = option(
         "fast",
         "fast: faster forms of some layers on this platform; plain: the layers as taught, so that "
-        "gradients=manual runs their derivations alone, and auto is stock autodiff",
+        "gradients=manual runs only their derivations, and auto is stock autodiff",
         ("fast", "plain"),
     )
     seed: int = option(0, "seed of weights, image order, augmentation and dropout", (0, 2**31 - 1))
 
     # The machine.
-    platform: str | None = option(None, "kind of device that must be there", ("cpu", "gpu", "tpu"))
+    platform: str | None = option(None, "kind of device that is required", ("cpu", "gpu", "tpu"))
     cpu_devices: int | None = option(None, "number of devices that the CPU simulates", (1, 256))
     devices: int | None = option(
         None, "number of devices to train on", (1, 4096), unset="all that JAX finds or simulates"
@@ -217,8 +220,8 @@ class Config(Options):
     checkpoint_every: str = option(
         "10seconds", "interval between checkpoints: 500steps, 2epochs, 5minutes", metavar="INTERVAL"
     )
-    keep: int = option(2, "newest checkpoints to keep; the best after an epoch stays too", COUNT)
-    target_accuracy: float | None = option(None, "least test accuracy, else status 1", FRACTION)
+    keep: int = option(2, "newest checkpoints to keep; the best after an epoch is kept too", COUNT)
+    target_accuracy: float | None = option(None, "minimum test accuracy, else status 1", FRACTION)
 
     def _facts(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)

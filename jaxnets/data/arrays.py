@@ -148,12 +148,12 @@ def transpose_hint(shape: Sequence[int]) -> Text | str:
     """What to do with images [N, C, H, W]; "" for others.
 
     >>> print(transpose_hint((8, 1, 28, 28)))
-    ; the channels come last: x.transpose(0, 2, 3, 1), of a tensor x.permute(0, 2, 3, 1)
+    ; the channels come last: x.transpose(0, 2, 3, 1), for a tensor x.permute(0, 2, 3, 1)
     """
     if len(shape) != 4 or shape[1] not in (1, 3) or shape[3] in (1, 3):
         return ""
     return Text(
-        "; the channels come last: x.transpose(0, 2, 3, 1), of a tensor x.permute(0, 2, 3, 1)"
+        "; the channels come last: x.transpose(0, 2, 3, 1), for a tensor x.permute(0, 2, 3, 1)"
     )
 
 
@@ -216,7 +216,9 @@ def _as_array(array: ArrayLike) -> np.ndarray:
     try:
         return np.asarray(array)
     except ValueError as error:  # Rows of several lengths.
-        raise UserError("expected pixels in an array, got rows that make none: {}", error) from None
+        raise UserError(
+            "expected pixels in an array, got rows that do not form one: {}", error
+        ) from None
 
 
 def _are_pixels(array: np.ndarray) -> bool:

@@ -52,7 +52,7 @@ def load_mnist(data_dir: str | None, validation_size: int | None, as_bytes: bool
     folder = Path(os.path.expanduser(data_dir))
     if not folder.is_dir():
         what = Text("not a folder") if folder.exists() else Text("no such folder")
-        raise UserError("data_dir: {}: {}; expected one of four IDX files", what, folder)
+        raise UserError("data_dir: {}: {}; expected a folder of four IDX files", what, folder)
     return load_idx(printable(folder.resolve().name), folder, (), validation_size, as_bytes)
 
 

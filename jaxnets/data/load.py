@@ -58,7 +58,9 @@ def load_dataset(
     is_folder = os.path.isdir(os.path.expanduser(name))
     if name in planes.SETS:
         if data_dir is not None:
-            raise UserError("data_dir: the points of {} are drawn, got {} too", name, data_dir)
+            raise UserError(
+                "data_dir: expected none for {}, whose points are drawn, got {}", name, data_dir
+            )
         return planes.load(name, validation_size)
     if name in published.SETS:
         return published.load(name, data_dir, validation_size, **form)
@@ -66,6 +68,6 @@ def load_dataset(
         return tfds.load(name, data_dir, validation_size, **form)
     if is_path or is_folder:
         if data_dir is not None:
-            raise UserError("data_dir: the data set is the folder {}, got {} too", name, data_dir)
+            raise UserError("data_dir: expected none for the folder {}, got {}", name, data_dir)
         return load_folder(name, validation_size=validation_size, **form)
     raise unknown("dataset", name, ("mnist", *planes.SETS, *published.SETS, *tfds.NAMES))

@@ -158,7 +158,7 @@ def _open(name: str, data_dir: str | None) -> tuple[Path, Any, str, str]:
     if importlib.util.find_spec("array_record") is None:
         raise UserError(
             "dataset {}: array_record, which reads {}, is not installed: pip install "
-            "array_record (it is made for Linux alone)",
+            "array_record (it is made for Linux only)",
             name,
             folder,
         )

@@ -66,7 +66,7 @@ def connected(
 
 def _assert_can_listen(coordinator: str) -> None:
     """Only process 0 listens on the coordinator's address; JAX would share a used port."""
-    reason = "it stands for all addresses"
+    reason = "it means all addresses"
     host, _, port = coordinator.rpartition(":")
     try:
         found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)

@@ -22,8 +22,8 @@ from jaxnets.base.version import __version__
 
 # The advice where JAX does not find the accelerator.
 ACCELERATORS = {
-    "gpu": N_('pip install "jax[cuda13]" finds one of NVIDIA\'s'),
-    "tpu": N_('pip install "jax[tpu]" finds one'),
+    "gpu": N_('for one of NVIDIA\'s: pip install "jax[cuda13]"'),
+    "tpu": N_('for one: pip install "jax[tpu]"'),
 }
 # What `describe` says.
 CORE, CORES, SIMULATED = N_("CPU, 1 core"), N_("CPU, {} cores"), N_("{} as {} devices")
@@ -124,7 +124,7 @@ def devices_of_all_processes(per_process: int) -> Devices:
     for process, theirs in enumerate(owned):
         if len(theirs) != len(owned[0]):
             raise UserError(
-                "devices: expected as many in each process, process 0 has {}, process {} {}",
+                "devices: expected equally many in each process, process 0 has {}, process {} {}",
                 len(owned[0]),
                 process,
                 len(theirs),
@@ -142,11 +142,11 @@ def _found(platform: str | None) -> Devices:
         return found
     allowed = jax.config.values["jax_platforms"]
     if platform == "cpu":
-        hint = Text("this Python has started JAX with it: restart it")
+        hint = Text("this Python has already started JAX: restart it")
     elif allowed:
         hint = Text("JAX_PLATFORMS={} keeps it from looking further", allowed)
     else:
-        hint = Text("{}, in Colab choose a runtime with one", Text(ACCELERATORS[platform]))
+        hint = Text("{}; in Colab choose a runtime with one", Text(ACCELERATORS[platform]))
     raise UserError(
         "platform: expected {}, JAX has only {}; {}", platform, describe_devices(found), hint
     )

@@ -49,9 +49,7 @@ def from_file(file: str) -> OwnNetwork:
     if not callable(make) or isinstance(make, nn.Module):
         raise UserError("{}: expected a function model(num_classes), got {}", file, f"{make!r:.40}")
     if path.stem in PRESETS:
-        raise UserError(
-            "{}: expected a name of its own, got that of a network of the lecture", file
-        )
+        raise UserError("{}: expected a new name, got that of a network of the lecture", file)
     if not isinstance(recipe, dict):
         raise UserError("{}: recipe: expected a dict of settings, got {}", file, f"{recipe!r:.60}")
     for name in recipe:
@@ -222,7 +220,7 @@ def _check_shapes(
         got, hint = size_text(shape[1:]), ""
         if len(shape) > 2:
             hint = Text(
-                "; flatten or global_average_pool before a dense layer makes a row of an image"
+                "; flatten or global_average_pool before a dense layer turns an image into a row"
             )
         raise UserError(
             "{}{}: expected {} logits, got {}{}", place.of(name), what, num_classes, got, hint
@@ -248,7 +246,7 @@ def _check_params(chain: Chain, params: ParamShapes, place: Place) -> None:
             continue
         for name in {p[-1] for p in params if p[: len(path)] == path}.intersection(STATISTICS):
             raise UserError(
-                "{}{}: expected another name of its parameter than {}, which is a running "
+                "{}{}: expected another name for its parameter than {}, which is a running "
                 "statistic of a batch norm",
                 place.of(path[-1]),
                 kind_of(layer).__name__,

@@ -151,7 +151,7 @@ def _to_row(layer: Layer) -> Row:
     for field in dataclasses.fields(layer):
         value = getattr(layer, field.name)
         if field.name in NO_SETTING_OF_ROW:
-            raise UserError("{}: expected another name of its setting than {}", where, field.name)
+            raise UserError("{}: expected another name for its setting than {}", where, field.name)
         if field.name in ("dtype", "param_dtype") and value not in (None, field.default):
             raise UserError("{}: {}: expected none; the run's precision sets it", where, field.name)
         if field.name not in NO_SETTINGS and field.init and value is not field.default:

@@ -77,7 +77,7 @@ def load_folder(
     root = Path(folder).expanduser()
     if not root.is_dir():
         what = Text("not a folder") if root.exists() else Text("no such folder")
-        raise UserError("dataset: {}: {}; expected one of pictures", what, root)
+        raise UserError("dataset: {}: {}; expected a folder of pictures", what, root)
     root = root.resolve()
     unread: Counter[str] = Counter()
     paths, labels, parts, classes, given = _list(root, unread, validation_size != 0)
@@ -237,7 +237,7 @@ def _class_names(root: Path, folders: dict[str, Path]) -> list[str]:
             raise _refused(folder, "no folder for {}", _some(missing))
         if unknown := sorted(set(names) - set(classes)):
             wanted = Text("the classes of {}", printable(str(folders["train"])))
-            raise _refused(folder, "expected {}, found also {}", wanted, _some(unknown))
+            raise _refused(folder, "expected {}, also found {}", wanted, _some(unknown))
     return classes
 
 

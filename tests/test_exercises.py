@@ -148,7 +148,7 @@ def test_a_new_exercise_is_judged_blank_wrong_and_solved(run_command, tmp_path, 
     outcome = run_command("exercise", "new", "dense")
     assert outcome.status == 0
     assert outcome.out.splitlines()[1].strip() == "jaxnets exercise check my_dense.py"
-    run_command("exercise", "new", "dense").assert_refused("my_dense.py is there already")
+    run_command("exercise", "new", "dense").assert_refused("my_dense.py already exists")
     outcome = run_command("gradcheck", "--mine=my_dense.py")
     assert outcome.status == 1
     assert outcome.out == (
@@ -525,8 +525,8 @@ DENSE_CALL = Call("float64", (X, {"kernel": X.T}), np.ones((2, 2)), {}, ("kernel
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        ((..., ...), "expected (d_params, dx), d_params a dict, got ..., the blank"),
-        (X, "expected (d_params, dx), d_params a dict, got an array"),
+        ((..., ...), "expected (d_params, dx) with d_params a dict, got ..., the blank"),
+        (X, "expected (d_params, dx) with d_params a dict, got an array"),
         (({}, X), "d_params: expected kernel, got nothing"),
         (({"kernel": X, "bias": X}, X), "d_params: expected kernel, got kernel, bias"),
         (({"kernel": None}, X), 'd_params["kernel"]: expected an array, got None'),
@@ -663,7 +663,7 @@ def test_a_usual_wrong_number_is_told_its_cause(name):
 
 
 NINES = "9" * 5000
-A_NUMBER = "expected a number as 1.5 or 1/8, or a row as [1, 2], got"
+A_NUMBER = "expected a number such as 1.5 or 1/8, or a row such as [1, 2], got"
 
 
 @pytest.mark.parametrize(
@@ -688,8 +688,8 @@ A_NUMBER = "expected a number as 1.5 or 1/8, or a row as [1, 2], got"
         ("[1.5", "a bracket is not closed in [1.5"),
         ("1.5]", "one bracket too many in 1.5]"),
         ("[1.5]", "expected a number, got 1 numbers"),
-        ("[[1], [1, 2]]", "expected a number, got no rows of numbers of one length"),
-        ("[]", "expected a number, got no rows of numbers of one length"),
+        ("[[1], [1, 2]]", "expected a number, got no rows of equal length"),
+        ("[]", "expected a number, got no rows of equal length"),
     ],
 )
 def test_what_is_no_right_number_is_wrong_and_said_plainly(value, note):

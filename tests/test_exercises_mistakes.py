@@ -44,7 +44,7 @@ def said_in_chinese(*arguments, **options):
 
 
 PRODUCT = "in a product of matrices these must be equal"
-ELEMENTS = "number by number, both sizes of an axis must be equal, or one of them 1"
+ELEMENTS = "number by number, both sizes of an axis must be equal, or one of them must be 1"
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,12 @@ ELEMENTS = "number by number, both sizes of an axis must be equal, or one of the
         ("dz.sum(dim=0)", "dz is (4, 3): in sum there is no argument dim; did you mean axis?"),
         (
             "sum(dz, axis=0)",
-            "dz is (4, 3): Python's own sum has no argument axis; use the one of jnp",
+            "dz is (4, 3): Python's own sum has no argument axis; use the one in jnp",
         ),
         (
             'jnp.einsum("bd,bk->dk", x, dz.T)',
-            "x is (4, 5), dz.T is (3, 4): the letter b names an axis of 4 and one of 3",
+            "x is (4, 5), dz.T is (3, 4): the letter b names an axis of size 4 and another of "
+            "size 3",
         ),
         (
             'jnp.einsum("bdk,bk->dk", x, dz)',
@@ -114,7 +115,7 @@ ELEMENTS = "number by number, both sizes of an axis must be equal, or one of the
         ("x, W, b = cache", "the number of names before the = is 3, the number of values 2"),
         (
             "x if x > 0 else dz",
-            "x is (4, 5): if and while ask for one answer, not for an array of them; use jnp.where",
+            "x is (4, 5): if and while need one truth value, not an array of them; use jnp.where",
         ),
         ("1 / 0", "ZeroDivisionError: division by zero"),
     ],
@@ -153,21 +154,25 @@ def test_an_assignment_in_place_is_answered_with_the_right_line(line, message):
         (
             "return dz, dz",
             DENSE,
-            "expected (d_params, dx), d_params a dict, got an array as d_params",
+            "expected (d_params, dx) with d_params a dict, got an array as d_params",
         ),
-        ("return {}, dz, dz", DENSE, "expected (d_params, dx), d_params a dict, got a tuple of 3"),
+        (
+            "return {}, dz, dz",
+            DENSE,
+            "expected (d_params, dx) with d_params a dict, got a tuple of 3",
+        ),
         (
             "return None, dz",
             DENSE,
-            "expected (d_params, dx), d_params a dict, got None as d_params",
+            "expected (d_params, dx) with d_params a dict, got None as d_params",
         ),
-        ("return [[1.0, 2.0], [3.0]]", SOFTMAX, "dx: expected numbers, in rows of one length"),
-        ("return [dz, 1.0]", SOFTMAX, "dx: expected numbers, in rows of one length"),
-        ('return ["one", "two"]', SOFTMAX, "dx: expected numbers, in rows of one length"),
-        ("return np.array([object()])", SOFTMAX, "dx: expected numbers, in rows of one length"),
+        ("return [[1.0, 2.0], [3.0]]", SOFTMAX, "dx: expected numbers, in rows of equal length"),
+        ("return [dz, 1.0]", SOFTMAX, "dx: expected numbers, in rows of equal length"),
+        ('return ["one", "two"]', SOFTMAX, "dx: expected numbers, in rows of equal length"),
+        ("return np.array([object()])", SOFTMAX, "dx: expected numbers, in rows of equal length"),
         ("dx = ...\nreturn 2 * dx", SOFTMAX, "line 7: dx is still ..., the blank to fill in"),
         ("dx = dx + dz\nreturn dx", SOFTMAX, "line 6: dx has no value yet"),
-        ("return backward(cache, dz)", SOFTMAX, "it calls itself without an end"),
+        ("return backward(cache, dz)", SOFTMAX, "it calls itself without end"),
         ("assert len(dz) == 3", SOFTMAX, "line 6: AssertionError"),
     ],
 )

@@ -71,8 +71,8 @@ def test_no_hostile_submission_passes_or_touches_its_neighbours(submissions, bub
     reasons = {row.name: row.reason or row.wrong for row in rows if not row.passed}
     assert all(reasons.values())
     assert reasons["m_at_ties_only"] == "dx"
-    assert reasons["m_sleeps"] == "it was still running: its time is over"
-    assert reasons["m_floods"] == "it answered with more than is right"
+    assert reasons["m_sleeps"] == "it was still running when its time was over"
+    assert reasons["m_floods"] == "its answer is too long"
     assert not [reason for reason in reasons.values() if not reason.isprintable()]
 
 

@@ -74,7 +74,7 @@ def test_each_student_is_a_row_with_points(class_of, run_command, tmp_path):
     folder = class_of(CLASS)
     outcome = run_command(*GRADE, folder, f"--csv={table}", "--exercises=compute7=10,relu")
     assert (outcome.status, outcome.err) == (0, "")
-    assert "zoe" in outcome.out and "no file .py or .toml" in outcome.out
+    assert "zoe" in outcome.out and "no .py or .toml file" in outcome.out
     one_of_two = "1 of 2 passed; not handed in: relu"
     assert read(table) == [
         ["name", "compute7", "relu", "points", "maximum", "status"],

@@ -200,9 +200,9 @@ LAYERS = "flatten, relu, softmax_cross_entropy"
         (
             DENSE_BACKWARD,
             ["--gradients=auto"],
-            "gradients: expected manual or both with passes of yours, got auto",
+            "gradients: expected manual or both with your own passes, got auto",
         ),
-        (DENSE_BACKWARD, ["--kernels=fast"], "kernels: expected plain with passes of yours, got f"),
+        (DENSE_BACKWARD, ["--kernels=fast"], "kernels: expected plain with your own passes, got f"),
         (None, ["--epochs=1"], "expected FILE with backward passes of yours"),
         (None, ["no.py"], "no.py: expected a file of yours: No such file"),
         ("x = 1", [], "mine.py: expected a function of an exercise"),

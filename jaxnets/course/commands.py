@@ -29,7 +29,7 @@ def gradcheck(
     ] = None,
     image_shape: ImageShape = (28, 28, 1),
     draws: Annotated[
-        int | None, Flag((0, 10_000), unset="8 to 64, by how many branches there are")
+        int | None, Flag((0, 10_000), unset="8 to 64, depending on the number of branches")
     ] = None,
     seed: Annotated[int, Flag((0, 2**31 - 1))] = 0,
     mutant: str | None = None,
@@ -41,14 +41,14 @@ def gradcheck(
     """Check hand-derived gradients by autodiff and central differences.
 
     Args:
-      model: network to check, or FILE.py with a function model(num_classes); all checks the slow
-        ones too, and AlexNet at 224 pixels
-      image_shape: of a FILE.py: height, width and channels of an image
+      model: network to check, or FILE.py with a function model(num_classes); all also checks
+        the slow ones, and AlexNet at 224 pixels
+      image_shape: for a FILE.py: height, width and channels of an image
       draws: settings to draw for each layer and kernel: shapes, strides, padding, batches
       seed: seed of the draws
       mutant: wrong backward pass to check
       mine: file of your own to check (jaxnets exercise new)
-      hint: say more about what is wrong in a file of yours
+      hint: say more about what is wrong in your file
     """
     given = {"model": model, "mutant": mutant, "mine": mine}
     names = [f"--{name}" for name, value in given.items() if value]
@@ -90,7 +90,7 @@ def exercise(
     week: Annotated[int | None, Flag((1, 9), unset="all weeks")] = None,
     language: AnswerLanguage = None,
 ) -> CommandResult:
-    """List exercises, write one into a file, check it, train by it.
+    """List exercises, write one into a file, check it, train with it.
 
     Args:
       week: week of the course whose exercises to list
@@ -157,7 +157,7 @@ def answers(
     """Show the answers, for teachers.
 
     Args:
-      name: exercise; without it all
+      name: exercise; all if none is named
       student: student whose own numbers are put into an exercise to compute
     """
     from jaxnets.course.exercises import printed
@@ -184,7 +184,7 @@ def grade(
     language: AnswerLanguage = None,
     json: Json = False,
 ) -> int:
-    """Grade a folder of submissions, each in a sandbox of its own.
+    """Grade a folder of submissions, each in a separate sandbox.
 
     Args:
       submissions: a file, or a folder with files, for each student: .py and .toml

@@ -1,4 +1,4 @@
-"""The flags of `jaxnets replay`: what the program of the slides does before its last training."""
+"""The flags of `jaxnets replay`: what the slides' program does before its last training."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ from jaxnets.config.options import Options, option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Procedure(Options):
-    """The search of the slides' program, and how often all is repeated."""
+    """The search of the slides' program, and how often everything is repeated."""
 
     sizes: tuple[int, ...] = option(
         (100, 200, 300), "hidden sizes that mlp_handwritten compares first", UNITS
@@ -18,7 +18,7 @@ class Procedure(Options):
 
     @property
     def command(self) -> str:
-        """The words that go on with it; the sizes are in the run folder."""
+        """The words of the command that resumes it; the sizes are in the run folder."""
         usual = Procedure()
         names = [n for n in ("search_epochs", "seeds") if getattr(self, n) != getattr(usual, n)]
         return " ".join(["replay", *(f"--{name}={getattr(self, name)}" for name in names)])

@@ -1,11 +1,11 @@
-"""`jaxnets replay`: the slides' own programs, in their lines.
+"""`jaxnets replay`: the slides' own programs, which print the slides' lines.
 
 For the network coded by hand: search, choose, train anew, compare. For the listings in Keras: the
 training.
 
 Source: slide "全连接神经网络的自定义编码实现", its program's output. Each hidden size is
-trained for 20 full-batch steps on all but a twelfth of the training images (5,000 of 60,000); the
-best on those is trained anew, for 50 steps, on all of them.
+trained for 20 full-batch steps on all but a twelfth of the training images (5,000 of 60,000). The
+best on these 5,000 is trained anew, for 50 steps, on all images.
 """
 
 import collections
@@ -36,7 +36,7 @@ from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
 from jaxnets.tune.many import TrainingSummary, held_out, summary_from_json, train_many, train_one
 
-# The slide's numbers: training loss and accuracy, then validation's (the last: the test's).
+# The slide's numbers: training loss and accuracy, then those of validation (the last: of the test).
 SLIDE = {
     100: TrainingSummary(0.61235563, 0.798364, 0.5979167190591659, 0.797),
     200: TrainingSummary(0.5519253, 0.851945, 0.5074925231099131, 0.853),
@@ -45,7 +45,7 @@ SLIDE = {
 SLIDE_BEST, SLIDE_FINAL = 200, TrainingSummary(0.31931881, 0.91, 0.30098108, 0.916)
 
 HANDWRITTEN, KERAS = "mlp_handwritten", ("mlp", "mlp_sequential", "mlp_functional")
-# Given, so that the recipe for few pictures changes nothing.
+# Given explicitly, so that the recipe for few pictures changes nothing.
 AS_ON_THE_SLIDE: dict[str, Any] = dict(epochs=50, batch_size=None, schedule="constant")
 
 
@@ -57,7 +57,7 @@ class Replay(NamedTuple):
 
 
 def choose(search: dict[int, TrainingSummary]) -> int:
-    """The size of the largest validation accuracy; the first wins ties."""
+    """The size with the largest validation accuracy; the first wins ties."""
     return max(search, key=lambda size: search[size].accuracy)
 
 
@@ -68,12 +68,12 @@ def replay(
 ) -> None:
     """Trains as a program of the slides did.
 
-    A run of the network coded by hand keeps what the search found, and goes on without it.
+    A run of the network coded by hand keeps what the search found. It resumes without a search.
 
     Args:
       flags: Fields of Config.
-      procedure: The search, and how often all is repeated.
-      observers_of: Makes the observers of a run, with its lines.
+      procedure: The search, and how often everything is repeated.
+      observers_of: Makes the observers of a run, given the class that prints its lines.
 
     Raises:
       UserError: The slides have no program for the network.
@@ -106,7 +106,7 @@ def replay(
 
 
 def search(config: Config, data: Dataset, procedure: Procedure) -> dict[int, TrainingSummary]:
-    """Trains a network of every size, in the slide's lines; returns how each ended."""
+    """Trains a network of every size, with the slide's lines; returns each result."""
     parts, found = held_out(data), dict[int, TrainingSummary]()
     print("Start searching the best parameter...", flush=True)
     for size in procedure.sizes:
@@ -150,7 +150,7 @@ def _single(config: Config, size: int, seed: int, **changes: int) -> Config:
 def replay_many(
     config: Config, data: Dataset, procedure: Procedure, seeds: Sequence[int]
 ) -> list[Replay]:
-    """The whole procedure for several seeds at once, as train_many does it."""
+    """The whole procedure for several seeds at once, by train_many."""
     parts, searches = held_out(data), [{} for _ in seeds]
     for size in procedure.sizes:
         trials = [_single(config, size, seed, epochs=procedure.search_epochs) for seed in seeds]
@@ -214,7 +214,7 @@ class KerasLog(Progress):
 
 
 class SlideBar(Observer):
-    """A bar of steps that ends with what the slide shows; without a terminal, that line alone."""
+    """A bar of steps that ends with what the slide shows; without a terminal, only that line."""
 
     def __init__(self, what: str, total: int, done: int = 0):
         """Starts the bar; `what` begins its text, and `done` of `total` steps are done."""
@@ -222,7 +222,7 @@ class SlideBar(Observer):
         self._bar = tqdm(
             total=total,
             initial=done,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}|",  # The slide's, cut where a line ends.
+            bar_format="{desc}: {percentage:3.0f}%|{bar}|",  # The slide's, as far as its line goes.
             disable=None,
             dynamic_ncols=True,
         )
@@ -236,7 +236,7 @@ class SlideBar(Observer):
         self._bar.update()
 
     def on_train_end(self) -> None:
-        """Leaves the bar standing, or prints its text if there is none."""
+        """Leaves the bar on the screen, or prints its text if there is no bar."""
         shown = not self._bar.disable  # Closing disables it.
         self._bar.close()
         if self._text and not shown:

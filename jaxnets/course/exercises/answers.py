@@ -23,10 +23,10 @@ def answer_to(name: str, student: str = "") -> tuple[dict[str, Any], str]:
 
     Args:
       name: The exercise.
-      student: Whose numbers a sheet has; "" are everybody's.
+      student: The student whose numbers a sheet has; "" means everybody's.
 
     Raises:
-      UserError: There is no such exercise, or the student's name is none.
+      UserError: There is no such exercise, or the student's name is not a valid name.
     """
     exercise = exercise_called(name)
     title, values = _title(exercise), dict[str, Any](exercise=name)

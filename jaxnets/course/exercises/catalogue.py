@@ -32,21 +32,21 @@ BLANKS_TO_FILL = N_("Level {}, about {} minutes. Replace every `...` below, then
 TO_REPAIR = N_(
     "Level {}, about {} minutes. Find it by reading, repair it here, then ask the judge:"
 )
-AUTHOR = N_("The docstring of the function is what its author thought.")
+AUTHOR = N_("The function's docstring says what its author thought.")
 WIDTH = 88
 Some = TypeVar("Some", bound="Task")
-# A docstring's first line or a comment in code.
+# The first line of a docstring, or a comment.
 PROSE = re.compile(r'(?<=""")[^"\n]+|(?<=# ).+')
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
-    """One exercise, which is written into a file of the student's own."""
+    """One exercise, which is written into a file for the student."""
 
     name: str  # As `jaxnets exercise new` takes it.
     level: int  # 1 easy, 3 hard.
     about: str
-    week: int  # Of the course.
+    week: int  # In the course, from 1.
     place: int  # In the week, from 1.
     required: bool  # Whether the week's page asks for it.
     minutes: int
@@ -65,7 +65,7 @@ class Exercise:
         raise NotImplementedError
 
     def _module(self, file: str, title: str, how: str, parts: Sequence[str], code: str) -> str:
-        """A Python file, whose docstring says how to go on, then these parts."""
+        """A Python file, whose docstring says what to do, followed by these parts."""
         check = f"    {check_command(file or self.file)}"
         parts = [title, _(how, self.level, self.minutes), check, *parts]
         return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
@@ -79,7 +79,7 @@ class Question:
     asks: str
     answer: Any  # A number, or lists of numbers.
     hint: str
-    then: str = ""  # What happened, and why: said after a bet.
+    then: str = ""  # Said after a bet: what happened, and why.
     slips: Sequence[tuple[Any, str]] = ()  # Wrong answers, and their causes.
 
 
@@ -89,8 +89,8 @@ class Sheet(Exercise):
 
     kind, suffix = COMPUTE, ".toml"
     how: ClassVar[str] = N_(
-        'Replace each "" by a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]. Three digits '
-        "after the point are enough. Then:"
+        'Replace each "" with a number such as 1.5 or 1/8, or with rows such as [[1, 2], [3, 4]]. '
+        "Three digits after the point are enough. Then:"
     )
     given: str
     commands: Sequence[str] = ()
@@ -99,7 +99,7 @@ class Sheet(Exercise):
     draw: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     also: Mapping[str, str] = field(default_factory=dict)
     keep: Sequence[str] = ()
-    student: str = ""  # Whose numbers it has; "" are everybody's.
+    student: str = ""  # The student whose numbers it has; "" means everybody's.
 
     @functools.cached_property
     def values(self) -> Mapping[str, Any]:
@@ -119,10 +119,10 @@ class Sheet(Exercise):
         return found
 
     def of(self, student: str) -> Self:
-        """The sheet with a student's own numbers; this one if all students have the same.
+        """The sheet with a student's own numbers; this sheet if all students have the same.
 
         Raises:
-          UserError: It is no name.
+          UserError: The name is not valid.
         """
         if not self.draw:
             return self
@@ -177,7 +177,10 @@ class Bet(Sheet):
     """Questions on what trainings do, with the numbers of possible answers."""
 
     kind = BET
-    how = N_('Replace each "" by the number of your bet, 1 to 4. This says what happened, and why:')
+    how = N_(
+        'Replace each "" with the number of your bet, 1 to 4. This command says what happened, '
+        "and why:"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +189,8 @@ class Blank(Exercise):
 
     kind = FILL_IN
     forward: str  # The formula of the forward pass.
-    arguments: str  # What the backward pass takes and returns, as its docstring says it.
-    code: str  # The backward pass, in which $arguments stands for these.
+    arguments: str  # What the backward pass takes and returns, for its docstring.
+    code: str  # The backward pass; $arguments in it is replaced by them.
     gradient: str = "dx"  # The name of its input's gradient.
 
     @property
@@ -212,11 +215,11 @@ class Bug(Exercise):
 
     kind = FIND_THE_BUG
     right: Blank  # The exercise of the same layer.
-    mutant: str  # The mistake's name, as `gradcheck --mutant` takes it; no student sees it.
+    mutant: str  # The mistake's name for `gradcheck --mutant`; no student sees it.
     question: str
     hint: str
     code: str
-    forward: str = ""  # A forward pass whose cache is another one than the layer's.
+    forward: str = ""  # A forward pass whose cache differs from the layer's.
 
     @property
     def layer(self) -> str:
@@ -247,7 +250,7 @@ class Bug(Exercise):
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """A usual mistake: the change that makes it of the solution, and what the judge says."""
+    """A usual mistake: the change to the solution that makes it, and what the judge says."""
 
     says: str
     old: str
@@ -256,13 +259,13 @@ class Cause:
 
 @dataclass(frozen=True, kw_only=True)
 class Task(Exercise):
-    """A function to write, which the judge asks for numbers."""
+    """A function to write; the judge compares the numbers that it returns."""
 
     kind = WRITE
     formula: str
-    arguments: str  # What the function takes and returns, as its docstring says it.
+    arguments: str  # What the function takes and returns, for its docstring.
     returns: Sequence[str]  # The names of its results.
-    code: str  # The function with blanks, in which $arguments stands for these.
+    code: str  # The function with blanks; $arguments in it is replaced by them.
     solution: str
     causes: list[Cause]
 
@@ -294,7 +297,7 @@ class Repair(Task):
 
 
 def _said(code: str) -> str:
-    """Code whose docstrings' first lines and comments are in the reader's language."""
+    """The code with its comments and the first lines of its docstrings in the reader's language."""
     return PROSE.sub(lambda found: _(found[0]), code)
 
 
@@ -307,7 +310,7 @@ def _data(file: str) -> dict[str, Any]:
 
 
 def _course(weeks: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What the course says of each exercise, by name in the course's order."""
+    """What the course says about each exercise, by name in the course's order."""
     found = {}
     for week, facts in enumerate(weeks, 1):
         names = {**facts.get("required", {}), **facts["optional"]}
@@ -358,10 +361,10 @@ BY_FUNCTION: dict[str, Blank | Bug | Task] = {
 
 
 def exercise_called(name: str) -> Exercise:
-    """The exercise of a name.
+    """The exercise with this name.
 
     Raises:
-      UserError: There is none.
+      UserError: There is no such exercise.
     """
     if name not in EXERCISES:
         raise _unknown(name, EXERCISES)
@@ -382,7 +385,7 @@ def exercise_of_function(function: str) -> Blank | Bug | Task:
     """The exercise that a function of this name answers.
 
     Raises:
-      UserError: There is none.
+      UserError: There is no such exercise.
     """
     if function not in BY_FUNCTION:
         raise _unknown(function, BY_FUNCTION)
@@ -390,7 +393,7 @@ def exercise_of_function(function: str) -> Blank | Bug | Task:
 
 
 def imports_of(exercise: Blank | Bug | Task) -> frozenset[str]:
-    """The names that an exercise's file imports, as "jaxnets.losses.probabilities_of"."""
+    """The names that an exercise's file imports, such as "jaxnets.losses.probabilities_of"."""
     return frozenset(
         f"{node.module}.{alias.name}"
         for node in ast.walk(ast.parse(exercise.code))

@@ -1,7 +1,7 @@
-"""The process in a sandbox that runs one submission: it is only asked for arrays.
+"""The process in a sandbox that runs one submission, and only returns arrays.
 
-It reads a task from stdin and answers on stdout, in JSON. What it answers may be forged; only
-arrays that equal the right ones help.
+It reads a task from stdin and answers on stdout, in JSON. The answer may be forged, but only
+arrays that equal the right ones pass.
 """
 
 import json
@@ -29,14 +29,14 @@ def main(user: str = "") -> None:
     Args:
       user: The number of the user to become; "" for none.
     """
-    with suppress(OSError):  # Where the machine's memory ends, the kernel ends this first.
+    with suppress(OSError):  # If memory runs out, the kernel ends this process first.
         Path("/proc/self/oom_score_adj").write_text("1000")
-    if user:  # Of root; its last rights end with this.
+    if user:  # The parent is root; this gives up its last rights.
         os.setgroups([])
         os.setresgid(int(user), int(user), int(user))
         os.setresuid(int(user), int(user), int(user))
     task = pickle.loads(sys.stdin.buffer.read())
-    # JAX loads the rest of itself and starts its threads at the first program.
+    # With its first program, JAX loads the rest of itself and starts its threads.
     first = Call("float64", np.ones(2), np.ones(2), {}, ())
     list(gradients_of(lambda cache, d_out: cache, [first]))
     forbid_autodiff()
@@ -55,15 +55,15 @@ def main(user: str = "") -> None:
         values = [{name: array.tolist() for name, array in row.items()} for row in found]
     answer.write(json.dumps(values).encode())
     answer.flush()
-    os._exit(0)  # Whatever threads it has left.
+    os._exit(0)  # Even if it has threads left.
 
 
 def forbid_autodiff() -> None:
-    """Lets JAX's functions that differentiate raise, under each of their names."""
+    """Makes JAX's differentiating functions raise an error, under each of their names."""
 
     def refuse(*_args: object, **_settings: object) -> None:
         how = _("differentiates")
-        raise ResultError(_("it {} by JAX; a gradient by hand is derived without it", how))
+        raise ResultError(_("it {} with JAX; a gradient by hand is derived without it", how))
 
     gone = {id(getattr(jax, name)) for name in AUTODIFF if hasattr(jax, name)}
     for module in list(sys.modules.values()):
@@ -73,14 +73,14 @@ def forbid_autodiff() -> None:
 
 
 def limit(seconds: int, memory: int, processes: int | None) -> None:
-    """Limits what this process, and each that it starts, takes from now on.
+    """Limits what this process, and each process that it starts, uses from now on.
 
     Args:
       seconds: Processor time.
       memory: Address space beyond what is in use, in bytes.
-      processes: Processes and threads beyond those that run; None where others count too.
+      processes: Processes and threads beyond those that run; None where others also count.
     """
-    if sys.platform == "win32":  # It has no limits.
+    if sys.platform == "win32":  # Windows has no such limits.
         return
     used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
     most = used + 1 + seconds

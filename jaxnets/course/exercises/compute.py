@@ -1,7 +1,7 @@
 """Checks the numbers that a student has computed by hand.
 
-A sheet is a TOML file in which the student replaces each "" by a number or by rows of numbers. It
-is read more kindly than TOML is: 1/8 is a number, "1.5" too, and (1, 2) a row.
+A sheet is a TOML file in which the student replaces each "" with a number or with rows of numbers.
+It is read more leniently than TOML: 1/8 and "1.5" are numbers, and (1, 2) is a row.
 """
 
 import math
@@ -17,11 +17,11 @@ from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question, Sheet
 from jaxnets.course.exercises.student import near
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-# Signs of a Chinese keyboard or a PDF, and the sheet's own signs for them.
+# Characters from a Chinese keyboard or a PDF, and the ones that a sheet uses for them.
 FULL_WIDTH = str.maketrans("，（）［］【】＝．－−／＋“”＃", ',()[][]=.--/+""#')
 MAX_DEPTH = 3  # Of brackets, and the sheet.
 RIGHT, WRONG, BLANK = N_("right"), N_("wrong"), N_("blank")
-NO_NUMBER = N_("expected a number as 1.5 or 1/8, or a row as [1, 2], got {}")
+NO_NUMBER = N_("expected a number such as 1.5 or 1/8, or a row such as [1, 2], got {}")
 ROUNDED = 0.005  # Two digits after the point.
 MAX_TEXT = 30  # Characters of an answer in a message.
 
@@ -38,7 +38,7 @@ def check_sheet(source: str, path: str) -> tuple[Sheet, list[Answered]]:
     """A filled-in sheet's exercise with the numbers of its student, and each question's result.
 
     Raises:
-      UserError: It is no sheet.
+      UserError: It is not a sheet.
     """
     filled = _entries(source, path)
     name = filled.get("exercise", "").strip("\"' ")
@@ -58,7 +58,7 @@ def check_sheet(source: str, path: str) -> tuple[Sheet, list[Answered]]:
 
 
 def _entries(source: str, path: str) -> dict[str, str]:
-    """The text behind each =, without comments; rows may go on in the next lines."""
+    """The text after each =, without comments; rows may continue on the next lines."""
     found: dict[str, str] = {}
     name = ""
     for number, line in enumerate(source.translate(FULL_WIDTH).splitlines(), start=1):
@@ -79,7 +79,7 @@ def _is_complete(value: str) -> bool:
 
 
 def _answered(sheet: Sheet, question: Question, text: str, common: Any) -> Answered:
-    """Compares the text behind a question's = with its answer; `common` is everybody's."""
+    """Compares the text after a question's = with its answer; `common` is everybody's answer."""
     if text in ("", '""', "''"):
         return Answered(question.name, BLANK)
     try:
@@ -104,12 +104,12 @@ def _answered(sheet: Sheet, question: Question, text: str, common: Any) -> Answe
 
 
 def _cause(given: np.ndarray, right: np.ndarray) -> str:
-    """What a wrong answer looks like, whatever the question; "" if like nothing."""
+    """What a wrong answer looks like, whatever the question; "" if it looks like nothing known."""
     for wrong, says in (
         (-right, N_("the sign is wrong")),
-        (2 * right, N_("a factor 2 is too much")),
+        (2 * right, N_("there is one factor 2 too many")),
         (right / 2, N_("a factor 2 is missing")),
-        (100 * right, N_("a factor 100 is too much: is it in percent?")),
+        (100 * right, N_("it is 100 times too large: is it in percent?")),
         (right.T, N_("rows and columns are exchanged")),
         (np.abs(right), N_("a minus sign is missing")),
     ):
@@ -151,7 +151,7 @@ def _read_answer(text: str) -> Any:
 
 
 def _read_number(text: str) -> float:
-    """Reads a number, or a fraction as 1/8.
+    """Reads a number, or a fraction such as 1/8.
 
     Raises:
       ValueError: It is neither.
@@ -168,7 +168,7 @@ def _read_number(text: str) -> float:
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    """The shape of lists of numbers; None if they are none."""
+    """The shape of lists of numbers; None if they have no common shape."""
     if not isinstance(value, list):
         return ()
     if not value:
@@ -180,7 +180,7 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 def _count(shape: tuple[int, ...] | None) -> str:
     if shape is None:
-        return _("no rows of numbers of one length")
+        return _("no rows of equal length")
     if not shape:
         return _("a number")
     return _("{} numbers", *shape) if len(shape) == 1 else _("{} rows of {}", *shape)

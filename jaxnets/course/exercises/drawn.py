@@ -1,8 +1,8 @@
 """Settings drawn for the judge in addition to the declared ones: shapes, batches, rates, strides.
 
-They are smaller than those of `gradcheck`, so that a student's loop over elements is compiled soon.
-A layer that has parameters and no sizes here gets the small ones of its rule's domain.
-The draw is the same in every process: what passes at home passes where it is graded.
+They are smaller than those of `gradcheck`, so a student's loop over elements compiles quickly.
+A layer that has parameters but no sizes here gets the small sizes of its rule's domain.
+The draw is the same in every process: a function that passes at home also passes when it is graded.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,18 +12,18 @@ import numpy as np
 
 from jaxnets.backprop.rule import LayerRule, Setting
 
-LARGEST = 9  # Of all sizes but the batch's.
-# The batch's axis in each drawn setting. None: all sizes are equal, so axes may be swapped.
+LARGEST = 9  # Of all sizes except the batch's.
+# The range of the batch's size in each setting. None: all sizes are equal, so axes may be swapped.
 BATCHES = [None, (1, 9), (10, 20), None, (21, 40), (21, 40)]
 
-Sizes = Callable[[int], tuple[int, ...]]  # Draws so many sizes, the batch's first.
+Sizes = Callable[[int], tuple[int, ...]]  # Draws this many sizes, the batch's first.
 
 
 def small_settings(layer: str, rule: LayerRule) -> list[Setting]:
     """Draws calls of a layer.
 
     Args:
-      layer: The layer, as its exercise is called.
+      layer: The layer's name, which is that of its exercise.
       rule: Its rule, whose settings say what else a call needs.
     """
     found = []
@@ -40,7 +40,7 @@ def small_settings(layer: str, rule: LayerRule) -> list[Setting]:
         x, params, static = _small_like(layer, rule, like, sizes, random)
         if "rate" in static:  # One in each part of 0 to 1.
             static = {"rate": round((number + random.uniform()) / len(BATCHES), 2)}
-        padding = min(like.padding, x[0] - 2)  # Rows that a mask leaves out, but for two.
+        padding = min(like.padding, x[0] - 2)  # The rows that a mask leaves out; two must stay.
         found.append(like._replace(x=x, params=params, static=static, padding=max(padding, 0)))
     return found
 
@@ -103,7 +103,7 @@ def _small_like(
 
 
 def _small_of(values: Sequence[Any]) -> Sequence[Any]:
-    """The values of a range that are small, as numbers or as sizes; else its first."""
+    """The values of a range that are small, as numbers or as sizes; if none is, its first."""
 
     def is_small(value: Any) -> bool:
         numbers = value if isinstance(value, tuple) else (value,)

@@ -1,7 +1,7 @@
-"""Reads a student's file, finds the exercises in it, and names what no exercise needs.
+"""Reads a student's file, finds the exercises in it, and names code that no exercise needs.
 
-The names of autodiff and of other imports are an honest mistake, found before the file runs. What
-looks like a way round that is flagged for the teacher. This is no protection: that is sandbox.py.
+Uses of autodiff and of other imports are an honest mistake, found before the file runs. Code that
+looks like a way around this is flagged for the teacher. The protection is in sandbox.py, not here.
 """
 
 import ast
@@ -29,7 +29,7 @@ DIFFERENTIATES = AUTODIFF | {
     "checkpoint", "remat", "custom_vjp", "custom_jvp", "custom_gradient", "closure_convert",
     "custom_root", "custom_linear_solve",
 }  # fmt: skip
-# Names by which Python reaches what a file does not name or import.
+# Names through which Python reaches what a file does not name or import.
 REACHES = {
     "getattr", "setattr", "delattr", "vars", "dir", "globals", "locals", "eval", "exec", "compile",
     "open", "breakpoint", "wraps", "update_wrapper", "partialmethod", "sys", "os", "ctypes",
@@ -41,10 +41,10 @@ OF_A_DERIVATIVE = re.compile("jvp|vjp|jac|hess|lineari|autodiff")
 
 
 def read_source(path: str) -> str:
-    """Reads a regular file that is no link.
+    """Reads a regular file that is not a link.
 
     Raises:
-      UserError: It is none, too large, or no text.
+      UserError: It is not such a file, is too large, or is not text.
     """
     try:
         file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAITING)
@@ -70,7 +70,7 @@ def exercises_in(source: str, path: str) -> tuple[list[str], str]:
     """The functions that are exercises, and why they cannot be judged: "" if they can.
 
     Raises:
-      UserError: There is none.
+      UserError: There is no such function.
     """
     tree = parse_exercise(source)
     if isinstance(tree, str):
@@ -80,7 +80,7 @@ def exercises_in(source: str, path: str) -> tuple[list[str], str]:
     if not names:
         hint = next(filter(None, (did_you_mean(name, BY_FUNCTION) for name in defined)), "")
         got = ", ".join(defined) or "none"
-        wanted = Text("expected a function of an exercise, as dense_backward or bug15")
+        wanted = Text("expected a function of an exercise, such as dense_backward or bug15")
         raise UserError("{}: {}, got {}{} (jaxnets exercise lists all)", path, wanted, got, hint)
     allowed = frozenset().union(*(imports_of(BY_FUNCTION[name]) for name in names))
     return names, violation(tree, allowed) or ""
@@ -96,7 +96,7 @@ def parse_exercise(source: str) -> ast.Module | str:
     except SyntaxError as error:
         return f"line {error.lineno}: {error.msg}"
     except (ValueError, RecursionError, MemoryError) as error:
-        return f"no Python: {first_line(error)}"
+        return f"not Python: {first_line(error)}"
 
 
 def violation(tree: ast.AST, allowed: frozenset[str] = frozenset()) -> str | None:
@@ -104,7 +104,7 @@ def violation(tree: ast.AST, allowed: frozenset[str] = frozenset()) -> str | Non
 
     Args:
       tree: The file's syntax tree.
-      allowed: Names of jaxnets that the exercise imports itself, as "jaxnets.losses.expected".
+      allowed: Names of jaxnets that the exercise itself imports, such as "jaxnets.losses.expected".
     """
     found = [
         (getattr(node, "lineno", 0), reason)
@@ -117,9 +117,9 @@ def violation(tree: ast.AST, allowed: frozenset[str] = frozenset()) -> str | Non
 def suspicion(tree: ast.AST) -> str:
     """The first thing in a file that looks like a way to autodiff or to the package's own passes.
 
-    A submission that has it runs, and may pass: its teacher should read it. "" if there is none.
+    A submission with such code runs, and may pass: the teacher should read it. "" if there is none.
     """
-    said = {  # A docstring may speak of anything.
+    said = {  # A docstring may mention anything.
         id(node.value)
         for node in ast.walk(tree)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

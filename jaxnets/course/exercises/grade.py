@@ -1,7 +1,7 @@
-"""Grades a folder of submissions: each runs in a sandbox of its own, which answers with arrays.
+"""Grades a folder of submissions: each runs in a separate sandbox, which answers with arrays.
 
-The judge stays in this process. It compares the arrays with the right ones, so nothing that a
-submission prints, patches or exits with makes it pass, and nothing ends or changes another's row.
+The judge stays in this process. It compares the arrays with the right ones. So nothing that a
+submission prints, patches or exits with makes it pass, and nothing ends or changes another row.
 """
 
 import ast
@@ -33,7 +33,7 @@ from jaxnets.course.exercises.sandbox import MOST_ANSWER, Limits, Outcome, Sandb
 
 ENDINGS, HIDDEN = (".py", ".toml"), (".", "__")
 MAX_REASON = 200  # Characters of what a submission says.
-# Beyond those that JAX has at its first program: its compiler starts some more, one a core.
+# Beyond those that JAX has at its first program: its compiler starts more, one for each core.
 MOST_PROCESSES = 8 + (os.cpu_count() or 1)
 
 
@@ -49,23 +49,23 @@ class Grade(NamedTuple):
     """The result of one exercise of one student."""
 
     name: str
-    exercise: str  # "" where a student has handed in nothing.
+    exercise: str  # "" if a student has handed in nothing.
     passed: bool
     wrong: str = ""  # The first wrong array, or number.
     reason: str = ""
-    checks: tuple[Check, ...] = ()  # Empty where nothing could be compared.
+    checks: tuple[Check, ...] = ()  # Empty if nothing could be compared.
     file: str = ""
-    student: str = ""  # Whose numbers a sheet holds; "" are everybody's.
-    flag: str = ""  # What a teacher should read in it, passed or not.
+    student: str = ""  # The student whose numbers a sheet holds; "" means everybody's.
+    flag: str = ""  # What a teacher should read in the file, passed or not.
 
 
 class Submission(NamedTuple):
     """One exercise in a student's file, before it is graded."""
 
     name: str  # The student's.
-    exercise: str  # As in Grade; the file's name where it has none.
+    exercise: str  # As in Grade; the file's name if it has no exercise.
     source: str = ""
-    grade: Grade | None = None  # Set where nothing need run.
+    grade: Grade | None = None  # Set if nothing need run.
     file: str = ""
     flag: str = ""
 
@@ -73,11 +73,11 @@ class Submission(NamedTuple):
 def submissions_in(folder: str) -> list[Submission]:
     """Every exercise of a folder: one file or one folder for each student.
 
-    A folder without an exercise is a student who has handed in nothing. What a system adds, as
-    .DS_Store or __MACOSX, is left out.
+    A folder without an exercise is a student who has handed in nothing. Files that a system adds,
+    such as .DS_Store or __MACOSX, are left out.
 
     Raises:
-      UserError: There is no such folder, or nothing is in it.
+      UserError: There is no such folder, or it is empty.
     """
     if not Path(folder).is_dir():
         raise UserError("{}: expected a folder of submissions", folder)
@@ -94,18 +94,20 @@ def submissions_in(folder: str) -> list[Submission]:
                 continue
             files = [path for path in files if not path.name.startswith(HIDDEN)]
             if not any(path.suffix in ENDINGS for path in files):
-                nothing = Grade(name, "", False, reason=_("no file .py or .toml"))
+                nothing = Grade(name, "", False, reason=_("no .py or .toml file"))
                 found.append(Submission(name, "", grade=nothing))
         for path in files:
             if path.suffix in ENDINGS:
                 found += _submissions(name, path)
     if not found:
-        raise UserError("{}: expected files .py or .toml, one student each, or in folders", folder)
+        raise UserError(
+            "{}: expected .py or .toml files, one for each student, or a folder for each", folder
+        )
     return found
 
 
 def _submissions(name: str, path: Path) -> list[Submission]:
-    """The submissions of one file; an error in the file is a failure of this file alone."""
+    """The submissions in one file; an error in the file fails only this file."""
     try:
         source = read_source(str(path))
         if path.suffix == ".toml":
@@ -139,7 +141,7 @@ def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
     sheet, answered = check_sheet(source, path.name)
     checks = []
     for row in answered:
-        # After a bet the judge says what happened: that is the answer.
+        # After a bet the judge says what happened, which is the answer.
         note = "" if sheet.name in BETS else row.note
         note = _(": ").join(filter(None, (_(row.verdict), note)))
         checks.append(Check(row.name, row.verdict == RIGHT, _short(note)))
@@ -156,7 +158,7 @@ def _importable(function: str, beside: Sequence[str]) -> frozenset[str]:
     """The names of jaxnets that a function may import.
 
     These are the imports of its own exercise, and those of the other exercises in its file that
-    are no backward pass.
+    are not backward passes.
     """
     others = {name for other in beside for name in imports_of(BY_FUNCTION[other])}
     harmless = {name for name in others if name.rpartition(".")[2] not in BY_FUNCTION}
@@ -168,7 +170,7 @@ def grades_of(
 ) -> Generator[Grade, None, None]:
     """Yields a grade for each submission, in their order, as soon as it is known.
 
-    Several sandboxes run at a time; JAX computes in this thread alone.
+    Several sandboxes run at a time; JAX computes only in this thread.
 
     Raises:
       UserError: The sandbox is not installed, or cannot start.
@@ -186,7 +188,7 @@ def grades_of(
             return _of_file(submission)
         outcome = started.result()
         if outcome.killed or not outcome.started:
-            # Another one may have taken the machine's memory or processes: once more, alone.
+            # Another process may have taken the machine's memory: run it once more, alone.
             wait([other for _one, _task, other in running if other])
             outcome = sandbox.run(task, limits)
         return _grade(submission, outcome, judges[submission.exercise], limits)
@@ -206,7 +208,7 @@ def grades_of(
                     yield next_grade()
             while running:
                 yield next_grade()
-        finally:  # After Ctrl-C nothing runs on.
+        finally:  # Nothing may run on after Ctrl-C.
             pool.shutdown(wait=False, cancel_futures=True)
             sandbox.end()
 
@@ -242,13 +244,13 @@ def _grade(
     if not outcome.started:
         said = _short(outcome.said.decode(errors="replace")) or "it said nothing"
         who = f"{name}: {exercise}"
-        raise RunFailedError("{}: its process did not start, which is no verdict: {}", who, said)
+        raise RunFailedError("{}: its process did not start, so there is no verdict: {}", who, said)
     answers = answers_in(outcome, cases, limits)
     if isinstance(answers, str):
         return failed._replace(reason=_short(answers))
     try:
         found = verdict(exercise, cases, answers)
-    except Exception as error:  # Its row alone.
+    except Exception as error:  # It fails only its own row.
         fault = f"{type(error).__name__}: {first_line(error)}"
         return failed._replace(reason=_short(_("it cannot be graded: {}", fault)))
     names = dict.fromkeys(case.call.gradient_name(leaf) for case in cases for leaf in case.right)
@@ -263,12 +265,12 @@ def answers_in(
 ) -> list[dict[str, np.ndarray]] | str:
     """The arrays of a submission that has run, or why there are none."""
     if outcome.timed_out:
-        return _("it was still running: its time is over")
+        return _("it was still running when its time was over")
     if len(outcome.said) > MOST_ANSWER:
-        return _("it answered with more than is right")
+        return _("its answer is too long")
     if not outcome.said:
         return _(
-            "it ended without an answer: its process ended itself, or passed {} s or {} MiB",
+            "it ended without an answer: its process ended itself, or exceeded {} s or {} MiB",
             limits.seconds,
             limits.memory,
         )
@@ -287,7 +289,7 @@ def arrays_of(said: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray]]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return _("its answer cannot be read")
     if [set(row) for row in rows] != [set(case.right) for case in cases]:
-        return _("its answer has not the gradients that were asked for")
+        return _("its answer does not have the gradients that were asked for")
     for row, case in zip(rows, cases, strict=True):
         for name, right in case.right.items():
             if row[name].shape != right.shape:

@@ -1,7 +1,7 @@
-"""Judges a student's function, which is only asked for arrays.
+"""Judges a student's function by the arrays that it returns.
 
-A backward pass is judged as `gradcheck` judges ours: by autodiff and by differences. What is right
-is computed from the forward pass. Any other function is judged by numbers: tasks.py.
+A backward pass is judged as `gradcheck` judges ours: by autodiff and by differences. The right
+gradients are computed from the forward pass. Other functions are judged by numbers, in tasks.py.
 """
 
 import ast
@@ -45,9 +45,9 @@ from jaxnets.gradcheck.compare import (
 from jaxnets.gradcheck.errors import floor_of
 from jaxnets.gradcheck.layer_check import call_layer, whole_problem_of, with_backward
 
-# Of more numbers than these, a sum in few digits may be right and far away.
+# In low precision, a right sum of more numbers than these may be far from the exact one.
 MOST_NUMBERS = 1000
-# A student's loop over the elements of a larger window takes JAX longer to compile than it may.
+# For a larger window, a student's loop over the elements takes JAX too long to compile.
 WIDEST = 64
 
 
@@ -67,8 +67,8 @@ class Verdict:
 
     exercise: str
     passed: bool
-    wrong: tuple[str, ...] = ()  # The wrong gradients, the first one first.
-    reason: str = ""  # Why nothing could be compared, or the shape of the first wrong one.
+    wrong: tuple[str, ...] = ()  # The wrong gradients; the first is the one to report.
+    reason: str = ""  # Why nothing could be compared, or the shape of the first wrong gradient.
     row: CheckResult | None = None
     hints: tuple[str, ...] = ()
 
@@ -91,7 +91,7 @@ class Verdict:
         return _("{}: FAILED: {}", self.exercise, why)
 
 
-@speaking(None)  # The locale's language, as of the commands.
+@speaking(None)  # The locale's language, as in the commands.
 def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
     """Checks your solution to an exercise, in a notebook.
 
@@ -119,10 +119,10 @@ def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
 
 
 def mutant(name: str) -> LayerRule:
-    """The layer that the mistake of a bug breaks, by the mistake's name.
+    """The layer that a bug's mistake breaks, by the mistake's name.
 
     Raises:
-      UserError: There is none.
+      UserError: There is no such mistake.
     """
     bugs = {bug.mutant: bug for bug in BUGS.values()}
     if name not in bugs:
@@ -149,9 +149,9 @@ def layer_of(exercise: Blank | Bug) -> LayerRule:
 
 
 def cases_of(function: str) -> list[Any]:
-    """A list of Case: a layer in all its settings and precisions. Of a Task, one of tasks.TaskCase.
+    """A list of Case: a layer in all its settings and precisions. For a Task, of tasks.TaskCase.
 
-    Each precision is compiled as one program. In float64 a layer is tried in drawn settings too,
+    Each precision is compiled as one program. In float64 a layer is also tried in drawn settings,
     without differences.
     """
     exercise = exercise_of_function(function)
@@ -236,7 +236,7 @@ def verdict(
             if not error.value <= TOLERANCES[dtype]:
                 wrong.append(case.call.gradient_name(leaf))
         if case.program.number and not _is_misshapen(case, answer):
-            with precision(dtype), np.errstate(all="ignore"):  # It may hold anything.
+            with precision(dtype), np.errstate(all="ignore"):  # The answer may hold anything.
                 tree = _tree(answer, case.passes.inputs)
                 found = central_differences(case.program, case.passes, tree)
             errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error)
@@ -262,10 +262,10 @@ def _tree(answer: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
-    """Judges every exercise in a file of the student's own.
+    """Judges every exercise in a student's file.
 
     Raises:
-      UserError: It cannot be read, or has no function that is named after an exercise.
+      UserError: The file cannot be read, or has no function that is named after an exercise.
     """
     source = read_source(path)
     names, reason = exercises_in(source, path)
@@ -285,7 +285,7 @@ def _hints(
     """Yields what is wrong with each gradient, then where, then the errors.
 
     Args:
-      row: What was found.
+      row: The result of the comparison.
       cases: A layer in all its settings and precisions.
       answers: The gradients for each case.
       d_out: The name of the gradient from above in the code.

@@ -1,7 +1,8 @@
 """Points of a class: a table for spreadsheets, a text for each student, Gradescope and nbgrader.
 
-An exercise is worth a point for five of its minutes, unless the teacher says otherwise. Each right
-number or array has its share. A bug is repaired or not: most of its file was right from the start.
+An exercise is worth one point for every five of its minutes, unless the teacher says otherwise.
+Each right number or array has an equal share. A bug is repaired or not: most of its file was right
+from the start.
 """
 
 import csv
@@ -31,7 +32,7 @@ from jaxnets.course.exercises.grade import Grade
 
 MINUTES_OF_A_POINT = 5
 MOST_POINTS = 1000
-FORMULA = tuple("=+-@＝＋－＠")  # A cell that begins with one of these is computed.
+FORMULA = tuple("=+-@＝＋－＠")  # A spreadsheet evaluates a cell that begins with one of these.
 EXCEL = "\ufeff"  # Without this mark Excel does not read UTF-8.
 MAX_NAME = 60  # Characters of a student's name in the name of a file.
 # The columns that `nbgrader export` of nbgrader 0.9 writes.
@@ -47,7 +48,7 @@ class Mark(NamedTuple):
     exercise: Exercise
     points: float
     most: float
-    grade: Grade | None  # Of the best of the student's files; None: nothing was handed in.
+    grade: Grade | None  # That of the student's best file; None if nothing was handed in.
 
     @property
     def passed(self) -> bool:
@@ -74,10 +75,10 @@ def points_of(words: Sequence[str]) -> dict[str, float]:
     """The points of an assignment's exercises.
 
     Args:
-      words: Each the name of an exercise, or a name and its points as "dense=3".
+      words: Names of exercises, or names with their points such as "dense=3".
 
     Raises:
-      UserError: There is no such exercise, or these are no points.
+      UserError: There is no such exercise, or the points are not a valid number.
     """
     found = {}
     for word in words:
@@ -99,7 +100,7 @@ def students_of(grades: Sequence[Grade], points: Mapping[str, float] | None) -> 
 
     Args:
       grades: All rows of a grading.
-      points: The assignment's exercises and their points; None: all that were handed in.
+      points: The assignment's exercises and their points; None means all that were handed in.
     """
     if not points:
         there = {_exercise(grade) for grade in grades}
@@ -120,7 +121,7 @@ def students_of(grades: Sequence[Grade], points: Mapping[str, float] | None) -> 
 
 
 def _exercise(grade: Grade) -> str:
-    """The name of the exercise that a row is about; of a file without one, the file's."""
+    """The name of the exercise that a row is about; if a file has none, the file's name."""
     found = BY_FUNCTION.get(grade.exercise)
     return found.name if found else grade.exercise
 
@@ -129,14 +130,14 @@ def _points(grade: Grade, most: float) -> float:
     if grade.passed:
         return most
     right = [check.right for check in grade.checks]
-    # Where all are right, differences have found what the comparison has not.
+    # If all are right, the differences have found a mistake that the comparison has not.
     if all(right) or EXERCISES[_exercise(grade)].kind == FIND_THE_BUG:
         return 0.0
     return round(most * sum(right) / len(right), 2)
 
 
 def csv_of(students: Sequence[Student]) -> str:
-    """The table of a class: a row a student, a column an exercise; for Excel and LibreOffice."""
+    """The table of a class, a row for each student and a column for each exercise, for Excel."""
     exercises = [mark.exercise.name for mark in students[0].marks]
     rows: list[list[str]] = [["name", *exercises, "points", "maximum", "status"]]
     for student in students:
@@ -188,7 +189,7 @@ def _status(student: Student) -> str:
 
 
 def gradescope(student: Student) -> dict[str, Any]:
-    """The content of Gradescope's results.json, after its autograder specification."""
+    """The content of Gradescope's results.json, by its autograder specification."""
     tests = [
         {
             "name": mark.exercise.name,
@@ -218,7 +219,7 @@ def write_feedback(folder: Path, students: Sequence[Student]) -> None:
 
 
 def _file_of(name: str) -> str:
-    """The name of a student's text: no other folder's, and no two students share one."""
+    """The name of a student's text: inside the folder, and different for each student."""
     safe = re.sub(r"[^\w .@+-]", "_", name)[:MAX_NAME].strip(" .")
     if safe != name:
         safe += f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
@@ -228,7 +229,7 @@ def _file_of(name: str) -> str:
 def feedback(student: Student) -> str:
     """The text for a student: points, what is right and wrong, and what to do next.
 
-    It has nothing of another student's, and of the answers no more than the judge says at home.
+    It says nothing about other students, and no more about the answers than the judge says at home.
     """
     got = printable(student.name), _plain_points(student.points), _plain_points(student.most)
     rows = []
@@ -248,7 +249,7 @@ def feedback(student: Student) -> str:
 
 
 def _explained(mark: Mark) -> list[str]:
-    """What is right and wrong in an exercise, what the judge says, and what to do."""
+    """Says what is right and wrong in an exercise, what the judge says, and what to do."""
     if mark.grade is None:
         return [_("not handed in; it begins with:"), f"  jaxnets exercise new {mark.exercise.name}"]
     if mark.passed:
@@ -266,13 +267,13 @@ def _explained(mark: Mark) -> list[str]:
 
 
 def _unread(grade: Grade) -> list[str]:
-    """What is said of a file, or of an exercise, without points."""
+    """The lines about a file, or an exercise, that gets no points."""
     why = grade.reason or (_("passed") if grade.passed else _("not right yet"))
     return [_("{}, without points", printable(grade.exercise)), f"  {why}"]
 
 
 def _next(student: Student) -> str:
-    """What a student does who has passed everything: the next exercise of the course."""
+    """The next exercise of the course, for a student who has passed everything."""
     done = {mark.exercise.name for mark in student.marks}
     required = (name for name, exercise in EXERCISES.items() if exercise.required)
     following = next((name for name in required if name not in done), None)

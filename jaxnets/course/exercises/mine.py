@@ -1,7 +1,8 @@
-"""Trains with backward passes of the user's own: judged first, then in place of ours.
+"""Trains with the user's own backward passes: judged first, then used instead of ours.
 
 `jaxnets exercise train my_dense.py` names files, `Network("mlp", find_rule=own_passes(...))` takes
-functions. With --even_if_wrong a wrong one trains too, after the right one: same seed, same data.
+functions. With --even_if_wrong a wrong one also trains: after the right one, with the same seed and
+data.
 """
 
 import contextlib
@@ -54,16 +55,16 @@ Backward = Callable[..., Any]
 SECTION, HEADING = "mine", N_("Your derivation and the right one")
 YOURS, RIGHT = N_("your derivation"), N_("the right derivation")
 WRONG, WHY = N_("{} ({}): {} is wrong"), N_("{} ({}): {}")
-SAME = N_("Both trainings began with the same weights and saw the same images in one order.")
+SAME = N_("Both trainings began with the same weights and saw the same images in the same order.")
 COMPARED = N_("After epoch {} the accuracy is {} instead of {}, the loss {} instead of {}.")
 ENDED = N_("Your training ended: {}")
 
 
 class Own(NamedTuple):
-    """A backward pass of the user's own."""
+    """One of the user's own backward passes."""
 
     exercise: Blank | Bug
-    where: str  # The file's path; in a notebook the function's name.
+    where: str  # The file's path; in a notebook, the function's name.
     text: str  # "" if Python does not have it.
     function: Backward | None  # None: the file defines it.
 
@@ -77,10 +78,10 @@ class Own(NamedTuple):
 
 
 class OwnPasses(OwnRules):
-    """A find_rule with the user's own backward passes in place of ours, once it has judged them.
+    """A find_rule with the user's own backward passes instead of ours, once it has judged them.
 
     Attributes:
-      wrong: What the judge has found, for the run folder.
+      wrong: The mistakes that the judge has found, for the run folder.
     """
 
     def __init__(self, passes: Sequence[str | Backward], even_if_wrong: bool = False):
@@ -102,14 +103,14 @@ class OwnPasses(OwnRules):
         """Judges the passes as exercises, then on as many rows as a step takes; prints verdicts.
 
         Raises:
-          UserError: Two passes are of one layer, the network has no such layer, its gradients are
-            not by hand, or JAX cannot compile a step with a pass.
-          RunFailedError: A gradient is wrong, without even_if_wrong: status 1, as of `gradcheck`.
+          UserError: Two passes belong to one layer, the network has no such layer, its gradients
+            are not by hand, or JAX cannot compile a step with a pass.
+          RunFailedError: A gradient is wrong, without even_if_wrong: status 1, as in `gradcheck`.
         """
         for name, wanted in (("gradients", ("manual", "both")), ("kernels", ("plain",))):
             if self._own and getattr(config, name) not in wanted:
                 expected, got = " or ".join(wanted), getattr(config, name)
-                raise UserError("{}: expected {} with passes of yours, got {}", name, expected, got)
+                raise UserError("{}: expected {} with your own passes, got {}", name, expected, got)
         _check_layers([own.exercise for own in self._own], config)
         with speaking(None):  # As gradcheck --mine.
             judged = list[Verdict]()
@@ -126,7 +127,7 @@ class OwnPasses(OwnRules):
             names = ", ".join(verdict.exercise for verdict in wrong)
             raise RunFailedError(
                 "exercise: expected right gradients, got wrong ones of {}; even_if_wrong trains "
-                "with them all the same",
+                "with them anyway",
                 names,
             )
         self._rules = [(RULES[own.exercise.layer], _rule_of(own)) for own in self._own]
@@ -138,8 +139,8 @@ def own_passes(*passes: str | Backward, even_if_wrong: bool = False) -> OwnPasse
     """Backward passes of your own, for Network(find_rule=...).
 
     Args:
-      *passes: Functions named after an exercise, as dense_backward, or files with some.
-      even_if_wrong: Whether wrong ones train all the same, those of layers of your own too.
+      *passes: Functions named after an exercise, such as dense_backward, or files with some.
+      even_if_wrong: Whether wrong ones train anyway, also those of your own layers.
 
     Raises:
       UserError: A file holds no exercise, or no backward pass of a layer.
@@ -148,7 +149,7 @@ def own_passes(*passes: str | Backward, even_if_wrong: bool = False) -> OwnPasse
 
 
 def _at_the_batch(own: Own, config: Config, data: Dataset) -> Verdict:
-    """Judges a pass that was right in few rows: in the network, on as many as a step takes."""
+    """Judges a pass that was right on few rows: in the network, on as many rows as a step takes."""
     name, ours = own.exercise.function, RULES[own.exercise.layer]
     model = create_model(config, data.num_classes)
     rows = judged_rows(config.batch_size or len(data.train), data.image_shape)
@@ -166,7 +167,7 @@ def _at_the_batch(own: Own, config: Config, data: Dataset) -> Verdict:
 
 
 def _own(one: str | Backward) -> list[Own]:
-    """The exercises in a file, of which nothing runs, or the one that a function answers."""
+    """The exercises in a file, without running it, or the exercise that a function answers."""
     if isinstance(one, str):
         text = read_source(one)
         names = exercises_in(text, one)[0]
@@ -181,7 +182,7 @@ def _pass_called(name: str) -> Blank | Bug:
     """The backward pass that a function of this name answers.
 
     Raises:
-      UserError: It is none.
+      UserError: It is not a backward pass.
     """
     exercise = exercise_of_function(name)
     if isinstance(exercise, Task):
@@ -219,7 +220,7 @@ def _check_layers(exercises: Sequence[Blank | Bug], config: Config) -> None:
 
 
 def _trace(find_rule: OwnPasses, config: Config, data: Dataset) -> None:
-    """Takes a step of the network without numbers: what fails in it is said before a run begins."""
+    """Traces a step of the network without numbers: an error in it appears before a run begins."""
     model, rows = create_model(config, data.num_classes), config.batch_size or len(data.train)
     images: Any = jax.ShapeDtypeStruct((rows, *data.image_shape), jnp.float32)
     key = jax.random.key(0)
@@ -229,7 +230,7 @@ def _trace(find_rule: OwnPasses, config: Config, data: Dataset) -> None:
 
 
 def _rule_of(own: Own) -> LayerRule:
-    """The layer with the user's backward pass; what fails in it while JAX traces it is one line."""
+    """The layer with the user's backward pass; an error while JAX traces it becomes one line."""
     exercise, backward = own.exercise, own.backward
     rule, where = layer_of(exercise), f"exercise: {own.where}"
     # Its gradients have the right shapes, if not the right numbers.
@@ -264,15 +265,15 @@ def train(
     flags: Mapping[str, Any],
     observers_of: Callable[[Run], AbstractContextManager[list[Observer]]],
 ) -> None:
-    """Trains by passes of the user's own; where one is wrong, by the right ones first.
+    """Trains with the user's own passes; if one is wrong, first with the right ones.
 
     Args:
-      passes: Those.
+      passes: The user's passes.
       flags: Fields of Config.
       observers_of: Makes the observers of a run.
 
     Raises:
-      RunFailedError: Wrong passes have ended their training, which is a result: it is kept first.
+      RunFailedError: Wrong passes have ended their training. The result is saved first.
     """
     given = dict(flags) if flags.get("resume") else {**passes.settings, **flags}
     failed = None
@@ -286,16 +287,17 @@ def train(
             failed = error
         if section is not None:
             _compare(run, section, failed)
-        elif failed is not None:  # Right passes end as ours would.
+        elif failed is not None:  # Right passes fail as ours would.
             raise failed
     if failed is not None:
         raise failed
 
 
 def _right_first(run: Run, wrong: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Trains by the right passes, where wrong ones are to train; a section for the report.
+    """Trains with the right passes if wrong ones will train; returns a section for the report.
 
-    First, since a wrong gradient may end its own training. A resumed run does not repeat it.
+    The right passes come first, since wrong ones may end their training. A resumed run does not
+    train them again.
     """
     if not wrong:
         return None
@@ -305,7 +307,7 @@ def _right_first(run: Run, wrong: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     config, records = experiment.config, list[Record]()
     ours = make_loss_and_grad(config, experiment.step_model)
     right = dataclasses.replace(experiment, find_rule=rule_of, loss_and_grad=ours)
-    show(_("first by the right derivation, with the same seed and data:"))
+    show(_("first with the right derivation, with the same seed and data:"))
     with stopping.stop_on_interrupt(run.processes) as signal_came:
         stop = Stop(signal_came)
         shown = Progress(config.epochs, right.loader)
@@ -318,7 +320,7 @@ def _right_first(run: Run, wrong: Sequence[Mapping[str, Any]]) -> dict[str, Any]
         "series": {YOURS: None, RIGHT: records},
     }
     run.folder.write(SECTIONS, {SECTION: section})
-    show(_("now by yours:"))
+    show(_("now with yours:"))
     return section
 
 
@@ -331,7 +333,7 @@ def _paragraph(found: Mapping[str, Any]) -> list[str]:
 
 
 def _compare(run: Run, section: dict[str, Any], failed: RunFailedError | None) -> None:
-    """Adds to the report how wrong passes have trained, or ended their training."""
+    """Adds to the report how training with wrong passes went, or why it ended."""
     yours, right = run.folder.records(), section["series"][RIGHT]
     paragraphs = list(section["paragraphs"])
     if yours and len(yours) <= len(right):
@@ -340,6 +342,6 @@ def _compare(run: Run, section: dict[str, Any], failed: RunFailedError | None) -
         accuracies = [f"{100 * one[f'{part}_accuracy']:.2f} %" for one in ends]
         losses = [four_digits(one[f"{part}_loss"]) for one in ends]
         paragraphs.append([COMPARED, str(len(yours)), *accuracies, *losses])
-    if failed is not None:  # Without the advice, which is for right gradients.
+    if failed is not None:  # Without the message's advice, which is for right gradients.
         paragraphs.append([ENDED, str(failed).partition(";")[0]])
     run.folder.write(SECTIONS, {SECTION: {**section, "paragraphs": paragraphs}})

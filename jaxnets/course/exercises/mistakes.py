@@ -1,4 +1,4 @@
-"""An error in a student's code in one line: where it happened, the shapes there, what is wrong."""
+"""Says an error in a student's code in one line: where it is, the shapes there, what is wrong."""
 
 import ast
 import contextlib
@@ -26,30 +26,30 @@ IMPORTS = {
 IN_PLACE = {ast.Add: "add", ast.Mult: "multiply", ast.Div: "divide"}  # x.at[i].add(1) for +=.
 PRODUCTS = {"dot", "matmul"}
 MAX_TEXT = 40  # Characters of the student's code in a message.
-# Of one array, of two and of three, the most in a message.
+# For one, two and three arrays; a message shows no more.
 SHAPES = (
     N_("{} is {}: {}"),
     N_("{} is {}, {} is {}: {}"),
     N_("{} is {}, {} is {}, {} is {}: {}"),
 )
 NOT_DEFINED = N_("{} is not defined; did you mean {}?")
-UNKNOWN = object()  # The value of what cannot be computed once more.
+UNKNOWN = object()  # The value of an expression that cannot be evaluated again.
 
 
-# Messages of Python, NumPy and JAX, and what they mean. Each {} stands for a group.
+# Messages of Python, NumPy and JAX, and what they mean. Each {} is replaced by a group.
 SAID = {
     "argument must be .*, not 'ellipsis'": N_("a number is still ..., the blank to fill in"),
     "truth value of an array": N_(
-        "if and while ask for one answer, not for an array of them; use jnp.where"
+        "if and while need one truth value, not an array of them; use jnp.where"
     ),
     r"Attempted boolean conversion of traced array": N_(
         "if and while need a number, and a compiled step has none; use jnp.where"
     ),
     r"__array__\(\) was called on traced array": N_(
-        "NumPy needs numbers, and a compiled step has none; use jnp in place of np"
+        "NumPy needs numbers, and a compiled step has none; use jnp instead of np"
     ),
     r"Abstract tracer value encountered": N_(
-        "this needs a number, and a compiled step has none; use jnp in place of Python's functions"
+        "this needs a number, and a compiled step has none; use jnp instead of Python's functions"
     ),
     r"axis (-?\d+) is out of bounds for array of dimension (\d+)": N_(
         "there is no axis {}; the number of axes is {}, and the first is axis 0"
@@ -70,7 +70,7 @@ SAID = {
         "in {} there is no argument keepdim; did you mean keepdims?"
     ),
     r"'axis' is an invalid keyword argument for (\w+)|\b(\w+)\(\) got .* argument 'axis'": N_(
-        "Python's own {} has no argument axis; use the one of jnp"
+        "Python's own {} has no argument axis; use the one in jnp"
     ),
     r"(\w+)\(\) got an unexpected keyword argument '(\w+)'": N_("in {} there is no argument {}"),
     r"not enough values to unpack \(expected (\d+), got (\d+)\)": N_(
@@ -80,7 +80,7 @@ SAID = {
         "the number of names before the = is {}, and there are more values"
     ),
     r"Size of label '(\w)' for operand \d+ \((\d+)\) does not match .*\((\d+)\)": N_(
-        "the letter {} names an axis of {} and one of {}"
+        "the letter {} names an axis of size {} and another of size {}"
     ),
     r"sum subscript '(\w+)' does not contain the correct number": N_(
         "{} must have a letter for each axis"
@@ -113,7 +113,7 @@ class FailedCode(NamedTuple):
     node: ast.AST | None  # The expression; None if it cannot be found.
 
     def operand(self, node: ast.AST) -> Operand:
-        """A part of the expression with its value, which is computed once more."""
+        """A part of the expression, with its value, which is evaluated again."""
         text = " ".join(str(ast.get_source_segment(self.source, node)).split())
         value = UNKNOWN
         with contextlib.suppress(Exception):
@@ -129,7 +129,7 @@ class FailedCode(NamedTuple):
 def mistake(error: BaseException, file: str) -> str:
     """Says what is wrong in a student's file: its line, and the shapes of the arrays there."""
     if isinstance(error, RecursionError):
-        return _("it calls itself without an end")
+        return _("it calls itself without end")
     failed = _failed_code(error, file)
     return _("line {}: {}", failed.line, _reason(error, failed)) if failed else _plain(error)
 
@@ -198,7 +198,7 @@ def _reason(error: BaseException, failed: FailedCode) -> str:
 
 
 def _parts(node: ast.AST | None) -> Iterator[ast.expr]:
-    """The operands of an operator, the arguments of a call, what is indexed."""
+    """The operands of an operator, the arguments of a call, or the object that is indexed."""
     match node:
         case ast.BinOp(left=left, right=right):
             yield from (left, right)
@@ -266,7 +266,7 @@ def _in_place(array: str, node: ast.Subscript, failed: FailedCode) -> str:
 
 
 def _no_array(operand: Operand) -> str | None:
-    """The reason why an operand is not an array; None if there is none."""
+    """The reason why an operand is not an array; None if no reason is known."""
     text, value = operand
     if value is ...:
         return _("{} is still ..., the blank to fill in", text)
@@ -311,11 +311,11 @@ def _no_fit(node: ast.AST | None, arrays: list[Operand], message: str) -> str | 
     if len(small) < len(large) and small == large[: len(small)]:
         fits = (*small, 1)
         return _("a sum with keepdims=True is {} instead of {}, which fits", fits, small)
-    return _("number by number, both sizes of an axis must be equal, or one of them 1")
+    return _("number by number, both sizes of an axis must be equal, or one of them must be 1")
 
 
 def _plain(error: BaseException) -> str:
-    """The message of Python or JAX; in the words of the exercises where students often see it."""
+    """The message of Python or JAX; in plainer words if students often see it."""
     message = first_line(error)
     if isinstance(error, SyntaxError):
         return _("line {}: {}", error.lineno, error.msg)

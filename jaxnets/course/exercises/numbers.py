@@ -17,17 +17,17 @@ from jaxnets.gradcheck.compare import precision
 # Arguments, settings, results, and perhaps the source of functions among the arguments.
 Asked = tuple[Any, ...]
 STEPS = 4
-EPSILON = 1e-3  # So large that its place is seen.
+EPSILON = 1e-3  # So large that its place in the formula shows.
 
 
 def _steps(
     rule: optax.GradientTransformation, kept: Callable[[Any], list[Any]], names: str
 ) -> Iterator[tuple[dict[str, Any], list[Any]]]:
-    """The steps of an optimizer from several starts: what goes in, and what comes out.
+    """The steps of an optimizer from several starts: the arguments and the results.
 
     Args:
-      rule: The optimizer, of optax.
-      kept: Gives the arrays that the step keeps, of optax's state.
+      rule: The optimizer, from optax.
+      kept: Returns the arrays of optax's state that the step keeps.
       names: The arguments: the weights, the arrays that are kept, the gradient.
     """
     rng = np.random.default_rng(0)
@@ -37,7 +37,7 @@ def _steps(
             state = rule.init(w)
             for _step in range(STEPS):
                 g = rng.normal(size=shape)
-                g.flat[0] = 0.0  # A weight without a gradient moves nothing and divides by no 0.
+                g.flat[0] = 0.0  # A weight without a gradient must not move, nor divide by 0.
                 before = [w, *kept(state), g]
                 update, state = rule.update(jnp.asarray(g), state, w)
                 w = optax.apply_updates(w, update)
@@ -183,7 +183,7 @@ def _parallel_gradient() -> Iterator[Asked]:
 
 def _peek() -> Iterator[Asked]:
     rng = np.random.default_rng(1)
-    # Leads of both, at some looks, at all, at the last alone, and at none.
+    # Leads of both, at some looks, at all, only at the last, and at none.
     for a_right, b_right in 6 * [(0.3, 0.5), (0.7, 0.5), (0.5, 0.5), (0.6, 0.5), (0.5, 0.62)]:
         a, b = (rng.random(120) < a_right).astype(float), (rng.random(120) < b_right).astype(float)
         looks, z = [20, 50, 80, 110], []
@@ -228,7 +228,7 @@ def _attention() -> Iterator[Asked]:
         q, k, v, d_out = rng.normal(size=(4, tokens, features))
 
         def attend(*qkv: Any) -> Any:
-            """Flax's own, with one example and one head."""
+            """Flax's attention, with one example and one head."""
             return nn.dot_product_attention(*(one[None, :, None] for one in qkv))[0, :, 0]
 
         with precision("float64"):

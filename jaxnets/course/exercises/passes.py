@@ -1,4 +1,4 @@
-"""Runs a student's function on the judge's numbers; no answer is known here.
+"""Runs a student's function on the judge's numbers; this module knows no answers.
 
 This runs in the student's process, in a notebook, or in the confined process of `grade`.
 """
@@ -23,7 +23,7 @@ from jaxnets.course.exercises.mistakes import kind_in_words, mistake
 from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
 
 NOTHING = N_("it returns nothing; its last line must be a return")
-NO_PAIR = N_("expected (d_params, dx), d_params a dict, got {}")
+NO_PAIR = N_("expected (d_params, dx) with d_params a dict, got {}")
 
 
 class Call(NamedTuple):
@@ -33,7 +33,7 @@ class Call(NamedTuple):
     cache: Any
     d_out: Any
     static: Mapping[str, Any]
-    params: tuple[str, ...]  # The parameters whose gradients it returns; () is a layer without.
+    params: tuple[str, ...]  # The parameters whose gradients it returns; () if the layer has none.
     dx: str = "dx"  # The exercise's name for the gradient of its input.
 
     def gradient_name(self, leaf: str) -> str:
@@ -43,12 +43,12 @@ class Call(NamedTuple):
 
 
 class PlainCall(NamedTuple):
-    """One call of a function that is no backward pass."""
+    """One call of a function that is not a backward pass."""
 
     arguments: Mapping[str, Any]  # By position; the names are those of the exercise.
     settings: Mapping[str, Any]  # By name.
     returns: Sequence[str]  # The names of its results.
-    functions: str = ""  # The source of functions that come first among the arguments.
+    functions: str = ""  # The source of functions that come before the other arguments.
 
     def gradient_name(self, leaf: str) -> str:
         """The name of a result in the code."""
@@ -56,7 +56,7 @@ class PlainCall(NamedTuple):
 
 
 class Printed(io.TextIOBase):
-    """A stream that keeps nothing but whether anything came."""
+    """A stream that only notes whether anything was written to it."""
 
     anything = False
 
@@ -85,7 +85,7 @@ def results_of(
         # Deep: a function that changes an array in place must not change the judge's.
         arguments = copy.deepcopy(call.arguments)
         _expect_these(function, [*functions, *arguments], call.settings)
-        # The verdict says what is not finite.
+        # The verdict reports numbers that are not finite.
         with precision("float64"), np.errstate(all="ignore"):
             try:
                 result = function(*functions.values(), *arguments.values(), **call.settings)
@@ -106,7 +106,7 @@ def gradients_of(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Each call's gradients as NumPy arrays, by their names: "params.kernel", "x".
 
-    All calls of a precision are compiled as one program, which takes a third of the time.
+    All calls in one precision are compiled as one program, which takes a third of the time.
     """
     for dtype, group in itertools.groupby(calls, key=lambda call: call.dtype):
         same = list(group)
@@ -142,18 +142,18 @@ def _expect_these(
 
 
 def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dict[str, Any]]:
-    """Compiles a function, which must not differentiate; one for concrete numbers just runs."""
+    """Compiles a function, which must not differentiate; if it needs concrete numbers, runs it."""
     printed = Printed()
     try:
         with contextlib.redirect_stdout(printed):
             lowered = jax.jit(function, compiler_options=QUICK_COMPILATION).lower(arrays)
-    except Exception:  # It uses NumPy, asks for a number's value, or is wrong: then this says how.
+    except Exception:  # It uses NumPy, needs a number's value, or is wrong: the call shows which.
         return function(arrays)
-    # JAX names its transformations in what it compiles, whoever called them.
+    # JAX names its transformations in what it compiles, wherever they were called.
     if found := re.search(r"\b(jvp|transpose)\(", lowered.as_text(debug_info=True)):
         how = _("differentiates") if found[1] == "jvp" else _("transposes")
-        raise ResultError(_("it {} by JAX; a gradient by hand is derived without it", how))
-    if printed.anything:  # It prints what it computes, which has no numbers yet.
+        raise ResultError(_("it {} with JAX; a gradient by hand is derived without it", how))
+    if printed.anything:  # It prints what it computes, which had no numbers while JAX traced it.
         return function(arrays)
     return lowered.compile()(arrays)
 
@@ -171,7 +171,7 @@ def named_result(call: Call, result: Any) -> dict[str, Any]:
     """The result of a backward pass, as arrays by the names of `gradients_of`.
 
     Raises:
-      ResultError: It is something else.
+      ResultError: The result is something else.
     """
     if result is None:
         raise ResultError(_(NOTHING))
@@ -201,7 +201,7 @@ def _array(name: str, value: Any) -> jax.Array:
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
-        raise ResultError(_("{}: expected numbers, in rows of one length", name)) from None
+        raise ResultError(_("{}: expected numbers, in rows of equal length", name)) from None
 
 
 def _numbers(name: str, array: Any) -> np.ndarray:
@@ -221,7 +221,7 @@ def _kind(value: Any) -> str:
 
 
 def defined_by(source: str, path: str) -> dict[str, Any]:
-    """Runs a file whose text is known; returns what it defines."""
+    """Runs the text of a file; returns what it defines."""
     linecache.cache[path] = len(source), None, source.splitlines(keepends=True), path
     namespace: dict[str, Any] = {"__name__": "exercise"}
     exec(compile(source, path, "exec"), namespace)
@@ -231,12 +231,12 @@ def defined_by(source: str, path: str) -> dict[str, Any]:
 def run_source(
     source: str, path: str, name: str, calls: Sequence[Any]
 ) -> list[dict[str, np.ndarray]] | str:
-    """Runs a file and its function on each call; what goes wrong is returned in one line."""
+    """Runs a file and its function on each call; an error is returned as one line."""
     try:
         return answers_of(defined_by(source, path)[name], calls)
     except ResultError as error:
         return str(error)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # Of any class: the file is a user's own.
+    except BaseException as error:  # The user's file may raise anything.
         return mistake(error, path)

@@ -1,4 +1,4 @@
-"""What the commands of the exercises print, and whether the student has passed."""
+"""The output of the exercises' commands, and whether the student has passed."""
 
 import dataclasses
 import json
@@ -29,8 +29,8 @@ from jaxnets.course.exercises.ticks import FILE, passed_in, tick
 # What `grade` prints.
 TABLE, GRADESCOPE, NBGRADER = "table", "gradescope", "nbgrader"
 WIDEST = 60  # Characters of a name in a table.
-TICK, COLUMNS = "✓", 80  # The list's width, in a pipe too.
-# What the list says of an exercise, besides whether it is passed.
+TICK, COLUMNS = "✓", 80  # The list's width, also in a pipe.
+# What the list says about an exercise, besides whether it is passed.
 FACTS = ("name", "week", "place", "required", "minutes", "kind", "level", "about", "idea")
 
 
@@ -41,7 +41,7 @@ class Said(CommandResult):
     found: Any
     lines: str
     passed: bool = True
-    ticks: Sequence[str] = ()  # The exercises that a student has passed by it.
+    ticks: Sequence[str] = ()  # The exercises that the student has now passed.
 
     @property
     def status(self) -> int:
@@ -122,7 +122,7 @@ def _exercise_lines(exercises: Sequence[Exercise], done: set[str]) -> Iterator[s
 
 
 def _named(exercise: Exercise, done: set[str]) -> str:
-    """An exercise's name behind its tick, or behind as much space."""
+    """An exercise's name after its tick, or after as much space."""
     return f"{TICK if exercise.name in done else ' '} {exercise.name}"
 
 
@@ -132,7 +132,7 @@ def write(name: str, output: str | None, student: str | None = None) -> Said:
     Args:
       name: The exercise.
       output: The file; None names it after the exercise.
-      student: Whose numbers a sheet has; None are everybody's.
+      student: The student whose numbers a sheet has; None means everybody's.
 
     Returns:
       The file's path, the command that checks it, and a note.
@@ -156,15 +156,15 @@ def write(name: str, output: str | None, student: str | None = None) -> Said:
 
 
 def _write_new(path: Path, text: str) -> None:
-    """Writes a file that was not there.
+    """Writes a new file.
 
     Raises:
-      UserError: It was, or its folder was not.
-      OSError: It cannot be written; then it is not there.
+      UserError: The file exists, or its folder does not.
+      OSError: The file cannot be written; then no part of it is left.
     """
     if path.exists() or path.is_symlink():
         file = display.short_path(str(path))
-        raise UserError("{} is there already; expected a new name: --output=FILE", file)
+        raise UserError("{} already exists; expected a new name: --output=FILE", file)
     write_text(output_path(str(path)), text)
 
 
@@ -173,7 +173,7 @@ def answers(name: str | None, student: str | None, output: str | None) -> Said:
 
     Args:
       name: The exercise; None means all.
-      student: Whose numbers the sheets have; None are everybody's.
+      student: The student whose numbers the sheets have; None means everybody's.
       output: The file to write; None writes none.
     """
     from jaxnets.course.exercises.answers import answer_to
@@ -256,11 +256,11 @@ def grade(
       folder: The folder.
       limits: sandbox.Limits.
       sandbox: sandbox.Sandbox.
-      as_json: Whether the rows are the objects of a list in JSON, else the lines of a table.
-      exercises: Those of the assignment, as marks.points_of takes them; () is all.
-      as_format: TABLE, or what is printed in the end instead of rows: GRADESCOPE or NBGRADER.
-      csv: The file for the table of points, a row a student.
-      feedback: The folder for a text to each student.
+      as_json: Whether the rows are objects of a list in JSON; else they are lines of a table.
+      exercises: Those of the assignment, as marks.points_of takes them; () means all.
+      as_format: TABLE, or what is printed at the end instead of rows: GRADESCOPE or NBGRADER.
+      csv: The file for the table of points, with a row for each student.
+      feedback: The folder for a text for each student.
     """
     from jaxnets.course.exercises import marks
     from jaxnets.course.exercises.grade import grades_of, submissions_in
@@ -293,7 +293,7 @@ def _outside(feedback: str, folder: str) -> Path:
     if path.resolve().is_relative_to(Path(folder).resolve()):
         raise UserError("feedback: expected a folder outside {}, got {}", folder, feedback)
     if path.exists() and not path.is_dir():
-        raise UserError("feedback: expected a folder, {} is none", feedback)
+        raise UserError("feedback: expected a folder, {} is not one", feedback)
     mkdir(path)
     return path
 
@@ -334,7 +334,7 @@ def _table_rows(submissions: Sequence[Any], grades: Iterable[Any]) -> Iterator[A
 
 
 def _cell(name: str) -> str:
-    """A name in its column: spaces that could separate columns are escaped, too."""
+    """A name in its column: spaces that could separate columns are also escaped."""
     name = display.shortened(display.printable(name), WIDEST)
     return re.sub("  +", lambda spaces: r"\x20" * len(spaces[0]), name)
 

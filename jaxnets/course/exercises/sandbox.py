@@ -1,8 +1,8 @@
 """Sandboxes in which `grade` runs submissions: bubblewrap, or a container.
 
-bubblewrap gives a process namespaces of its own: no network, no other process, and no files but
+bubblewrap gives a process separate namespaces: no network, no other process, and no files except
 Python, its packages and the system's libraries, read-only. The process in it (child.py) limits
-itself. As root each sandbox has a user of its own, so that its limits are its own, too.
+itself. Under root, each sandbox runs as a different user, so its limits count only its processes.
 """
 
 import os
@@ -24,11 +24,11 @@ from jaxnets.base.language import Text
 
 BUBBLEWRAP, PODMAN, DOCKER, TRUST = "bwrap", "podman", "docker", "trust"
 NOBODY = 65534
-FIRST_USER = 1 << 30  # Of those that each sandbox of root's draws one from.
+FIRST_USER = 1 << 30  # The first of the users from which a sandbox under root draws one.
 IMAGE = "jaxnets-grade"
-STARTED = b"started\n"  # A child says it where the submission's time begins.
+STARTED = b"started\n"  # A child says it when the submission's time begins.
 START = 300  # Seconds until then, on a busy machine.
-KILLED = (137, -9)  # The status of a process that SIGKILL has ended, of bubblewrap and of Python.
+KILLED = (137, -9)  # The status after SIGKILL: that of bubblewrap, and that of Python.
 COUNTS_ALONE = (5, 14)  # The first Linux that counts the processes of each sandbox.
 MOST_ANSWER = 1 << 23  # Bytes; the largest right answer has 0.4 MB.
 
@@ -45,22 +45,22 @@ OTHERWISE = Text(
 class Limits(NamedTuple):
     """The time and memory that a submission may use."""
 
-    seconds: int = 20  # Of a processor.
+    seconds: int = 20  # Of processor time.
     memory: int = 2048  # MiB.
-    wait: float = 200.0  # Seconds until it is ended, whatever it waits for.
+    wait: float = 200.0  # Seconds until it is stopped, even if it only waits.
 
 
 class Outcome(NamedTuple):
-    """What a process in a sandbox has said, and how it ended."""
+    """What a process in a sandbox has printed, and how it ended."""
 
-    said: bytes  # After STARTED; of one that did not start, why.
+    said: bytes  # The output after STARTED; if the process did not start, the reason.
     started: bool
     timed_out: bool = False
-    killed: bool = False  # By itself, or by the kernel, as where the machine's memory ends.
+    killed: bool = False  # By itself, or by the kernel, for example when memory runs out.
 
 
 class Sandbox:
-    """A kind of sandbox in which submissions run, and those that run now.
+    """A kind of sandbox in which submissions run, and the processes that run now.
 
     Args:
       kind: BUBBLEWRAP, PODMAN, DOCKER or TRUST.
@@ -74,10 +74,10 @@ class Sandbox:
         self._ended = False
 
     def check(self) -> None:
-        """Starts Python in it.
+        """Checks that Python starts in it.
 
         Raises:
-          UserError: It is not installed, or cannot start.
+          UserError: The sandbox is not installed, or cannot start.
         """
         if self.kind == BUBBLEWRAP and sys.platform != "linux":
             raise UserError("expected Linux, where bubblewrap runs submissions; {}", OTHERWISE)
@@ -114,7 +114,7 @@ class Sandbox:
                 self.command(child, name, limits.memory),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,  # No file of this machine's is within reach.
+                stderr=subprocess.STDOUT,  # So the child holds no file of this machine.
                 env=self._environment(),
                 start_new_session=True,
             )
@@ -124,7 +124,7 @@ class Sandbox:
             try:
                 return self._outcome(process, task, limits)
             finally:
-                process.kill()  # With bubblewrap, all that it has started ends.
+                process.kill()  # With bubblewrap, this also ends everything that it has started.
                 self._running.discard(process)
                 if self.kind in (PODMAN, DOCKER):
                     subprocess.run([self.kind, "rm", "--force", name], capture_output=True)
@@ -132,14 +132,15 @@ class Sandbox:
     def _outcome(self, process: subprocess.Popen, task: bytes, limits: Limits) -> Outcome:
         assert process.stdin and process.stdout
         with _killed_after(START, process):
-            with suppress(BrokenPipeError):  # What it says tells why.
+            with suppress(BrokenPipeError):  # Its output says why.
                 process.stdin.write(task)
-            with suppress(BrokenPipeError):  # Of what is left of it.
+            with suppress(BrokenPipeError):  # Closing flushes the rest of the task.
                 process.stdin.close()
             begun = process.stdout.readline(len(STARTED))
             if begun != STARTED:
                 return Outcome(begun + process.stdout.read(MOST_ANSWER), started=False)
-        self._running.add(process)  # Earlier, bubblewrap might not yet take its child with it.
+        # Not earlier: a killed bubblewrap might leave its child running.
+        self._running.add(process)
         if self._ended:
             process.kill()
         with _killed_after(limits.wait, process) as over:
@@ -151,21 +152,21 @@ class Sandbox:
         return Outcome(said, True, over.is_set(), not over.is_set() and status in KILLED)
 
     def end(self) -> None:
-        """Ends all that run, and what would start."""
+        """Ends all processes that run, and each that starts later."""
         self._ended = True
         for process in list(self._running):
             process.kill()
 
     @property
     def limits_processes(self) -> bool:
-        """Whether a limit of processes is each sandbox's own; a container has one anyway."""
+        """Whether a limit counts only one sandbox's processes; a container has a limit anyway."""
         return self.kind == BUBBLEWRAP
 
     def command(self, arguments: Sequence[str], name: str = "", memory: int = 0) -> list[str]:
         """The command that runs Python with these arguments in this sandbox.
 
         Args:
-          arguments: Those of Python.
+          arguments: Python's arguments.
           name: A container's name.
           memory: MiB that a submission in a container may take, JAX itself not included.
         """
@@ -186,8 +187,8 @@ class Sandbox:
         ]
 
     def _environment(self) -> dict[str, str] | None:
-        if self.kind in (PODMAN, DOCKER):  # They need yours; the container gets none of it.
-            return None
+        if self.kind in (PODMAN, DOCKER):
+            return None  # They need your environment; the container gets none of it.
         kept = {name: os.environ[name] for name in ("SYSTEMROOT",) if name in os.environ}
         folders = [*_packages(), str(_package().parent)]
         return {**kept, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(folders)}
@@ -195,7 +196,7 @@ class Sandbox:
 
 @contextmanager
 def _killed_after(seconds: float, process: subprocess.Popen) -> Iterator[threading.Event]:
-    """Kills a process that is still there after so many seconds, and tells so."""
+    """Kills a process that still runs after this many seconds; the event says whether it did."""
     over = threading.Event()
     timer = threading.Timer(seconds, lambda: (over.set(), process.kill()))
     timer.daemon = True
@@ -207,7 +208,7 @@ def _killed_after(seconds: float, process: subprocess.Popen) -> Iterator[threadi
 
 
 def _packages() -> list[str]:
-    """The folders of installed packages; Debian calls its own dist-packages."""
+    """The folders of installed packages; Debian's are called dist-packages."""
     return [path for path in sys.path if path.endswith("-packages")]
 
 

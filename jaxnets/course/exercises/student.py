@@ -1,4 +1,4 @@
-"""A sheet's numbers: what NumPy computes from them, and how a student's own are drawn."""
+"""A sheet's numbers: what NumPy computes from them, and how a student's numbers are drawn."""
 
 import functools
 import hashlib
@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxnets.base.errors import UserError
 
-# Of a number's size, or of 1 if that is larger: three digits after the point are enough.
+# Relative to a number's size, or to 1 if that is larger: three digits after the point are enough.
 TOLERANCE = 1e-3
 NAME = re.compile(r"\w[\w.@'-]{0,60}( [\w.@'-]+){0,5}")
-TRIES = 20_000  # A draw in a thousand is one that a sheet takes, in the worst case.
+TRIES = 20_000  # In the worst case, a sheet accepts one draw in a thousand.
 
 
 def value_of(expression: str, names: Mapping[str, Any]) -> Any:
@@ -40,13 +40,13 @@ def values_of(numbers: Mapping[str, Any], expressions: Mapping[str, str]) -> dic
 
 
 def without_noise(value: Any) -> Any:
-    """A number, or lists of numbers, without what rounding leaves of a 0."""
+    """A number, or lists of numbers, with 0 where rounding leaves a tiny number."""
     array = np.asarray(value, float)
     return np.where(np.abs(array) < 1e-12, 0.0, array).tolist()
 
 
 def shown(value: Any) -> str:
-    """A number in six digits, or rows of them as [1, 2]."""
+    """A number in six digits, or rows of numbers such as [1, 2]."""
     value = without_noise(value)
     if isinstance(value, list):
         return f"[{', '.join(map(shown, value))}]"
@@ -65,12 +65,12 @@ def student_called(name: str) -> str:
     """A student's name with single spaces.
 
     Raises:
-      UserError: It is no name.
+      UserError: It is not a valid name.
     """
     name = " ".join(name.split())
     if not NAME.fullmatch(name):
         raise UserError(
-            "student: expected a name or number, as ada or 2024-117, got {}", repr(name)
+            "student: expected a name or number, such as ada or 2024-117, got {}", repr(name)
         )
     return name
 
@@ -86,9 +86,9 @@ def drawn(
 
     Args:
       exercise: The sheet's name.
-      student: The student's; capital letters do not matter.
-      numbers: Everybody's, which no student gets.
-      draw: What each element of a number may be, or the whole of it.
+      student: The student's name; capital letters do not matter.
+      numbers: Everybody's numbers, which no student gets.
+      draw: The values from which each element of a number, or the whole number, is drawn.
       takes: Whether the sheet can be computed by hand with these numbers.
     """
     seed = hashlib.sha256(f"{exercise}/{student.casefold()}".encode()).digest()

@@ -1,8 +1,8 @@
 """Judges a function by its numbers, and finds the cause of a mistake.
 
 The right numbers come from optax, from autodiff or from NumPy (numbers.py), not from the
-exercise's solution. The solution serves to find the cause: each usual mistake is a change of it.
-If a student's numbers are those of the changed solution, that mistake was made.
+exercise's solution. The solution serves to find the cause: each usual mistake is a change to it.
+If a student's numbers are those of the changed solution, the student made that mistake.
 """
 
 import itertools
@@ -76,8 +76,8 @@ def causes_of(
 ) -> tuple[Cause, ...]:
     """The usual mistakes, one or two, that lead to these answers; empty if none does.
 
-    A student may go on rightly from a wrong result. Then one mistake must lead to the first wrong
-    result alone.
+    A student may continue correctly from a wrong result. Then one mistake need only lead to the
+    first wrong result.
     """
     for count, names in ((1, task.returns), (2, task.returns), (1, [first])):
         for causes in itertools.combinations(task.causes, count):

@@ -1,7 +1,7 @@
-"""The exercises that a student has passed: a small plain file in the folder of the student's files.
+"""The exercises that a student has passed: a small text file in the folder of the student's files.
 
-A line of it is an exercise's name, so a student may take a tick back by hand. Anything else in
-it is kept.
+Each line is an exercise's name, so a student can remove a tick by hand. Any other text in the file
+is kept.
 """
 
 import sys
@@ -30,7 +30,7 @@ def passed_in(folder: Path) -> set[str]:
 def tick(folder: Path, names: Sequence[str]) -> None:
     """Notes in a folder that exercises are passed.
 
-    No failure takes a passed check away: one line on stderr says that the tick was not kept.
+    A failure here does not undo a passed check: one line on stderr says that the tick was not kept.
     """
     path = folder / FILE
     try:

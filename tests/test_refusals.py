@@ -303,7 +303,7 @@ PYTHON = [
         'trained_on(data, loss=my_loss, gradients="manual")',
         "gradients: expected auto, for a loss of your own",
     ),
-    ("trained_on(data, optimizer=lambda rate: rate)", "a transformation of optax's, got "),
+    ("trained_on(data, optimizer=lambda rate: rate)", "expected an optax transformation, got "),
     # Pictures to predict
     (
         "predictor(np.full((28, 28), 256))",

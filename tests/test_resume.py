@@ -148,7 +148,7 @@ def test_other_versions_and_machines_are_told_at_every_resume(train_tiny, interr
     changed += [(name, value, ours[name]) for name, value in others.items()]
     for flags in ([], ["--keep=5"]):  # A flag that changes rewrites config.json.
         (line,) = warnings_of(train_tiny("softmax", "--resume", *flags))
-        assert line.startswith("warning: resumed elsewhere than the run began: ")
+        assert line.startswith("warning: the run began under other conditions: ")
         assert line.endswith("; the result may differ in its last bits") and line.isprintable()
         for name, was, now in changed:
             assert f" {name} was {' '.join(str(was).split())}, now {now};" in line
@@ -173,7 +173,7 @@ def test_fewer_cores_are_told(train_tiny, interrupted_run):
     finally:
         os.sched_setaffinity(0, all_cores)
     assert warnings_of(outcome) == [
-        "warning: resumed elsewhere than the run began: "
+        "warning: the run began under other conditions: "
         f"cores was {len(all_cores)}, now 1; the result may differ in its last bits"
     ]
     assert "| CPU, 1 core (no accelerator) |" in outcome.out

@@ -96,7 +96,7 @@ def test_a_search_resumed_elsewhere_names_what_differs(run_command, tiny_flags, 
         outcome = run_command(*command, f"--seeds={seeds}", "--resume")
         jax, cores = ours["versions"]["jax"], ours["cores"]
         assert outcome.err == (
-            f"warning: resumed elsewhere than the run began: cores was 99, now "
+            f"warning: the run began under other conditions: cores was 99, now "
             f"{cores}; jax was 0.9, now {jax}; the result may differ in its last bits\n"
         )
         assert outcome.status == 0 and {name: read_json(path)[name] for name in others} == others

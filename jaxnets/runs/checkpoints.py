@@ -1,4 +1,4 @@
-"""Checkpoints: when a run saves one, how it is written and read, and which ones stay.
+"""Checkpoints: when a run saves one, how it is written and read, and which ones are kept.
 
 A checkpoint is one safetensors file, which any tool reads: 8 bytes with the length of a JSON
 header, the header with each array's dtype, shape and place, then the arrays without gaps.
@@ -31,14 +31,14 @@ FORMAT = {"format": "jaxnets checkpoint", "version": "1"}
 NAME = re.compile(r"(0|[1-9][0-9]{0,17})\.safetensors")
 # A network of a thousand layers has a header of half as many bytes.
 MAX_HEADER_BYTES = 1 << 20
-WARNED = 3  # Damaged checkpoints that are named; an untrusted folder may hold thousands.
+WARNED = 3  # Damaged checkpoints that are named, at most; an untrusted folder may hold thousands.
 
 
 class CheckpointTimer:
-    """Decides when so many steps, epochs or seconds have passed since the last save.
+    """Decides when the given steps, epochs or seconds have passed since the last save.
 
-    Steps and epochs are counted from the run's beginning, so that a resumed run saves where an
-    uninterrupted one does.
+    Steps and epochs are counted from the run's start, so a resumed run saves where an uninterrupted
+    one does.
     """
 
     def __init__(self, number: int, unit: str, steps_per_epoch: int, step: int):
@@ -81,7 +81,7 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:
-    """Removes the checkpoints that `kept_steps` leaves out, and what killed saves have left."""
+    """Removes the checkpoints that `kept_steps` omits, and the remains of killed saves."""
     kept = {path_of(folder, s).name for s in kept_steps(steps_in(folder), keep, records)}
     for name in os.listdir(folder):
         if NAME.fullmatch(name.removesuffix(".partial")) and name not in kept:
@@ -89,9 +89,9 @@ def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:
 
 
 def kept_steps(steps: Sequence[int], keep: int, records: Sequence[dict[str, Any]]) -> set[int]:
-    """The last `keep` of the ascending steps, and of those with a record the most accurate one.
+    """The last `keep` of the ascending steps, and the most accurate one of those with a record.
 
-    Step 0, which is saved before training, stays while there is no other.
+    Step 0, which is saved before training, is kept while there is no other.
     """
     steps = [step for step in steps if step] or steps
     scores = {r["step"]: r["validation_accuracy"] for r in records}
@@ -114,7 +114,7 @@ def tree_of(checkpoint: Checkpoint, num_classes: int) -> dict[str, Any]:
 
 
 def named_leaves(tree: object) -> dict[str, Any]:
-    """The leaves of a tree by their paths, as `params/conv1/kernel`."""
+    """The leaves of a tree by their paths, such as `params/conv1/kernel`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
     if len(named) != len(leaves):
@@ -130,10 +130,10 @@ def copied(tree: object) -> dict[str, np.ndarray]:
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes a whole checkpoint or nothing, with each array's CRC-32; arrays are in C order.
 
-    The safetensors library does not write it: there a killed save leaves a file of a random name.
-    Other users cannot read the library's files, and its error on a full disk has no number.
+    The safetensors library is not used for writing: its killed saves leave files with random names,
+    other users cannot read its files, and its error on a full disk has no number.
     """
-    # The widest numbers first: each is at a multiple of its width, as mapped memory needs.
+    # The widest numbers come first: each is at a multiple of its width, as mapped memory requires.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     ends = list(itertools.accumulate((arrays[name].nbytes for name in names), initial=0))
     header: dict[str, Any] = {"__metadata__": {n: crc32(arrays[n]) for n in names} | FORMAT}
@@ -156,7 +156,7 @@ def form_of(array: jax.ShapeDtypeStruct | jax.Array | np.ndarray) -> tuple[str, 
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    """The array's own memory; bfloat16 has no buffer of its own."""
+    """The array's own memory; bfloat16 has no buffer type."""
     return array.reshape(-1).view(np.uint8).data
 
 
@@ -174,10 +174,10 @@ def read_newest(
       paths: The checkpoints by step, newest first.
       like: The structure to read.
       whole: Whether a checkpoint must hold nothing else, as in `read`.
-      remove: Whether to remove the damaged ones before it.
+      remove: Whether to remove the damaged ones that are newer.
 
     Raises:
-      FileNotFoundError: One is not there any more.
+      FileNotFoundError: A checkpoint no longer exists.
       UserError: All are damaged.
     """
     bad: dict[Path, Exception] = {}
@@ -194,7 +194,7 @@ def read_newest(
                 line = f"{file}: cannot be restored: {first_line(error)}"
                 print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
             if remove and not isinstance(error, OSError):
-                file.unlink()  # What is not read may be sound.
+                file.unlink()  # Unread ones may be sound.
         if len(bad) > WARNED:
             print(f"warning: {len(bad) - WARNED:,} more cannot be restored", file=sys.stderr)
         return step, tree
@@ -208,7 +208,8 @@ def read(path: Path, like: Tree, *, whole: bool = True) -> Tree:
 
     It may come from an untrusted source. Before memory is taken, the library checks the header
     against the file's size, and this function against `like`. A whole checkpoint must hold nothing
-    else; otherwise its other parts are not read. ValueError if it is damaged or has other arrays.
+    else; otherwise its other parts are not read. Raises ValueError if it is damaged or has other
+    arrays.
     """
     wanted = {name: form_of(leaf) for name, leaf in named_leaves(like).items()}
     with path.open("rb") as file:
@@ -218,7 +219,7 @@ def read(path: Path, like: Tree, *, whole: bool = True) -> Tree:
             f"expected a header of at most {MAX_HEADER_BYTES:,} bytes, found {length:,}"
         )
     try:
-        # Reads: a mapped file that shrinks meanwhile would end the process.
+        # Read, not mapped: a mapped file that shrinks meanwhile would end the process.
         checkpoint = safe_open(path, framework="np", backend="pread")
     except SafetensorError as error:
         raise ValueError(f"expected a safetensors file: {first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""`jaxnets runs`, and the arguments that every command has which reads run folders."""
+"""`jaxnets runs`, and the arguments of all commands that read run folders."""
 
 import os
 from pathlib import Path
@@ -13,9 +13,10 @@ RunPath = Annotated[str, Flag(help=RUN, metavar="RUN")]
 OwnLayers = Annotated[
     tuple[str, ...],
     Flag(
-        help="file with layers of your own, if the run has some; it is run (docs/own-networks.md)",
+        help="file that defines the run's own layers, if it has some; the file is executed "
+        "(docs/own-networks.md)",
         metavar="FILE.py",
-        unset="none is run",
+        unset="no file is executed",
         repeated=True,
     ),
 ]
@@ -34,7 +35,7 @@ def runs(folder: Annotated[str | None, Flag(metavar="FOLDER")] = None) -> Comman
 
 
 def check_runs(*run_folders: str, layers: tuple[str, ...] = ()) -> None:
-    """Checks that run folders are there, and runs the files of the user's own layers.
+    """Checks that run folders exist, and runs the files that define the user's own layers.
 
     Raises:
       UserError: A folder is missing; the error names the newest run.

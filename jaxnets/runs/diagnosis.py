@@ -1,7 +1,7 @@
-"""Finds the first step of a run, and in it the first layer, that is infinite or NaN.
+"""Finds the first step of a run that is infinite or NaN, and the first such layer in it.
 
 A run checks its losses and, before it saves them, its parameters. By then the earlier values are
-gone. So the steps since the last checkpoint are taken again, one by one, and each is checked.
+gone. So the steps since the last checkpoint are repeated one by one, and each is checked.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ def diagnose(
     """Says which step and layer are the first bad ones, what is kept, and what to try.
 
     Args:
-      experiment: The run's, for this process alone.
+      experiment: The run's experiment, for only this process.
       last: The run's last checkpoint, whose state is donated.
       records: The run's epochs so far.
       error: The error that ended it.
@@ -50,10 +50,10 @@ def diagnose(
 
 
 def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> Text | None:
-    """Says which step goes bad and where in the network it begins, without a full stop.
+    """Names the step that goes bad, and the place in the network, without a full stop.
 
-    It begins at the checkpoint, whose state is donated, and ends after the last epoch, counted from
-    1. It returns None if no step goes bad when it is taken again.
+    The search begins at the checkpoint, whose state is donated, and ends after the last epoch,
+    counted from 1. It returns None if no repeated step goes bad.
     """
     config = experiment.config
     gradients = "manual" if config.gradients == "both" else config.gradients

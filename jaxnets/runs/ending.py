@@ -20,8 +20,8 @@ MOST_BARS = 40
 
 
 def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
-    """The seconds in which all epochs of a run trained and validated."""
-    names = ("seconds", "validation_seconds")  # An older version wrote the first alone.
+    """The seconds that all epochs of a run spent on training and on validation."""
+    names = ("seconds", "validation_seconds")  # An older version wrote only the first.
     trained, validated = (sum(record.get(name) or 0.0 for record in records) for name in names)
     return trained, validated
 
@@ -73,10 +73,10 @@ def ending(
 
 
 def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -> str:
-    """A bar for each value, or for the mean of some neighbours; as high as its logarithm.
+    """A bar for each value, or for the mean of some neighbours, on a logarithmic scale.
 
-    Losses fall by powers of ten: on a logarithmic scale the later epochs differ, too. A value that
-    is not above 0 counts as the smallest that is.
+    Losses fall by powers of ten: on a logarithmic scale the later epochs also differ. Values of 0
+    or less count as the smallest positive value.
 
     >>> bars([2.3, 0.6, 0.3, 0.2, 0.2])
     '█▄▂▁▁'
@@ -92,9 +92,9 @@ def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -
 
 
 def loss_line(records: Sequence[dict[str, Any]], width: int, stream: TextIO | None = None) -> str:
-    """The line of a run's validation losses, else of its training losses; "" before two epochs.
+    """The line of a run's validation losses, or else training losses; "" before two epochs.
 
-    Where the stream's (stdout's) encoding lacks the blocks, the bars are ASCII.
+    If the stream's (stdout's) encoding lacks the blocks, the bars are ASCII.
     """
     part = "validation" if records and records[-1]["validation_loss"] is not None else "train"
     losses = [record[f"{part}_loss"] for record in records]
@@ -103,7 +103,7 @@ def loss_line(records: Sequence[dict[str, Any]], width: int, stream: TextIO | No
     try:
         BLOCKS.encode((stream or sys.stdout).encoding)
         levels = BLOCKS
-    except (UnicodeError, LookupError, TypeError):  # None, where the stream is no file.
+    except (UnicodeError, LookupError, TypeError):  # None, if the stream is not a file.
         levels = ASCII
     start, end = f"{part} loss {losses[0]:.3g} ", f" {losses[-1]:.3g}\n"
     most = max(1, min(MOST_BARS, width - len(start) - len(end)))

@@ -1,4 +1,4 @@
-"""`jaxnets runs`: the runs of a folder, as their files say; nothing in a run folder is run."""
+"""`jaxnets runs`: lists the runs of a folder from their files; it executes nothing in them."""
 
 import contextlib
 import dataclasses
@@ -39,7 +39,7 @@ from jaxnets.runs.run_folder import (
     rules_sha256,
 )
 
-# Settings that decide what a run computes; model, data, epochs and seed have columns of their own.
+# Settings that decide what a run computes; model, data, epochs and seed have their own columns.
 SETTINGS = {*Config.__dataclass_fields__} - {*RESUME_MAY_CHANGE, "model", "layers", "seed"}
 SETTINGS |= {"init_from", "early_stopping"}
 LONGEST = 30  # Characters of a value in a table.
@@ -47,7 +47,7 @@ SEARCHED = N_("a search over {}, {} runs")
 
 
 class ListedRun(NamedTuple):
-    """A run, as its files say. Its texts may be anything: escape them."""
+    """A run, read from its files. Its texts may be anything: escape them."""
 
     path: Path
     written: float  # When its folder or a file in it last changed, in seconds since 1970.
@@ -55,7 +55,7 @@ class ListedRun(NamedTuple):
     result: dict[str, Any]  # As written; empty in an unfinished run.
     records: Sequence[dict[str, Any]]
     finished: bool
-    differs: dict[str, Any] = {}  # Its settings that most listed runs of its network have not.
+    differs: dict[str, Any] = {}  # Settings that differ from most listed runs of its network.
 
     @property
     def dataset(self) -> str:
@@ -64,7 +64,7 @@ class ListedRun(NamedTuple):
 
     @property
     def epochs(self) -> tuple[int, int | None]:
-        """The epochs that have ended, and those that were asked for."""
+        """The number of epochs that have ended, and of those requested."""
         wanted = self.config.get("epochs")
         return (
             self.records[-1]["epoch"] if self.records else 0,
@@ -88,13 +88,13 @@ class ListedRun(NamedTuple):
         words = [*program(name), *words, *(["FILE"] if rules_sha256(self.config) else [])]
         words += ["--resume", f"--workdir={short_path(str(self.path))}"]
         if self.config.get("layers"):
-            words.append("--model=FILE.py")  # Which file it was is not in the folder.
+            words.append("--model=FILE.py")  # The folder does not name the file.
         return shlex.join(words)
 
 
 @dataclasses.dataclass(frozen=True)
 class Listing(CommandResult):
-    """The contents of a folder of runs, each part with the newest first."""
+    """The contents of a folder of runs; each part lists the newest first."""
 
     folder: Path
     runs: list[ListedRun]  # The best validation accuracy first.
@@ -102,7 +102,7 @@ class Listing(CommandResult):
     damaged: list[tuple[Path, Text]]  # Folders that cannot be read, and why.
 
     def values(self) -> dict[str, Any]:
-        """The listing for machines."""
+        """The listing for programs."""
         return {
             "folder": str(self.folder),
             "runs": [
@@ -129,7 +129,7 @@ class Listing(CommandResult):
         }
 
     def text(self) -> str:
-        """The runs as a table; what makes it wider than the terminal stands in lines of its own."""
+        """The runs as a table; text too wide for the terminal is on separate lines."""
         lines = _table(self.runs)
         for run in self.runs:
             if run.resume:
@@ -205,7 +205,7 @@ def _read(path: Path) -> ListedRun:
     folder = RunFolder.open(str(path))
     config = folder.read(CONFIG)
     if not isinstance(config.get("model"), str):
-        raise UserError("{}: expected a run's, found no model in it", path / CONFIG)
+        raise UserError("{}: expected the config of a run, found no model", path / CONFIG)
     records = folder.records() if (path / METRICS).exists() else []
     return ListedRun(path, _written(path), config, folder.read(RESULT), records, folder.finished)
 
@@ -217,7 +217,7 @@ def _search(values: dict[str, Any]) -> Text:
 
 
 def _with_differences(runs: list[ListedRun]) -> list[ListedRun]:
-    """The runs with the settings that most runs of the same network have not."""
+    """The runs with the settings that differ from most runs of the same network."""
     groups: dict[Any, list[ListedRun]] = defaultdict(list)
     for run in runs:
         groups[run.config["model"]].append(run)
@@ -262,7 +262,7 @@ def _table(runs: Sequence[ListedRun]) -> list[str]:
         if max(map(width_of, lines)) <= columns():
             return lines
     lines = table(rows, align)
-    if max(map(width_of, lines)) > columns():  # Each name gets a line of its own.
+    if max(map(width_of, lines)) > columns():  # Each name gets its own line.
         names, rest = [row[0] for row in rows], table([row[1:] for row in rows], align[1:])
         lines = [f"{name}\n    {line}" for name, line in zip(names, rest, strict=True)]
     indent = " " * 4

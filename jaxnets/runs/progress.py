@@ -1,4 +1,4 @@
-"""A run's progress on the terminal: a line an epoch, and a bar or the lines of a log within one."""
+"""A run's progress on the terminal: a line for each epoch, and within one a bar or log lines."""
 
 import contextlib
 import math
@@ -17,9 +17,9 @@ from jaxnets.training.loop import TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
 
-# Seconds after which a log gets a line within an epoch: one a minute, if a step takes a quarter.
+# Seconds after which a log gets a line within an epoch: one a minute if a step takes a quarter.
 SILENCE = 45.0
-# A log has a line for each of so many epochs; of more it has lines so many seconds apart.
+# A log has a line for each epoch up to this many epochs; for more, lines this many seconds apart.
 FEW_EPOCHS, APART = 20, 1.0
 PATIENCE = 1.0  # Seconds after which a command says what it is doing.
 
@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
-    """The texts of the parts in their order; those of the smallest ranks go until all fit.
+    """The texts of the parts in their order; the lowest ranks are dropped until the rest fits.
 
     >>> fitting([(9, "epoch 1/2"), (1, "8.3 s"), (2, "loss 0.4520")], width=25)
     'epoch 1/2  loss 0.4520'
@@ -50,13 +50,13 @@ def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
 
 
 class Progress(Observer):
-    """A line an epoch, and what goes on within one, on stderr: a bar, or in a log a line a minute.
+    """Prints a line for each epoch; within one, on stderr, a bar, or in a log a line a minute.
 
-    A log is what is no terminal, or a terminal without a size, as some notebooks and runners have.
-    Of many short epochs it shows one a second, the first and the last among them.
+    A log is any output that is not a terminal, or a terminal without a size, as in some notebooks
+    and CI runners. Of many short epochs it shows one a second, including the first and the last.
     """
 
-    shows_every_epoch = False  # In a log, too.
+    shows_every_epoch = False  # Also in a log.
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Progress(Observer):
         bar: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        """Takes the run's epochs and data; a True shows the bar on stdout, a False never."""
+        """Takes the run's epochs and data; True puts the bar on stdout, False shows none."""
         self._epochs, self._loader, self._bar_wanted = epochs, loader, bar
         self._clock = clock
         self._error, self._best = 0.0, 0.0  # The largest gradient error, and validation accuracy.
@@ -81,7 +81,7 @@ class Progress(Observer):
         self._total = loader.images_in(loader.steps * self._epochs)
         self._first = self._done = loader.images_in(step)
         self._began = self._spoke = self._clock()  # When it began, and last said something.
-        self._held, self._shown = "", -math.inf  # An epoch's line left out; when one was not.
+        self._held, self._shown = "", -math.inf  # An omitted epoch's line; when one was last shown.
         self._bar = tqdm(
             total=self._total,
             initial=self._done,
@@ -94,7 +94,7 @@ class Progress(Observer):
         self._bar.set_postfix_str(_("compiling"))  # Until the first step has ended.
 
     def on_steps_end(self, count: int, metrics: Sums) -> None:
-        """Moves the bar by so many images, or prints a log's next line."""
+        """Moves the bar by this many images, or prints a log's next line."""
         self._done += count
         if not self._bar.disable:
             rate = self._bar.format_dict["rate"] or 0
@@ -104,7 +104,7 @@ class Progress(Observer):
             self._bar.set_postfix_str(text, refresh=False)
         elif self._is_log and (now := self._clock()) - self._spoke >= SILENCE:
             self._spoke = now
-            with contextlib.suppress(OSError):  # Its reader is gone: a message changes no run.
+            with contextlib.suppress(OSError):  # Its reader is gone; the run continues.
                 print(self._log_line(metrics, now - self._began), file=sys.stderr, flush=True)
         with ignoring_hangup():
             self._bar.update(count)
@@ -119,7 +119,7 @@ class Progress(Observer):
         ]
 
     def _log_line(self, metrics: Sums, seconds: float) -> str:
-        """A log's line within an epoch, after so many seconds."""
+        """A log's line within an epoch, after this many seconds."""
         steps = self._loader.steps
         ends = [self._loader.images_in(steps * (self._epoch + k)) for k in (0, 1)]
         share = (self._done - ends[0]) / (ends[1] - ends[0])
@@ -147,7 +147,7 @@ class Progress(Observer):
 
     def epoch_line(self, record: Record) -> str:
         width, validated = columns(), ""
-        for long in (True, False):  # The short words, where the long ones do not fit.
+        for long in (True, False):  # Short words, if the long ones do not fit.
             accuracy = "accuracy" if long else "acc"
             parts = [
                 (9, f"epoch {record['epoch']:{len(str(self._epochs))}d}/{self._epochs}"),
@@ -182,13 +182,13 @@ class Progress(Observer):
     def on_train_end(self) -> None:
         with ignoring_hangup():
             self._bar.close()
-            if self._held:  # It ended early, after an epoch that was left out.
+            if self._held:  # It ended early, after an omitted epoch.
                 print(self._held)
             sys.stdout.flush()
 
 
 class Doing:
-    """What a command is doing, on stderr, once it takes a while: a bar, or in a log a line a part.
+    """Says on stderr what a slow command is doing: with a bar, or in a log a line for each part.
 
     >>> with Doing("report", 2) as doing:
     ...     doing("reading runs/cnn")
@@ -196,7 +196,7 @@ class Doing:
     """
 
     def __init__(self, command: str, parts: int, clock: Callable[[], float] = time.monotonic):
-        """Takes the command's name, and in how many parts it works."""
+        """Takes the command's name, and the number of its parts."""
         self._command, self._parts, self._clock = command, parts, clock
         self._number, self._began = 0, clock()
         self._bar: tqdm[Any] | None = None

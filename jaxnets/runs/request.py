@@ -1,4 +1,4 @@
-"""A user's request, made into a Config and its data; the runs that it names are read here."""
+"""Turns a user's request into a Config and its data; reads the runs that it names."""
 
 import dataclasses
 import math
@@ -33,8 +33,8 @@ from jaxnets.networks.rows import renamed, to_rows
 from jaxnets.runs.checkpoints import path_of
 from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, RunFolder, command_of, rules_sha256
 
-# Smaller images in arrays, as scikit-learn's digits, are enlarged for convolutions: the cnn takes
-# none of them.
+# Smaller images in arrays, such as scikit-learn's digits, are enlarged for convolutions: the cnn
+# cannot take them.
 LEAST_SIDE, ENLARGED_SIDE = 10, 16
 MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
@@ -48,7 +48,7 @@ class Request(NamedTuple):
 
 
 def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
-    """The config's data set, limited as it asks."""
+    """The config's data set, limited as the config asks."""
     keep_freed_memory()  # Before threads read pictures.
     data = load_dataset(
         config.dataset,
@@ -62,7 +62,7 @@ def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
 
 
 def load_bytes(config: Config) -> Dataset:
-    """The same with pixels as bytes where the set has them, as a run holds them."""
+    """The same with pixels as bytes if the set has them; a run holds them so."""
     return load_data(config, as_bytes=True)
 
 
@@ -73,13 +73,13 @@ def request(
     base: Config | None = None,
     resumed: StoredRun | None = None,
 ) -> Request:
-    """Resolves the fields that a user set, loads the data, and fits the network to these.
+    """Resolves the fields that a user set, loads the data, and adapts the network to them.
 
     Args:
       given: Fields of Config.
       load: Loads the data of a Config.
-      base: A whole Config of the user's, whose fields count as set.
-      resumed: The run that goes on.
+      base: A whole Config from the user, whose fields count as set.
+      resumed: The run that is resumed.
 
     Raises:
       UserError: The request cannot be met.
@@ -99,7 +99,7 @@ def request(
 
 
 def _scaled(config: Config, data: Dataset) -> Config:
-    """The config with a layer before the network that its data need; else as it is."""
+    """The config, with a scaling layer before the network if the data need it."""
     if data.is_table:
         mean, std = scaling_of(data.train.images)
         return dataclasses.replace(config, scaling=to_rows(Chain([Normalize(mean, std)])))
@@ -109,7 +109,7 @@ def _scaled(config: Config, data: Dataset) -> Config:
 
 
 def _for_own_data(config: Config, given: Collection[str], data: Dataset) -> tuple[Config, str]:
-    """The config for data of the user's own, with a note; for any other set as it is, with ""."""
+    """The config for the user's own data, with a note; for other sets it is unchanged, with ""."""
     is_array = data.name == ARRAYS or data.is_table
     if not is_array and isinstance(data.train.images, np.ndarray):
         return config, ""
@@ -129,14 +129,14 @@ def _is_convolved(config: Config, data: Dataset) -> bool:
 
 
 def read_config(folder: RunFolder) -> Config:
-    """The run's own config, checked like one of flags.
+    """The run's own config, checked like a config from flags.
 
     Raises:
-      UserError: config.json is damaged, of another version, or not a run's.
+      UserError: config.json is damaged, from another version, or not that of a run.
     """
     written = folder.read(CONFIG)
     if "model" not in written:
-        raise UserError("{}: expected a run's, found no model in it", folder.path / CONFIG)
+        raise UserError("{}: expected the config of a run, found no model", folder.path / CONFIG)
     try:
         config = config_from_json(written)
         names = ("layers", "scaling")
@@ -184,10 +184,10 @@ def run_with_weights(init_from: str | None) -> StoredRun | None:
 
 
 def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
-    """The run in `workdir`, else the model's unfinished one that was last written to.
+    """The run in `workdir`, or else the model's unfinished run that was last written to.
 
     Raises:
-      UserError: There is none, or it is damaged.
+      UserError: There is no such run, or it is damaged.
     """
     if "workdir" in given:
         folder = RunFolder.open(given["workdir"])

@@ -1,4 +1,4 @@
-"""Reads the checkpoint with which --resume goes on, and checks what has changed since."""
+"""Reads the checkpoint from which --resume continues, and checks what has changed since."""
 
 import sys
 from dataclasses import replace
@@ -23,9 +23,9 @@ from jaxnets.training.step import Checkpoint, TrainState
 def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[str, Any]) -> bool:
     """Checks that a locked run may resume, and removes its result.json if the epochs grow.
 
-    Returns whether config.json must be rewritten; UserError if the run has finished, or if it began
-    with other data or weights. A changed learning rate is a warning on stderr, and so are other
-    versions or another machine.
+    Returns whether config.json must be rewritten. Raises UserError if the run has finished, or if
+    it began with other data or weights. A changed learning rate gives a warning on stderr, and so
+    do other versions or another machine.
     """
     config, stored = experiment.config, read_config(folder)
     if folder.finished:  # By the process that had the lock.
@@ -54,7 +54,7 @@ def load_checkpoint(
 ) -> Checkpoint:
     """A run's last checkpoint, or the fresh state if none was saved.
 
-    Of several processes the first one reads.
+    With several processes, only the first one reads it.
     """
     processes = processes or Processes()
     like = tree_of(Checkpoint(state), experiment.data.num_classes)
@@ -84,7 +84,8 @@ def warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> No
     """
 
     def flat(values: dict[str, Any]) -> dict[str, Any]:
-        found = {name: values.get(name) for name in now if name != "device"}  # It sums up others.
+        # "device" summarizes others.
+        found = {name: values.get(name) for name in now if name != "device"}
         theirs = found.pop("versions", None)
         return found | (theirs if isinstance(theirs, dict) else {})
 
@@ -92,12 +93,13 @@ def warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> No
     changed = [
         f"{name} was {was[name]}, now {ours}"
         for name, ours in flat(now).items()
-        # What an older version of jaxnets did not write is unknown; an accelerator has no cores.
+        # Values that an older version of jaxnets did not write are unknown; an accelerator has no
+        # cores.
         if isinstance(was.get(name), str | int) and ours not in (was[name], None)
     ]
     if changed:
         text = _(
-            "warning: resumed elsewhere than the run began: {}; the result may differ in its last "
+            "warning: the run began under other conditions: {}; the result may differ in its last "
             "bits",
             "; ".join(changed),
         )

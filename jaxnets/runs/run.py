@@ -1,4 +1,4 @@
-"""A run: an experiment in its folder, new or resumed, logged, saved, stopped by signals."""
+"""A run: an experiment in its folder, which is logged and saved, and can be resumed."""
 
 import contextlib
 import dataclasses
@@ -54,7 +54,7 @@ class Run(Observer):
     It is the first observer of its own training: it logs every epoch, and saves.
 
     Attributes:
-      experiment: The network, the data and what trains them.
+      experiment: The network, the data and the parts that train it.
       folder: The run's folder.
       processes: The exchange of values with the run's other processes.
       checkpoint: The run's progress.
@@ -86,14 +86,14 @@ class Run(Observer):
     ) -> Generator["Run"]:
         """Opens the run that the flags ask for: a new one, or an interrupted one with --resume.
 
-        It connects the processes, finds the devices, loads the data and locks the folder. What
-        ends the run in between becomes one line that says what is kept and how to resume.
+        It connects the processes, finds the devices, loads the data and locks the folder. An error
+        that ends the run becomes one line, which says what is kept and how to resume.
 
         Args:
           flags: Fields of Config.
           find_rule: Finds the rules of the layers and of the loss, for a gradient by hand.
-            `OwnRules` are judged first; a run that began with them goes on with the same alone.
-          command: The words of `jaxnets` that start such a run, for the line that resumes it.
+            `OwnRules` are judged first; a run that began with them continues only with the same.
+          command: The words after `jaxnets` that start such a run, for the line that resumes it.
           load: Loads the data of a Config.
 
         Raises:
@@ -112,7 +112,7 @@ class Run(Observer):
                 check_rules(resumed.rules_sha256, own.sha256, resumed.command)
             own.judge(config, data)
             experiment = Experiment.create(config, data, devices, find_rule)
-            state = experiment.init_state()  # First, as it may raise: then no folder is made.
+            state = experiment.init_state()  # First: if it raises, no folder is made.
             folder = _open_folder(experiment, processes, command)
             model = flags.get("model")
             file = model.file if isinstance(model, OwnNetwork) else None
@@ -131,7 +131,7 @@ class Run(Observer):
 
     @property
     def headline(self) -> str:
-        """The lines that name the network, the data and the devices; if resumed, the step, too."""
+        """The lines that name the network, the data and the devices; if resumed, also the step."""
         config, data, devices = self.config, self.experiment.data, self.experiment.parallel.devices
         state, params = self.checkpoint.state, self.checkpoint.state.params
         where = said(describe_devices(devices))
@@ -159,7 +159,7 @@ class Run(Observer):
             line += f"\n{describe_weights(config.init_from, params, head)}"
         line += "".join(f"\n{note}" for note in self.notes)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state.opt_state)))
-        total = (config.keep + 1) * size  # The best one, too.
+        total = (config.keep + 1) * size  # Including the best one.
         if total > LARGE_FOLDER:
             text = _(
                 "note: the run folder takes up to {} MB, {} MB a checkpoint; --keep=1 keeps fewer",
@@ -189,7 +189,7 @@ class Run(Observer):
         with stopping.stop_on_interrupt(self.processes) as signal_came:
             try:
                 if not int(self.checkpoint.state.step):
-                    # What cannot be saved to ends the run before it has cost time.
+                    # A place that cannot be written to ends the run before it has cost time.
                     self.on_save(self.checkpoint)
                     self.folder.wait()
                 if not self._early.should_end():
@@ -203,12 +203,12 @@ class Run(Observer):
                     raise Interrupted(self.checkpoint, number)
             except Interrupted as interrupted:
                 self.on_save(interrupted.checkpoint)
-                self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
+                self.folder.wait()  # Here, where a second SIGHUP does not cut it short.
                 step = int(interrupted.checkpoint.state.step)
-                epoch = max(1, -(-step // self.experiment.loader.steps))  # That of the step itself.
+                epoch = max(1, -(-step // self.experiment.loader.steps))  # The step's own epoch.
                 interrupted.saved = Text(SAVED, f"{step:,}", epoch, self.config.epochs)
                 raise
-            except BrokenPipeError:  # stdout's reader, such as `head`, has ended: so does the run.
+            except BrokenPipeError:  # stdout's reader, such as `head`, has ended.
                 self.on_save(self.checkpoint)
                 raise
             self.folder.wait()
@@ -304,12 +304,12 @@ def inputs_sha256(experiment: Experiment) -> dict[str, Any]:
 
 
 def check_rules(began: Mapping[str, str], now: Mapping[str, str], command: str) -> None:
-    """Raises UserError unless a run goes on with the rules of the user's own with which it began.
+    """Raises UserError unless a run continues with the user's own rules that it began with.
 
     Args:
       began: The digests in its folder.
       now: Those of the present rules.
-      command: The words of `jaxnets` that continue the run.
+      command: The words after `jaxnets` that continue the run.
     """
     if began == now:
         return
@@ -330,8 +330,8 @@ def check_rules(began: Mapping[str, str], now: Mapping[str, str], command: str) 
 def write_config(folder: RunFolder, experiment: Experiment, command: str = "train") -> None:
     """Writes config.json: every field, versions, device, digests, the shape of the data.
 
-    A resumed run keeps the versions and the machine on which it began: every resume elsewhere says
-    so, and what config.json does not know stays unknown.
+    A resumed run keeps the versions and the machine that it began with: every resume under others
+    says so. Values that config.json lacks stay unknown.
     """
     data, began = experiment.data, folder.read(CONFIG)
     rules = OwnRules.of(experiment.find_rule).sha256
@@ -363,7 +363,7 @@ def _connected(flags: dict[str, Any]) -> Generator[Processes]:
         yield Processes()
         return
     with connected(config.coordinator, config.num_processes, config.process_id):
-        find_devices(config)  # By which the processes exchange values.
+        find_devices(config)  # The processes exchange values through them.
         processes = ConnectedProcesses()
         shared = {name: value for name, value in flags.items() if name not in OWN_FLAGS}
         processes.assert_equal({**versions(), **shared})
@@ -373,7 +373,7 @@ def _connected(flags: dict[str, Any]) -> Generator[Processes]:
 def _open_folder(experiment: Experiment, processes: Processes, command: str) -> RunFolder:
     """Makes the run folder with its config.json or, with --resume, finds it; locks it.
 
-    The first of several processes does; the others get a replica that writes nothing.
+    With several processes, the first does this; the others get a replica that writes nothing.
     """
     config, inputs = experiment.config, inputs_sha256(experiment)
     processes.assert_equal({**inputs, **OwnRules.of(experiment.find_rule).sha256})

@@ -1,7 +1,8 @@
 """The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json.
 
-A run that began with a search has search.json too, one with --track the folder tracking/,
-one with --report report.html. sections.json holds what a wing adds to the run's report.
+A run that began with a search also has search.json, a run with --track the folder tracking/, and a
+run with --report the file report.html. sections.json holds sections that a wing adds to the run's
+report.
 """
 
 import contextlib
@@ -31,9 +32,9 @@ SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
 # {name: a section of the report}: its heading, paragraphs (each a text with a {} for each of its
 # values, and these) and series (records of epochs by their name; None are the run's own).
 SECTIONS = "sections.json"
-MINE = "mine.json"  # What SECTIONS was in version 0.1; it is read no more.
-RULES_SHA256 = "rules_sha256"  # In config.json: of rules of the user's own.
-COMMAND = "command"  # In config.json: the words that continue the run, but for files and flags.
+MINE = "mine.json"  # The name of SECTIONS in version 0.1; it is no longer read.
+RULES_SHA256 = "rules_sha256"  # In config.json: the digests of the user's own rules.
+COMMAND = "command"  # In config.json: the words that continue the run, without files and flags.
 WORDS = re.compile(r"[a-z_]+( (--)?[a-z_]+(=\d+)?)*")  # Words of a command, without files.
 LAYERS = "layers"  # A folder with the files of the user's own layers; nothing runs them from here.
 RUNS = Path("runs")
@@ -46,14 +47,14 @@ def rules_sha256(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def command_of(config: Mapping[str, Any]) -> str:
-    """The words of `jaxnets` that continue the run of a config.json, but for files and flags.
+    """The words after `jaxnets` that continue a config.json's run, without files and flags.
 
     The folder may be a stranger's: the words name no file to run.
     """
     found = config.get(COMMAND)
     if isinstance(found, str) and WORDS.fullmatch(found):
         return found
-    # Version 0.1 wrote none: train.py took files with rules of the user's own by --mine.
+    # Version 0.1 wrote none: train.py took files with the user's own rules by --mine.
     moved = MOVED["mine"].removeprefix("jaxnets ").removesuffix(" FILE...")
     return moved if rules_sha256(config) else "train"
 
@@ -86,7 +87,7 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        if kind is KeyboardInterrupt:  # At once: the checkpoint being written is not waited for.
+        if kind is KeyboardInterrupt:  # At once, without waiting for the checkpoint being written.
             self._pending = None
         self.close()
 
@@ -102,22 +103,22 @@ class RunFolder:
         folder.lock()
         with contextlib.ExitStack() as stack, _writing(path):
             stack.enter_context(folder)  # Its lock is released if the folder is refused.
-            found = _replaceable(path, overwrite)  # Under the lock: another may just have begun.
-            if CONFIG in found:  # First: what a crash leaves of the old run must not pass for one.
+            found = _replaceable(path, overwrite)  # Under the lock: another may have just begun.
+            if CONFIG in found:  # First: a crash must not leave half of the old run.
                 found.remove(CONFIG)
                 (path / CONFIG).unlink()
                 files.sync_folder(path)
             for name in found:
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             (path / METRICS).touch()
-            files.sync_folder(path)  # Nothing of the old run comes back with a new config.json.
+            files.sync_folder(path)  # Nothing of the old run reappears with a new config.json.
             stack.pop_all()
         return folder
 
     @classmethod
     @contextlib.contextmanager
     def replace(cls, workdir: str, model: str, *, overwrite: bool) -> Generator["RunFolder"]:
-        """Yields a new folder, which takes the place of workdir when the block has filled it.
+        """Yields a new folder, which replaces workdir when the block has filled it.
 
         Until then the run in workdir stays as it is. Raises UserError as `create` does.
         """
@@ -142,7 +143,7 @@ class RunFolder:
         return cls(path)
 
     def lock(self) -> None:
-        """Locks the folder until `close` or the process's end, however it ends."""
+        """Locks the folder until `close`, or until the process ends in any way."""
         with _writing(self.path):
             self._lock = files.lock(self.path)
 
@@ -162,7 +163,7 @@ class RunFolder:
 
     @property
     def steps(self) -> list[int]:
-        """The steps of its checkpoints, in ascending order; UserError if they are others' files."""
+        """The steps of its checkpoints, in ascending order; UserError if there are other files."""
         folder = self.path / CHECKPOINTS
         try:
             return checkpoints.steps_in(folder)
@@ -192,14 +193,14 @@ class RunFolder:
         files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def keep_files(self, kept: Iterable[Path]) -> None:
-        """Copies files of the user's own layers into the folder."""
+        """Copies files that define the user's own layers into the folder."""
         for path in kept:
             files.mkdir(self.path / LAYERS)
             with files.replacing(self.path / LAYERS / path.name) as stream:
                 stream.write(path.read_bytes())  # Its SHA-256 names it.
 
     def snapshot(self) -> dict[str, Any]:
-        """The path and the contents as JSON, from which another process makes a replica."""
+        """The path and the contents as JSON; another process makes a replica from them."""
         contents = {name: self.read(name) for name in (CONFIG, SEARCH, SECTIONS)}
         return {"path": str(self.path), METRICS: self.records(), **contents}
 
@@ -215,7 +216,7 @@ class RunFolder:
     def drop_records_after(self, step: int, epochs: int) -> None:
         """Drops the records of epochs that ended after a step, whose checkpoint was lost.
 
-        UserError if those of the epochs before it are not there.
+        Raises UserError if the records of the epochs before it are missing.
         """
         kept = [record for record in self.records() if record["step"] <= step]
         if [record["epoch"] for record in kept] != list(range(1, epochs + 1)):
@@ -228,7 +229,7 @@ class RunFolder:
                 len(kept),
             )
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        if text.encode() != (self.path / METRICS).read_bytes():  # Half a line may be no UTF-8.
+        if text.encode() != (self.path / METRICS).read_bytes():  # Half a line may not be UTF-8.
             files.write_text(self.path / METRICS, text)
 
     def save(self, step: int, tree: object) -> None:
@@ -237,7 +238,7 @@ class RunFolder:
         self.wait()
         if step == self._saved_step:  # Interrupted once more before the next step.
             return
-        # Copies: the arrays' own memory is given to the next step before they are written.
+        # Copies: the next step reuses the arrays' memory before they are written.
         arrays = checkpoints.copied(tree)
         thread = ThreadPoolExecutor(1)
         self._pending = thread.submit(self._write_checkpoint, step, arrays)
@@ -259,14 +260,14 @@ class RunFolder:
         return self._pending is not None and not self._pending.done()
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is written; an OSError says that it could not be."""
+        """Waits until the last checkpoint is written; raises OSError if it could not be."""
         save, self._pending = self._pending, None
         try:
             if save is not None:
                 save.result()
         except Exception as error:
             self._saved_step = None
-            self.check_in_place()  # This says more of a folder that is gone.
+            self.check_in_place()  # Says more about a missing folder.
             number = getattr(error, "errno", None) or errno.EIO
             reason = f"cannot be saved: {first_line(error)}"
             raise OSError(number, reason, str(self.path / CHECKPOINTS)) from error
@@ -283,7 +284,7 @@ class RunFolder:
     def restore(self, like: Tree) -> Tree | None:
         """Reads the last checkpoint as NumPy arrays in the structure of `like`; None without one.
 
-        A damaged one is reported on stderr, and under the lock removed if an older one is sound.
+        A damaged one is reported on stderr; under the lock it is removed if an older one is sound.
         """
         self._saved_step, tree = self._read_newest(like) or (None, None)
         return tree
@@ -291,7 +292,8 @@ class RunFolder:
     def read_params(self, like: Tree) -> tuple[int, Tree]:
         """The last sound checkpoint's step and parameters, in the structure of `like`.
 
-        A damaged one is reported on stderr; nothing is written. UserError if nothing is trained.
+        A damaged one is reported on stderr; nothing is written. Raises UserError if nothing is
+        trained.
         """
         found = self._read_newest({"params": like}, whole=False)
         if found is None or not found[0]:
@@ -306,15 +308,15 @@ class RunFolder:
         folder, remove = self.path / CHECKPOINTS, whole and self._lock is not None
         while True:
             paths = {step: checkpoints.path_of(folder, step) for step in reversed(self.steps)}
-            # The run that trains in the folder may just have removed one.
+            # The run that trains in the folder may have just removed one.
             with contextlib.suppress(FileNotFoundError):
                 return checkpoints.read_newest(paths, like, whole=whole, remove=remove)
 
 
 class ReplicaRunFolder(RunFolder):
-    """The run folder in a process that does not write it: it touches no file.
+    """The run folder in a process that does not write: it touches no file.
 
-    Every process trains with the same calls, so that no caller asks which process writes.
+    Every process trains with the same calls, so no caller asks which process writes.
     """
 
     def __init__(self, snapshot: dict[str, Any]):
@@ -338,14 +340,14 @@ class ReplicaRunFolder(RunFolder):
         self._contents[METRICS] = [r for r in self.records() if r["step"] <= step]
 
     def save(self, step: int, tree: object) -> None:
-        """The first process saves."""
+        """Does nothing: the first process saves."""
 
 
 def make_folder(workdir: str | None, name: str) -> Path:
-    """Makes the folder that is asked for or, by default, a new one of a name and the time.
+    """Makes the requested folder or, by default, a new one named by a name and the time.
 
-    That is runs/<name>-<date>-<time> or, where it exists, the first free of -2, -3, ...; no other
-    process gets the same.
+    That is runs/<name>-<date>-<time> or, if it exists, the first free one of -2, -3, ...; no other
+    process gets the same folder.
     """
     if workdir:
         path = _place(workdir)
@@ -366,7 +368,7 @@ def make_folder(workdir: str | None, name: str) -> Path:
 
 
 def _place(workdir: str) -> Path:
-    """The path of a run's folder, without links; a replacement that a crash left is put there."""
+    """The path of a run's folder, without links; completes a replacement after a crash."""
     path = Path(os.path.realpath(os.path.expanduser(workdir)))
     with _writing(path):
         files.end_replacing(path)
@@ -392,7 +394,7 @@ def _replaceable(path: Path, overwrite: bool) -> list[str]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Generator[None]:
-    """Turns what fails in a run folder into one line; rmtree recurses into its folders."""
+    """Turns errors in a run folder into one line; rmtree recurses into its folders."""
     try:
         yield
     except (OSError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The signals that stop a run, and the one line in which it then ends."""
+"""The signals that stop a run, and the one line that it then ends with."""
 
 import contextlib
 import errno
@@ -22,7 +22,7 @@ from jaxnets.training.loop import Interrupted
 # A closed terminal or a lost connection is SIGHUP; Windows has none.
 HANG_UP = getattr(signal, "SIGHUP", None)
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
-# group. Programs that run others pass on a Ctrl-C, which these have received already.
+# group. Programs that run others pass on a Ctrl-C that these have already received.
 SAME_REQUEST = 0.1
 
 
@@ -30,12 +30,12 @@ SAME_REQUEST = 0.1
 def ends_in_one_line(
     folder: Path, words: Sequence[str] = ("train",), file: str | None = None
 ) -> Generator[None]:
-    """Turns what ends a run early into one line, with the command that resumes it.
+    """Turns an error or a signal into one line, with the command that resumes the run.
 
     Args:
-      folder: The run's.
-      words: The words of `jaxnets` that start such a run.
-      file: That of the user's own network, which its layers or its optimizer may need again.
+      folder: The run's folder.
+      words: The words after `jaxnets` that start such a run.
+      file: The file of the user's own network, which its layers or its optimizer may need again.
     """
     name, *others = words
     command = [*program(name), *others, "--resume", f"--workdir={short_path(str(folder))}"]
@@ -52,7 +52,7 @@ def ends_in_one_line(
     except BrokenPipeError:
         raise RunFailedError("stdout has no reader any more; {}", hint) from None
     except OSError as error:
-        # A full disk, say. What is wrong outside the run folder has its own message.
+        # A full disk, for example. Errors outside the run folder have their own message.
         if not Path(str(error.filename)).is_relative_to(folder):
             raise
         raise RunFailedError("{}: {}; {}", error.filename, error.strerror, hint) from error
@@ -60,13 +60,13 @@ def ends_in_one_line(
 
 @contextlib.contextmanager
 def stop_on_interrupt(processes: Processes | None = None) -> Generator[Callable[[], int]]:
-    """Yields a function that returns the number of the signal that has come, else 0.
+    """Yields a function that returns the number of the signal that has come, or 0.
 
-    Of several processes all get it before the same step.
+    With several processes, all get it before the same step.
 
     A second Ctrl-C or SIGTERM ends the run at once, as a KeyboardInterrupt. A SIGHUP never does: a
-    closing terminal sends it more than once, and SIGTERM after it. Where it is ignored, as nohup
-    has it, it stays ignored.
+    closing terminal sends it more than once, and SIGTERM after it. If it is ignored, as under
+    nohup, it stays ignored.
     """
     processes, came, when = processes or Processes(), 0, 0.0
 
@@ -92,13 +92,13 @@ def stop_on_interrupt(processes: Processes | None = None) -> Generator[Callable[
         yield stop
     finally:
         for number, handler in before.items():
-            if not (number == HANG_UP and came):  # What is left to do, saving, must not be cut.
+            if not (number == HANG_UP and came):  # Saving must not be cut short.
                 signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def ignoring_hangup() -> Generator[None]:
-    """Drops what is printed to a terminal that is gone: its SIGHUP may come later, or never."""
+    """Drops output to a terminal that is gone: its SIGHUP may come later, or never."""
     try:
         yield
     except OSError as error:
@@ -111,7 +111,7 @@ def _leave_lost_terminal() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             os.write(stream.fileno(), b"")
-        except ValueError:  # No file, as in a notebook.
+        except ValueError:  # Not a file, as in a notebook.
             continue
         except OSError:
             discard(stream)

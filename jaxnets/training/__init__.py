@@ -1,1 +1,1 @@
-"""One step; made parallel; in a loop; saved and resumed. It receives functions, not networks."""
+"""Training: one step, its parallel forms, and the loop. It receives functions, not networks."""

@@ -1,9 +1,9 @@
 """Augmentations on the device, in the step.
 
 The pictures travel as bytes, and there is no worker process whose order could change the result.
-Each augmentation is a pure function of one image and its own key. The key comes from the run's
-seed, the step and the example's place in the batch. So a run gives the same bits interrupted or
-not, on one device or several, with autodiff or hand-derived gradients.
+Each augmentation is a pure function of one image and its key. The key comes from the run's seed,
+the step and the example's place in the batch. So a run sees the same pictures to the last bit,
+interrupted or not, on one device or several, with autodiff or hand-derived gradients.
 """
 
 import inspect
@@ -27,10 +27,10 @@ from jaxnets.training.step import Augment, Number, to_float
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
 
-# Folded into the step's key, which dropout uses too, with the small numbers of devices and layers.
+# Folded into the step's key, which dropout also uses, with the small numbers of devices and layers.
 STREAM = 0x61756721
-# The order in which they are applied, mixup last. Each draws from keys of its own: those of its
-# number, which stays with it, so that recorded runs can be trained again.
+# The order in which they are applied, mixup last. Each draws from its own keys, those of its
+# number. A number never changes, so recorded runs can be trained again.
 STREAMS = dict(crop=0, flip=1, pca=3, mixup=5, affine=6, affine_wide=7, strokes=8, custom=9)
 
 COLOUR_DEVIATION = 0.1  # Krizhevsky et al. 2012.
@@ -52,16 +52,16 @@ def augmentation(
     """Composes augmentations, the crop to the network's input size and label smoothing.
 
     Args:
-      names: Names of --augment; "shift" is ignored, the loop shifts the images.
+      names: Names of --augment; "shift" is ignored, because the loop shifts the images.
       data: The data set: its colours for pca, its number of classes for mixup.
-      input_size: The network's input size, to which larger pictures are cropped: at random if
-        "crop" is among the names, else to the middle.
+      input_size: The network's input size. Larger pictures are cropped to it: at random if "crop"
+        is among the names, otherwise to the middle.
       label_smoothing: The share of each label that is spread over all classes, from 0 to 1.
       until: The first step that changes no image at random.
       custom: A user's function (key, image [H, W, C]) -> image of that shape, if "custom" is among
-        the names. One with a parameter `epoch` gets the number of the pass there, from 0.
-      steps_per_pass: The steps in which every image comes once.
-      dtype: Of labels with mixup or smoothing.
+        the names. If it has a parameter `epoch`, it gets the number of the pass there, from 0.
+      steps_per_pass: The number of steps in which every image occurs once.
+      dtype: The dtype of labels with mixup or smoothing.
       platform: The devices' kind.
 
     Returns:
@@ -93,15 +93,16 @@ def augmentation(
         ) -> Tree:
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, STREAMS[name])
             if until == np.inf and platform != "cpu":
-                # There the host would wait for the condition.
+                # On an accelerator the host would wait for the condition.
                 return lax.optimization_barrier(change(own, x))
-            # XLA fuses nothing across a conditional. Else, on the CPU, it computes x anew for each
-            # use of it (benchmarks/augment.py: affine and strokes take 3.1 instead of 0.8 ms), and
-            # the images with the network's first layer, and rounds as that is compiled: the
-            # gradients by hand and of jax.grad differed by 3e-8 in float64 (jax 0.10.2, 0.12.0).
+            # XLA fuses nothing across a conditional. Otherwise, on the CPU, it computes x anew for
+            # each use of it (benchmarks/augment.py: affine and strokes take 3.1 instead of 0.8 ms).
+            # It also computes the images with the network's first layer, with that layer's
+            # rounding: the gradients by hand and of jax.grad differed by 3e-8 in float64 (jax
+            # 0.10.2, 0.12.0).
             return lax.cond(step < until, change, lambda _, x: otherwise(x), own, x)
 
-        # Windows are cut out of bytes, a quarter of the traffic.
+        # Windows are cut out of bytes: a quarter of the traffic.
         middle = partial(center_crop, input_size=input_size)
         if "crop" in names:
             window = jax.vmap(partial(crop, input_size=input_size))
@@ -131,13 +132,13 @@ def augmentation(
 
 
 def in_pass(change: Callable[..., jax.Array], number: Number) -> Change:
-    """A user's function of a key and an image; a parameter `epoch` of it gets the number."""
+    """A user's function of a key and an image; its parameter `epoch` gets the number."""
     takes = "epoch" in inspect.signature(change).parameters
     return partial(change, epoch=number) if takes else change
 
 
 def checked(key: jax.Array, image: jax.Array, change: Change) -> jax.Array:
-    """An image as a user's function changes it."""
+    """An image changed by a user's function."""
     changed = jnp.asarray(change(key, image), image.dtype)
     if changed.shape != image.shape:
         raise UserError(
@@ -149,8 +150,8 @@ def checked(key: jax.Array, image: jax.Array, change: Change) -> jax.Array:
 def smoothed(batch: Batch, share: float) -> Batch:
     """Spreads a share of each label [K] evenly over all classes.
 
-    y' = (1 - s) y + s / K. The loss and its derivation stay those of any probabilities y', as
-    after mix-up; Keras and PyTorch have the same under the name label_smoothing.
+    y' = (1 - s) y + s / K. The loss and its derivation hold for any probabilities y', as after
+    mix-up; Keras and PyTorch call the same label_smoothing.
 
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
     """
@@ -162,8 +163,8 @@ def crop(key: jax.Array, image: jax.Array, input_size: int | None = None) -> jax
     """A random window [h, w, C] of an image [H, W, C] of any dtype, each equally probable.
 
     From a picture larger than input_size it cuts a window of that size (224 of 256: Krizhevsky et
-    al. 2012, section 4.1). Another image moves by up to an eighth of its height, black moving in
-    (4 of 32 pixels: He et al. 2016, section 4.2).
+    al. 2012, section 4.1). It moves any other image by up to an eighth of its height, and black
+    moves in (4 of 32 pixels: He et al. 2016, section 4.2).
     """
     size = window_size(image.shape, input_size)
     if size == image.shape[:2]:
@@ -174,15 +175,15 @@ def crop(key: jax.Array, image: jax.Array, input_size: int | None = None) -> jax
 
 
 def flip(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Mirrors an image, left and right, with probability 1/2."""
+    """Mirrors an image left to right, with probability 1/2."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
 def pca(key: jax.Array, image: jax.Array, components: jax.Array) -> jax.Array:
     """Adds Σᵢ αᵢ λᵢ vᵢ to every pixel [3] of an image, αᵢ from N(0, 0.1) once for the image.
 
-    Column i of the components is λᵢ vᵢ. Source: Krizhevsky et al. 2012, section 4.1. Pixels may
-    leave [0, 1], as there.
+    Column i of the components is λᵢ vᵢ. As in the source (Krizhevsky et al. 2012, section 4.1),
+    pixels may leave [0, 1].
     """
     alphas = jax.random.normal(key, (3,), image.dtype)
     return image + (COLOUR_DEVIATION * alphas * components).sum(axis=1)
@@ -213,11 +214,12 @@ def principal_components(data: Dataset, sample: int = 1000) -> np.ndarray:
 
 
 def affine(key: jax.Array, image: jax.Array, degrees: float = 10, share: float = 0.1) -> jax.Array:
-    """Turns, scales, shears and moves an image, black moving in.
+    """Rotates, scales, shears and moves an image; black moves in.
 
-    It turns by up to so many degrees, scales height and width by up to the share, shears by up to
-    the share and moves by up to 2 pixels, all uniform. Source: Simard et al. 2003, "Best practices
-    for convolutional neural networks applied to visual document analysis", section 2.
+    It rotates by up to the given degrees, scales height and width by up to the share, shears by up
+    to the share and moves by up to 2 pixels, all uniformly at random. Source: Simard et al. 2003,
+    "Best practices for convolutional neural networks applied to visual document analysis", section
+    2.
     """
     turn, high, wide, sheared, down, right = jax.random.uniform(key, (6,), jnp.float32, -1, 1)
     angle = jnp.deg2rad(degrees) * turn
@@ -229,7 +231,7 @@ def affine(key: jax.Array, image: jax.Array, degrees: float = 10, share: float =
 
 
 def affine_wide(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Turns, scales and shears more than `affine`, for other people's handwriting.
+    """Rotates, scales and shears more than `affine`, for other people's handwriting.
 
     Source: Cireşan et al. 2010, "Deep big simple neural nets excel on handwritten digit
     recognition".
@@ -259,13 +261,13 @@ def warp(image: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
 
 
 def strokes(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Thickens or thins bright strokes on a dark ground, by half a pixel a side at most.
+    """Thickens or thins bright strokes on a dark ground, by at most half a pixel on each side.
 
         y = x + max(u, 0) (dilated - x) + max(-u, 0) (eroded - x)      u uniform from -1/2 to 1/2
 
-    A dilated pixel is the largest of itself and its four neighbours, an eroded one the smallest.
+    A dilated pixel is the maximum of itself and its four neighbours, an eroded one the minimum.
     Source: Haralick, Sternberg and Zhuang 1987, "Image analysis using mathematical morphology",
-    section III. The mean with the image, for less than a pixel, is ours.
+    section III. Averaging with the image, for less than a pixel, is our addition.
     """
     around = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     places = (around[2:, 1:-1], around[:-2, 1:-1], around[1:-1, 2:], around[1:-1, :-2], image)
@@ -280,8 +282,8 @@ def mixup(keys: jax.Array, batch: Batch) -> Batch:
         image = w image + (1 - w) other image,  y = w y + (1 - w) other y,  w from Beta(0.2, 0.2)
 
     The order of an epoch is random, so the neighbour is a random example. Every example has its own
-    w, and its own of the keys [B]. Padding is never mixed in. Under pmap and shard_map each device
-    mixes its own share of the batch. The labels are probabilities [B, K].
+    w, drawn with its own key of the keys [B]. Padding is never mixed in. Under pmap and shard_map
+    each device mixes its own share of the batch. The labels are probabilities [B, K].
 
     Source: Zhang et al. 2018, equation 1, which draws one w for a batch.
     """

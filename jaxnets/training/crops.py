@@ -1,4 +1,4 @@
-"""Windows of pictures: of those larger than the network's input, shifted ones, and views."""
+"""Windows of pictures: crops of those larger than the network's input, shifts, and views."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ def window_of(image: jax.Array, corner: jax.Array, size: tuple[int, ...]) -> jax
     for 128 pictures of 256² bytes to 224². A loop takes 2.2 ms, products with one-hot matrices
     330 ms, and NumPy on the host 3.5 ms (jax 0.12.0, two cores).
     """
-    start = (corner[0], corner[1], jnp.zeros_like(corner[0]))  # Of one type in 64 bits, too.
+    start = (corner[0], corner[1], jnp.zeros_like(corner[0]))  # Of one type, also in 64 bits.
     return lax.dynamic_slice(image, start, (*size, image.shape[2]))
 
 
@@ -70,7 +70,7 @@ def with_center_crop(apply: Callable[..., Any], input_size: int) -> Callable[...
 
 
 def ten_crops(images: jax.Array, input_size: int) -> jax.Array:
-    """Returns the corners and the middle of each image, then the same mirrored: [10, B, h, w, C].
+    """Returns the corners and the middle of each image, then their mirrors: [10, B, h, w, C].
 
     Source: Krizhevsky et al. 2012, section 4.1.
     """
@@ -85,7 +85,7 @@ def ten_crops(images: jax.Array, input_size: int) -> jax.Array:
 
 
 def with_ten_crops(apply: Callable[..., Any], input_size: int) -> Callable[..., Any]:
-    """Returns the network's mean probabilities over ten crops, as a network of the whole images.
+    """Returns a network of the whole images: its mean probabilities over ten crops.
 
         p = 1/10 Σᵢ softmax(zᵢ),  zᵢ = apply(crop i)
 
@@ -104,7 +104,7 @@ def with_ten_crops(apply: Callable[..., Any], input_size: int) -> Callable[..., 
 
 
 def unmoved(images: jax.Array) -> jax.Array:
-    """The images [B, H, W, C] as they are."""
+    """The images [B, H, W, C], unchanged."""
     return images
 
 
@@ -114,9 +114,9 @@ def mirrored(images: jax.Array) -> jax.Array:
 
 
 def moved(images: jax.Array, pixels: int) -> jax.Array:
-    """Each image moved down and right by so many pixels; a negative number moves it up and left.
+    """Moves each image down and right by this many pixels, or up and left if it is negative.
 
-    The pixels that move in are those within the edge, mirrored at it.
+    The pixels that move in are mirrored at the edge.
     """
     height, width = images.shape[1:3]
     size = abs(pixels)
@@ -146,7 +146,7 @@ def with_views(apply: Callable[..., Any], names: Sequence[str]) -> Callable[...,
 
         z = Σᵢ wᵢ apply(view i),  Σᵢ wᵢ = 1
 
-    "mirror" has two views, "shift" three, both together six.
+    "mirror" has two views, "shift" has three, and both together have six.
 
     Args:
       apply: The network: (variables, images [B, H, W, C]) -> logits [B, K].

@@ -1,4 +1,4 @@
-"""The history of a training: a list of each epoch's record, and columns by name."""
+"""The history of a training: a list of the epochs' records, with columns by name."""
 
 from typing import Any, SupportsIndex, overload
 
@@ -15,9 +15,10 @@ KERAS = {
 
 
 class History(Described, list[dict[str, Any]]):
-    """The records of metrics.jsonl, one an epoch.
+    """The records of metrics.jsonl, one for each epoch.
 
-    A name gives a column: Keras's (loss, accuracy, val_loss, val_accuracy) or a record's own.
+    A name gives a column: one of Keras's names (loss, accuracy, val_loss, val_accuracy), or a
+    record's own name.
 
     >>> history = History([{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.25}])
     >>> history["loss"], history["train_loss"], history[-1]["epoch"]
@@ -46,14 +47,14 @@ class History(Described, list[dict[str, Any]]):
 
     @property
     def history(self) -> dict[str, list[Any]]:
-        """The columns that Keras's History has, by its names; val_ only with validation images."""
+        """The columns of Keras's History, by its names; val_ only with validation images."""
         return {
             name: self[name] for name in KERAS if self and self[-1].get(KERAS[name]) is not None
         }
 
     @property
     def last(self) -> dict[str, float]:
-        """The last epoch's numbers by Keras's names, and its learning rate; none before any."""
+        """The last epoch's numbers by Keras's names, and its learning rate; empty at first."""
         names = [*self.history, *(["learning_rate"] if self else [])]
         return {name: self[name][-1] for name in names if self[name][-1] is not None}
 

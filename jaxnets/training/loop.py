@@ -1,4 +1,4 @@
-"""Epochs: batches to the device, steps, metrics back; evaluation of every example."""
+"""The epochs of a training, step by step, and the evaluation of a split."""
 
 import collections
 import contextlib
@@ -22,7 +22,7 @@ from jaxnets.training.step import Checkpoint, EvalStep, TrainState, TrainStep
 
 # Steps that are dispatched ahead of the last result: enough to keep a device busy.
 IN_FLIGHT = 2
-EVAL_BATCH_SIZE = 512  # At most.
+EVAL_BATCH_SIZE = 512  # The largest.
 
 
 class NonFiniteLossError(RunFailedError):
@@ -32,7 +32,7 @@ class NonFiniteLossError(RunFailedError):
 class Interrupted(KeyboardInterrupt):
     """A signal stopped a run; `checkpoint` is the run's progress, `signal` the signal's number."""
 
-    saved: Text | None = None  # What of it a run folder keeps.
+    saved: Text | None = None  # The part of it that a run folder keeps.
 
     def __init__(self, checkpoint: Checkpoint, signal: int):
         super().__init__(f"interrupted after step {int(checkpoint.state.step)}")
@@ -44,11 +44,11 @@ class TrainLoader:
     """The training data in batches, in an order that the seed and the epoch determine."""
 
     split: Split
-    batch_size: int  # Examples a step; at most all of them.
+    batch_size: int  # Examples in a step; at most all of them.
     seed: int  # Draws the order and the shifts.
-    shifts: bool = False  # Whether images are shifted, by what the host draws.
+    shifts: bool = False  # Whether images are shifted; the host draws the shifts.
     steps_per_epoch: int | None = None  # None: an epoch is a pass over all examples.
-    augmented_epochs: float = np.inf  # Later epochs take the images as they are.
+    augmented_epochs: float = np.inf  # Later epochs take the images unchanged.
 
     def __post_init__(self):
         if self.batch_size > len(self.split):
@@ -69,12 +69,12 @@ class TrainLoader:
 
     @property
     def steps_per_pass(self) -> int:
-        """Steps in which every example occurs once; the last may be ragged."""
+        """The number of steps in which every example occurs once; the last may be ragged."""
         return -(-len(self.split) // self.batch_size)
 
     @property
     def steps(self) -> int:
-        """Steps an epoch."""
+        """The number of steps in an epoch."""
         return self.steps_per_epoch or self.steps_per_pass
 
     def shifts_in(self, epoch: int) -> bool:
@@ -87,7 +87,7 @@ class TrainLoader:
         return passes * len(self.split) + rest * self.batch_size
 
     def batches(self, start: int, stop: int, rows: slice) -> Iterator[Batch]:
-        """The batches of a run's steps `start` to `stop`, each pass in an order of its own."""
+        """The batches of a run's steps `start` to `stop`; each pass has its own order."""
         shifts = self.shifts_in(start // self.steps)
         while start < stop:
             number, first = divmod(start, self.steps_per_pass)
@@ -110,15 +110,15 @@ def train_epochs(
     epochs: range,
     observers: Sequence[Observer] = (),
 ) -> Iterator[tuple[TrainState, Record]]:
-    """The loop of every training: epoch by epoch, until the last or until an observer ends it.
+    """The loop of every training: epoch by epoch, until the last one or until an observer ends it.
 
     Args:
       run_epoch: Trains one epoch.
       validated: (epoch, its end) -> the state with which the next begins, and the epoch's record.
-      start: Where to start. Its state is donated, and so is each state that was yielded as soon as
-        the next epoch begins: do not use it afterwards.
+      start: Where to start. Its state is donated, and each yielded state is donated as soon as the
+        next epoch begins: do not use it afterwards.
       epochs: The numbers of the epochs, counted from 0.
-      observers: They watch, in this order.
+      observers: The observers, called in this order.
 
     Yields:
       The state after an epoch, and the epoch's record.
@@ -140,14 +140,14 @@ def train_epochs(
 
 
 def compile_step(train_step: TrainStep, parallel: Parallel) -> TrainStep:
-    """The step on the devices; its state is donated."""
+    """The step, compiled for the devices; its state is donated."""
     return parallel.compile(train_step, donate=True)
 
 
 def stepped_epoch(
     train_step: TrainStep, loader: TrainLoader, parallel: Parallel, observers: Sequence[Observer]
 ) -> RunEpoch:
-    """An epoch whose steps are dispatched from Python, while a thread prepares the next batches."""
+    """An epoch with steps dispatched from Python, while a thread prepares the next batches."""
     compiled = compile_step(train_step, parallel)
 
     def run_epoch(start: Checkpoint, epoch: int) -> Checkpoint:
@@ -198,12 +198,12 @@ def stop_or_save(
     *,
     begun: bool = True,
 ) -> None:
-    """Stops before a step, or saves, where an observer asks for it.
+    """Stops before a step, or saves, if an observer asks for it.
 
     Args:
       step: The number of steps done.
       reached: Waits for these steps and returns their checkpoint.
-      observers: They are asked in this order.
+      observers: The observers, asked in this order.
       begun: Whether the epoch has begun: its start needs no save.
 
     Raises:
@@ -217,10 +217,10 @@ def stop_or_save(
 
 
 def accumulate_metrics(total: Sums | None, metrics: Sums, where: str) -> Sums:
-    """Adds a batch's metrics on the host, in 64 bits: an epoch's sums are exact there."""
+    """Adds a batch's metrics on the host, in 64 bits, where an epoch's sums are exact."""
     metrics = on_host(metrics)
     if total is not None:
-        with np.errstate(over="ignore"):  # Of losses near the largest number of 64 bits.
+        with np.errstate(over="ignore"):  # Losses may be near the largest float64.
             metrics = jax.tree.map(np.add, total, metrics)
     check_finite(metrics.loss_sum, where)
     return metrics
@@ -251,8 +251,8 @@ def evaluate(
     """The metrics of every example of a split, which has at least one.
 
     The eval_step (params, batch) -> metrics is compiled by parallel.compile. A batch has at most
-    batch_size examples, or those of the split, rounded up to the devices' number. If the eval_step
-    makes several views of an example, a batch has that many times fewer examples.
+    batch_size examples, or those of the split, rounded up to a multiple of the number of devices.
+    If the eval_step makes several views of an example, a batch has that many times fewer examples.
     """
     count = len(parallel.devices)
     examples = min(-(-batch_size // views), len(split))

@@ -1,6 +1,7 @@
 """The protocol of a training's observers: progress bars, trackers, callbacks and checks.
 
-Two of them end a training: a signal, and a target or a loss that no longer falls.
+Two of them end a training: `Stop` after a signal, `EarlyStopping` at a target or when the loss no
+longer falls.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ class Observer:
         """Called before every step: with the steps done, the state and the batch."""
 
     def on_steps_end(self, count: int, metrics: Sums) -> None:
-        """Called after steps: with their number of examples, and the epoch's metrics so far."""
+        """Called after steps, with their number of examples and the epoch's metrics so far."""
 
     def on_gradient_check(self, error: float) -> None:
         """Called after each check of the gradients, with its relative error."""
@@ -45,7 +46,7 @@ class Observer:
         """Called after an epoch and its validation. The next epoch donates the state."""
 
     def on_train_end(self) -> None:
-        """Called once, also after an error, if the training has begun."""
+        """Called once at the end, even after an error, if the training has begun."""
 
     def on_test(self, test: Metrics) -> None:
         """Called with the metrics of the test images."""
@@ -66,7 +67,7 @@ class Observer:
         return False
 
     def on_save(self, checkpoint: Checkpoint) -> None:
-        """Called where an observer asked for it."""
+        """Called when an observer has asked to save."""
 
 
 class Stop(Observer):
@@ -83,7 +84,7 @@ class EarlyStopping(Observer):
     """Ends a training before its last epoch when `why_stopped` has a reason."""
 
     def __init__(self, config: Config, history: Sequence[Record]):
-        """Takes the config's limits, and the records of the epochs before."""
+        """Takes the config's limits, and the records of the earlier epochs."""
         target = config.target_accuracy if config.stop_at_target else None
         self._history, self._limits = list(history), (config.early_stopping, target)
 
@@ -103,14 +104,14 @@ def why_stopped(
 ) -> Text | None:
     """Says why training ends after an epoch, or None if it continues.
 
-    It ends when an epoch's validation accuracy is the target or more, and after `patience` epochs
+    It ends when an epoch's validation accuracy reaches the target, or after `patience` epochs
     without a validation loss below the lowest one. Source: Prechelt 1998, "Early Stopping - But
     When?"; the epochs are counted as Keras's EarlyStopping counts them.
 
     Args:
       history: The records of all epochs until now.
       patience: 1 or more; None waits for ever.
-      target: The validation accuracy from 0 to 1 that is enough; None for none.
+      target: The validation accuracy, from 0 to 1, that ends training; None for none.
 
     >>> losses = [0.4, 0.2, 0.3, 0.2]
     >>> history = [{"epoch": n, "validation_loss": x} for n, x in enumerate(losses, start=1)]

@@ -1,7 +1,7 @@
 """Update rules and learning-rate schedules, from optax.
 
-Three things are added to optax: which parameters Muon takes for matrices, the step of running
-statistics, and a plateau's reductions, which come from the validation after each epoch.
+Three things are added to optax: the choice of parameters that Muon treats as matrices, the step of
+running statistics, and a plateau's reductions, which come from the validation after each epoch.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -18,16 +18,16 @@ from jaxnets.base.errors import UserError
 
 # Keras's RMSprop: rho 0.9, epsilon 1e-7 under the root.
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7
-# Root mean square of Muon's update over its learning rate, as Adam's: one rate then serves all
-# layers (Liu et al. 2025, "Muon is Scalable for LLM Training").
+# The root mean square of Muon's update divided by its learning rate, like Adam's: one rate then
+# serves all layers (Liu et al. 2025, "Muon is Scalable for LLM Training").
 MUON_RMS = 0.2
-# Of running statistics, PyTorch's default: 0.9 of the statistic and 0.1 of the batch's.
+# For running statistics, PyTorch's default: 0.9 of the statistic and 0.1 of the batch's.
 STATISTICS_RATE = 0.1
 # "The learning rate was initialized at 0.01 and reduced three times prior to termination":
 # Krizhevsky et al. 2012, section 5, which leaves open how long to wait.
 PLATEAU_FACTOR, MAX_REDUCTIONS = 0.1, 3
 
-# A user's own: (learning rate, or its schedule) -> the update rule.
+# A user's function: (learning rate, or its schedule) -> the update rule.
 MakeOptimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
 
@@ -36,9 +36,9 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
 
     Args:
       name: "constant"; "linear": falls from the peak to 0 along a line; "cosine": falls from the
-        peak to 0 as a cosine; "one_cycle": rises from peak / 25 over the first 30 %, then falls to
-        almost 0 (Smith and Topin 2017); "step": the peak divided by 10 after half and again after
-        three quarters of the steps; "plateau": the peak, which `update_plateau` divides by 10
+        peak to 0 along a cosine; "one_cycle": rises from peak / 25 over the first 30 %, then falls
+        to almost 0 (Smith and Topin 2017); "step": the peak divided by 10 after half and again
+        after three quarters of the steps; "plateau": the peak, which `update_plateau` divides by 10
         during the run.
       peak: The largest learning rate.
       steps: The number of steps of the whole run.
@@ -49,16 +49,16 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
         names = "constant, linear, cosine, one_cycle, step or plateau"
         raise ValueError(f"schedule: expected {names}, got {name!r}")
 
-    @jax.jit  # One program: optax's operations, one by one, are compiled in 0.9 s (one_cycle).
+    @jax.jit  # One program: compiling optax's operations one by one takes 0.9 s (one_cycle).
     def schedule(step: ArrayLike) -> ArrayLike:
-        # Of an int32, one_cycle computes a part in float32, in a run in float64, too.
+        # Given an int32, one_cycle computes a part in float32, also in a float64 run.
         step = jnp.asarray(step, float)
         if name == "linear":
             return optax.linear_schedule(peak, 0.0, steps)(step)
         if name == "cosine":
             return optax.cosine_decay_schedule(peak, steps)(step)
         if name == "one_cycle":
-            # Its rise must have a step of its own, which a run of one or two steps lacks.
+            # Its rise must have its own step, which a run of one or two steps lacks.
             return optax.cosine_onecycle_schedule(max(steps, 4), peak)(step)
         # "step". In a run of one step both drops come before the first step: neither counts.
         rate = jnp.full_like(step, peak)
@@ -79,21 +79,21 @@ def create_optimizer(
     """Returns the update rule.
 
     Args:
-      name: "sgd" or "rmsprop", whose weight decay is added to the gradient (the L2 penalty of
-        Keras and PyTorch), or "adam" or "muon", which decouple it (Loshchilov and Hutter 2019); or
-        a transformation of optax's, or a function of the learning rate that makes one. Muon
-        replaces a matrix's momentum U S Vᵀ by nearly U Vᵀ (Jordan 2024, "Muon: An optimizer for
-        hidden layers in neural networks"); biases take Adam.
+      name: "sgd" or "rmsprop", whose weight decay is added to the gradient (the L2 penalty of Keras
+        and PyTorch), or "adam" or "muon", which decouple it (Loshchilov and Hutter 2019); or an
+        optax transformation, or a function of the learning rate that makes one. Muon replaces a
+        matrix's momentum U S Vᵀ by nearly U Vᵀ (Jordan 2024, "Muon: An optimizer for hidden layers
+        in neural networks"); biases take Adam.
       learning_rate: A number or a schedule.
       momentum: The momentum of sgd; 0 for none.
       nesterov: Whether sgd uses Nesterov's momentum.
-      weight_decay: The factor of every parameter in its decay.
+      weight_decay: The factor of weight decay, for every parameter.
     """
     if not isinstance(name, str):
         rule = name if isinstance(name, optax.GradientTransformation) else name(learning_rate)
         if not isinstance(rule, optax.GradientTransformation):
             got = type(rule).__name__
-            raise UserError("optimizer: expected a transformation of optax's, got {}", got)
+            raise UserError("optimizer: expected an optax transformation, got {}", got)
         return rule
     if name == "adam":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
@@ -135,7 +135,7 @@ def with_statistics(
 
     Args:
       rule: The update rule.
-      names: The names of the parameters that are statistics, in whichever layer.
+      names: The names of the parameters that are statistics, in any layer.
       reduction: The config's reduction of gradients, "mean" or "sum".
 
     Raises:
@@ -159,9 +159,9 @@ def with_statistics(
 
 
 class Plateau(NamedTuple):
-    """A plateau's part, the last one, of the optimizer's state, and so of a checkpoint."""
+    """The state of a plateau: the last part of the optimizer's state, and so of a checkpoint."""
 
-    drops: jax.Array | np.number  # The number of times that the learning rate was divided by 10.
+    drops: jax.Array | np.number  # How often the learning rate was divided by 10.
     best: jax.Array | np.number  # The lowest validation error so far.
     stale: jax.Array | np.number  # The number of epochs since then, or since the last drop.
 

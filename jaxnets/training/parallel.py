@@ -1,4 +1,4 @@
-"""A step on several devices: by jit, by shard_map or by pmap. One function serves all three."""
+"""Runs a step on several devices by jit, shard_map or pmap. One function serves all three."""
 
 import functools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Parallel:
 
     Attributes:
       devices: The devices of all processes, in their order.
-      kind: "jit", where a function sees the whole batch; "shard_map" or "pmap", where it runs on
+      kind: With "jit", a function sees the whole batch; with "shard_map" or "pmap", it runs on
         every device and sees that device's rows.
       platform: The devices' kind: "cpu", "gpu" or "tpu".
       sharded: Whether XLA splits a batch over several devices by itself.
@@ -40,8 +40,8 @@ class Parallel:
         self.axis_name = None if kind == "jit" else AXIS
         here = jax.process_index()
         self._here = [device for device in devices if device.process_index == here]
-        # What pmap takes and returns is this process's alone. jax.make_mesh would order a TPU's
-        # devices anew, and a process's rows would no longer be those of its devices.
+        # pmap takes and returns only this process's values. jax.make_mesh would reorder a TPU's
+        # devices, and a process's rows would no longer be those of its devices.
         self._mesh = Mesh(np.array(self._here if kind == "pmap" else devices), (AXIS,))
 
     def compile(
@@ -57,7 +57,7 @@ class Parallel:
         Args:
           function: (replicated arguments ..., batch) -> replicated values.
           replicated: The number of arguments that every device holds whole.
-          axis: The examples' axis of the last argument, as `split` was told.
+          axis: The examples' axis of the last argument, as passed to `split`.
           donate: Whether the result may reuse the first argument's memory.
         """
         donated = (0,) if donate else ()
@@ -71,8 +71,8 @@ class Parallel:
             )
             if self._options is None or len(self._here) < len(self.devices):
                 return function
-            # pmap takes no options; a jit around it passes them, but within one process only. The
-            # partial hides pmap's own `lower`, which jax.jit would hand on.
+            # pmap takes no options; a jit around it passes them, but only within one process. The
+            # partial hides pmap's own `lower`, which jax.jit would pass on.
             function = functools.partial(function)
         return jax.jit(function, donate_argnums=donated, compiler_options=self._options)
 
@@ -97,14 +97,15 @@ class Parallel:
         return slice(first * share, (first + len(self._here)) * share)
 
     def check_batch_size(self, size: int) -> None:
-        """Raises UserError unless the devices share a batch evenly."""
+        """Raises UserError unless the devices can share a batch evenly."""
         if size % len(self.devices):
             raise UserError("batch_size {} is not divisible by {} devices", size, len(self.devices))
 
     def split(self, tree: Tree, axis: int = 0) -> Tree:
         """Gives each of this process's devices its share of every array along the examples' axis.
 
-        Each of several processes passes its own `rows`. UserError if they cannot be shared evenly.
+        Each of several processes passes its own `rows`. Raises UserError if they cannot be shared
+        evenly.
         """
         count = len(self._here)
         size = jax.tree.leaves(tree)[0].shape[axis]

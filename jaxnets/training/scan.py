@@ -22,7 +22,7 @@ from jaxnets.training.observer import Observer
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import Checkpoint, TrainState, TrainStep
 
-# After this many steps a compiled loop lets the host save or stop: an epoch of MNIST's 55,000
+# After this many steps a compiled loop lets the host save or stop. An epoch of MNIST's 55,000
 # images is one loop if a batch has 27 images or more.
 STEPS_AT_ONCE = 2048
 
@@ -30,7 +30,7 @@ Rows = tuple[jax.Array, ...]  # The order, the mask and, for a shift, the corner
 
 
 def make_train_epoch(train_step: TrainStep) -> Callable[..., tuple[TrainState, Sums]]:
-    """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, metrics a step).
+    """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, step metrics).
 
     The order and mask [S, B] are those of `data.batches.epoch_order`. If the images are shifted,
     the corners [S, B, 2] are those of `data.batches.shift_corners`. The metrics have a leading axis
@@ -61,7 +61,7 @@ def make_train_epoch(train_step: TrainStep) -> Callable[..., tuple[TrainState, S
 
 
 def order_of_steps(loader: loop.TrainLoader, start: int, stop: int) -> tuple[np.ndarray, ...]:
-    """The indices and the mask of a run's steps `start` to `stop`: those of `epoch_order`."""
+    """The indices and the mask of a run's steps `start` to `stop`, from `epoch_order`."""
     size = loader.steps_per_pass
     passes = range(start // size, -(-stop // size))
     orders = [epoch_order(len(loader.split), loader.batch_size, loader.seed, n) for n in passes]
@@ -83,16 +83,16 @@ def rows_of_epoch(loader: loop.TrainLoader, epoch: int) -> tuple[np.ndarray, ...
 def rows_at_once(
     rows: tuple[np.ndarray, ...], loader: loop.TrainLoader, parallel: Parallel, begin: int
 ) -> tuple[np.ndarray, ...]:
-    """This process's part of an epoch's rows for the loop that goes on at its step `begin`.
+    """This process's part of an epoch's rows for the loop that continues at its step `begin`.
 
-    The epoch is cut at the same steps wherever it was resumed.
+    The epoch is cut at the same steps, wherever it was resumed.
     """
     end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
     return tuple(array[begin:end, parallel.rows(loader.batch_size)] for array in rows)
 
 
 def compile_scan(train_step: TrainStep, parallel: Parallel) -> Callable[..., Any]:
-    """The function of `make_train_epoch` on the devices; its state is donated."""
+    """The function of `make_train_epoch`, compiled for the devices; its state is donated."""
     return parallel.compile(make_train_epoch(train_step), replicated=3, axis=1, donate=True)
 
 
@@ -102,7 +102,7 @@ def scanned_epoch(
     parallel: Parallel,
     observers: Sequence[Observer],
 ) -> loop.RunEpoch:
-    """An epoch in one compiled loop, cut after every STEPS_AT_ONCE steps to be saved or stopped."""
+    """An epoch in one compiled loop, cut after every STEPS_AT_ONCE steps, to save or stop."""
     compiled = compile_scan(train_step, parallel)
     images, labels = parallel.replicate((np.asarray(loader.split.images), loader.split.labels))
 

@@ -30,8 +30,8 @@ Number = jax.Array | int
 # (the step's key and number, a batch, its first row's place in the whole one) -> the augmented one
 Augment = Callable[[jax.Array, Number, Batch, Number], Batch]
 
-# 1/255, which is 0.010101... in base 256, is cut in two. A byte times the first part is exact in 24
-# binary digits, and the sum is the correctly rounded quotient. XLA would multiply by the rounded
+# 1/255, which is 0.010101... in base 256, is split in two. A byte times the first part is exact in
+# 24 binary digits, and the sum is the correctly rounded quotient. XLA would multiply by the rounded
 # 1/255 instead: 126 of the 256 bytes would differ from NumPy's quotient in their last digit.
 THREE_DIGITS, REST = np.float32(0x010101 / 2**24), np.float32(1 / 255 / 2**24)
 
@@ -53,10 +53,10 @@ class TrainState(Described, flax.struct.PyTreeNode, repr=False):
 class Checkpoint:
     """The progress of a run: its state, and the sums of an unfinished epoch."""
 
-    state: TrainState  # Its step says how much of which epoch is done.
+    state: TrainState  # Its step tells the epoch, and how much of it is done.
     metrics: Sums | None = None  # The sums over the done part of the epoch; None at its start.
     seconds: float = 0.0  # Seconds spent on this part,
-    data_seconds: float = 0.0  # and how many of these it waited for batches.
+    data_seconds: float = 0.0  # and those of them spent waiting for batches.
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
@@ -72,7 +72,7 @@ def to_float(images: Images) -> Images:
     """Bytes 0 to 255 as float32 from 0 to 1, correctly rounded; floats pass unchanged.
 
     Pictures stay bytes until they are on the device, where only this function turns them into
-    numbers: a quarter of the memory and of the transfer.
+    floats. So they take a quarter of the memory and of the transfer.
 
     >>> to_float(np.array([0, 51, 255], np.uint8)).tolist() == [0.0, float(np.float32(0.2)), 1.0]
     True
@@ -89,7 +89,7 @@ def no_augmentation(key: jax.Array, step: Number, batch: Batch, first: Number) -
 
 
 def with_images_in(dtype: DTypeLike, augment: Augment) -> Augment:
-    """The same augmentation, whose images come out in a dtype: some layers compute in theirs."""
+    """The same augmentation with images in a dtype: some layers compute in that of their input."""
 
     def augment_and_cast(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
         batch = augment(key, step, batch, first)
@@ -145,14 +145,14 @@ def make_train_step(
       optimizer: The update rule.
       reduction: "mean" divides the gradient by the number of examples on all devices; "sum" does
         not, like the lecture's own code.
-      axis_name: The mapped axis of shard_map or pmap, over which sums are added.
+      axis_name: The mapped axis of shard_map or pmap, over which the sums are added.
       augment: Changes the batch first (training/augment.py).
     """
     gradient_step = make_gradient_step(loss_and_grad, axis_name=axis_name, augment=augment)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         metrics, gradients = gradient_step(state, batch)
-        count = jnp.maximum(metrics.count, 1)  # Every picture of a batch may be a bad one.
+        count = jnp.maximum(metrics.count, 1)  # Every picture of a batch may be unreadable.
         if reduction == "mean":
             gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -186,7 +186,7 @@ def make_gradient_step(
 def varying(axis_name: str, params: Params) -> Params:
     """The same parameters as if each device had its own.
 
-    Under shard_map, jax.grad adds up the gradients of shared parameters by itself: then `add_over`
+    Under shard_map, jax.grad itself adds up the gradients of shared parameters; then `add_over`
     would count every device's sum once for each device.
     """
     if hasattr(lax, "pcast"):
@@ -197,8 +197,8 @@ def varying(axis_name: str, params: Params) -> Params:
 def add_over(axis_name: str, tree: Tree) -> Tree:
     """Adds every array of a tree over the devices, by one all-reduce.
 
-    XLA makes one all-reduce of arrays of one type, so the metrics' counts travel as floats. These
-    are exact below 2^24.
+    XLA joins the all-reduces of arrays of the same type, so the metrics' counts travel as floats.
+    These are exact below 2^24.
     """
     types = jax.tree.map(lambda x: x.dtype, tree)
     floats = jnp.result_type(*jax.tree.leaves(tree))
@@ -213,10 +213,10 @@ def make_eval_step(
     metric: MetricFunction | None = None,
     axis_name: str | None = None,
 ) -> EvalStep:
-    """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped.
+    """Returns step(params, batch) -> metrics: only the forward pass, without dropout.
 
     The arguments are those of `autodiff_loss_and_grad` and `make_train_step`. The metric is by
-    default that of `metric_of`; regression passes one in its target's own units.
+    default that of `metric_of`; regression passes one in the units of its target.
     """
     total = summed_loss(apply, loss, metric)
 

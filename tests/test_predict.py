@@ -418,7 +418,7 @@ def test_probabilities_are_an_evaluations_of_any_number_of_pictures(predictor, m
         ({"hidden": [65536] * 3}, ["expected the network that config.json describes"]),
         ({"hidden": "64"}, ["damaged", "hidden"]),
         ({"model": "resnet"}, ["unknown model"]),
-        ({"model": None}, ["expected a run's, found no model"]),
+        ({"model": None}, ["expected the config of a run, found no model"]),
         ({"precision": "int4"}, ["unknown precision"]),
     ],
 )

@@ -268,7 +268,7 @@ PYTHON = [
     ("jaxnets.gradcheck(experiment)", "expected a jaxnets.Network, as Network("),
     (
         "net.fit(np.zeros((9, 4)), np.arange(9) % 2)",
-        "x and y: expected those of the first fit, as the network is trained",
+        "x and y: expected those of the first fit, because the network is trained",
     ),
     ("net.fit(validation_split=0.1)", 'Network("cnn", validation_size=...) holds images back'),
     ("net.fit(shuffle=False)", "every epoch has its own order"),

@@ -116,7 +116,11 @@ def test_a_config_without_one_of_its_fields_is_refused(finished_run, run_main, t
         others = {key: value for key, value in config.items() if key != name}
         (tmp_path / "config.json").write_text(json.dumps(others))
         outcome = run_main("--resume", f"--workdir={tmp_path}")
-        expected = "expected a run's, found no model" if name == "model" else f"no {name}: another"
+        expected = (
+            "expected the config of a run, found no model"
+            if name == "model"
+            else f"no {name}: another"
+        )
         outcome.assert_refused("config.json: ", expected)
 
 

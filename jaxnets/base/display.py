@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shlex
 import sys
 import textwrap
 import unicodedata
@@ -11,6 +12,7 @@ from typing import Any
 
 from jaxnets.base.language import N_, _
 
+WINDOWS = os.name == "nt"
 # A command follows these, to the end of the line.
 RESUME = N_("resume with: {}")
 REPORT = N_("its report: {}")
@@ -67,6 +69,13 @@ def program(command: str) -> list[str]:
     if os.path.exists(script):
         return ["jaxnets" if python == "python" else short_path(script), command]
     return [python, "-m", "jaxnets", command]
+
+
+def command_line(words: Sequence[str]) -> str:
+    """The words of a command in one line, which a user can copy into their shell."""
+    if WINDOWS:  # Its shells know double quotes alone, which no file's name has there.
+        return " ".join(f'"{word}"' if " " in word else word for word in words)
+    return shlex.join(words)
 
 
 def _found_on_path(name: str) -> str | None:
@@ -154,8 +163,8 @@ def has_colours(stream: Any) -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    windows = os.name == "nt" and "WT_SESSION" not in os.environ  # Its old console.
-    return os.environ.get("TERM") != "dumb" and not windows and stream.isatty()
+    old_console = WINDOWS and "WT_SESSION" not in os.environ
+    return os.environ.get("TERM") != "dumb" and not old_console and stream.isatty()
 
 
 def show(text: str, stream: Any = None, red: str = "error:") -> None:

@@ -11,7 +11,7 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
-from jaxnets.base.display import one_line
+from jaxnets.base.display import WINDOWS, one_line
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import Text
 
@@ -95,7 +95,7 @@ def mkdir(path: Path, *, exist_ok: bool = True) -> None:
 
 def sync_folder(path: Path) -> None:
     """Waits until the names in a folder are on the disk."""
-    if os.name == "nt":  # Windows opens no folders.
+    if WINDOWS:  # It opens no folders.
         return
     folder = os.open(path, os.O_RDONLY)
     try:

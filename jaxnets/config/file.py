@@ -60,7 +60,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
             text = stream.read(MAX_BYTES + 1)  # A pipe may never end.
         if len(text) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
-        return tomllib.loads(text.decode())
+        return tomllib.loads(text.decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             "config: expected a TOML file, found {}: {}", file, first_line(error)

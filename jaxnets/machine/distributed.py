@@ -35,6 +35,8 @@ def connected(
     Without a coordinator (HOST:PORT of process 0), JAX finds all three on a TPU pod and under
     SLURM, Open MPI or Kubernetes.
     """
+    if sys.platform == "win32":
+        raise UserError("distributed: expected Linux or macOS, where JAX connects processes")
     detection = None  # JAX finds them.
     if coordinator and num_processes and process_id is not None:
         if process_id == 0:
@@ -108,7 +110,7 @@ class ConnectedProcesses(Processes):
         self.is_first = jax.process_index() == 0
         self._steps = itertools.count()
         if not self.is_first:  # Process 0 prints for all; each prints its own errors, no bars.
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
             sys.stderr.isatty = lambda: False
 
     def assert_equal(self, values: dict[str, Any]) -> None:

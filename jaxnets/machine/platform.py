@@ -188,7 +188,7 @@ def cpu_name() -> str:
     """The CPU's name as in "AMD EPYC, cpu family 26, model 2, x86_64"."""
     machine = python_platform.machine()
     try:
-        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        first = Path("/proc/cpuinfo").read_text("utf-8", "replace").partition("\n\n")[0]
     except OSError:  # It is not Linux.
         return f"{python_platform.processor()}, {machine}"
     found = dict(re.findall(r"^([^\t:]+)\t*: (.+)$", first, re.MULTILINE))

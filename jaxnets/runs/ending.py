@@ -1,14 +1,13 @@
 """The last lines of a run."""
 
 import math
-import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 import numpy as np
 
-from jaxnets.base.display import PAGE, PICTURES, REPORT, columns, printable, program
+from jaxnets.base.display import PAGE, PICTURES, REPORT, columns, command_line, printable, program
 from jaxnets.base.language import _
 from jaxnets.config.fields import Config
 from jaxnets.data import planes
@@ -52,7 +51,7 @@ def ending(
     if sys.stdout.isatty():
         line = loss_line(records, columns()) + line
     report, predict, page = (
-        printable(shlex.join([*program(name), where])) for name in ("report", "predict", "page")
+        printable(command_line([*program(name), where])) for name in ("report", "predict", "page")
     )
     at_chance = test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max()
     if at_chance and not even_if_wrong:

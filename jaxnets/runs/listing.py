@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import shlex
 import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from jaxnets.base import files
 from jaxnets.base.display import (
     RESUME,
     columns,
+    command_line,
     fill,
     one_line,
     printable,
@@ -89,7 +89,7 @@ class ListedRun(NamedTuple):
         words += ["--resume", f"--workdir={short_path(str(self.path))}"]
         if self.config.get("layers"):
             words.append("--model=FILE.py")  # The folder does not name the file.
-        return shlex.join(words)
+        return command_line(words)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -210,8 +210,8 @@ class RunFolder:
     def log(self, record: dict[str, Any]) -> None:
         """Appends an epoch's record to metrics.jsonl."""
         self.check_in_place()
-        with files.naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
+        with files.naming(self.path / METRICS), (self.path / METRICS).open("ab") as stream:
+            stream.write(json.dumps(record).encode() + b"\n")
 
     def drop_records_after(self, step: int, epochs: int) -> None:
         """Drops the records of epochs that ended after a step, whose checkpoint was lost.
@@ -246,7 +246,8 @@ class RunFolder:
         self._saved_step = step
 
     def _write_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
-        with (self.path / METRICS).open("rb") as stream:  # No checkpoint without its history.
+        # No checkpoint without its history. Windows syncs only a file that may be written.
+        with (self.path / METRICS).open("r+b") as stream:
             os.fsync(stream.fileno())
         folder = self.path / CHECKPOINTS
         folder.mkdir(exist_ok=True)

@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import shlex
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any
 
-from jaxnets.base.display import RESUME, program, short_path
+from jaxnets.base.display import RESUME, command_line, program, short_path
 from jaxnets.base.errors import RunFailedError, StoppedError, discard
 from jaxnets.base.language import Text
 from jaxnets.machine.platform import Processes
@@ -40,7 +39,7 @@ def ends_in_one_line(
     name, *others = words
     command = [*program(name), *others, "--resume", f"--workdir={short_path(str(folder))}"]
     command += [f"--model={file}"] if file else []
-    hint = Text(RESUME, shlex.join(command))
+    hint = Text(RESUME, command_line(command))
     try:
         yield
     except Interrupted as stopped:

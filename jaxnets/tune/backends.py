@@ -13,7 +13,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from multiprocessing import connection
 from typing import Any, NamedTuple, Protocol
 
@@ -149,19 +149,32 @@ class LocalProcesses:
         ours, theirs = context.Pipe()
         arguments = theirs, self._work, self._threads
         process = context.Process(target=_serve, args=arguments, daemon=True)
-        # Ctrl-C goes to all processes of a terminal. The new one inherits that it is blocked: it
-        # ends with this one.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _interrupts_blocked():
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         return process, ours
 
 
+@contextlib.contextmanager
+def _interrupts_blocked() -> Generator[None]:
+    """Lets a process that starts in this block inherit that Ctrl-C is blocked.
+
+    Ctrl-C goes to all processes of a terminal; the new one ends with this one. Windows has no
+    signal masks: there the new process ignores Ctrl-C from its first line on.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _serve(pipe: Any, work: bytes, threads: int) -> None:
     """A local process: trains what comes through the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_threads(threads)
     # tqdm's own lock is a semaphore, which would outlive a killed process.

@@ -30,7 +30,7 @@ def main(user: str = "") -> None:
       user: The number of the user to become; "" for none.
     """
     with suppress(OSError):  # If memory runs out, the kernel ends this process first.
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", "utf-8")
     if user:  # The parent is root; this gives up its last rights.
         os.setgroups([])
         os.setresgid(int(user), int(user), int(user))
@@ -91,7 +91,7 @@ def limit(seconds: int, memory: int, processes: int | None) -> None:
         resource.RLIMIT_NOFILE: (256, 256),
     }
     if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
         most = pages * resource.getpagesize() + memory
         limits[resource.RLIMIT_AS] = most, most
         if processes is not None:

@@ -17,6 +17,7 @@ from jaxnets.course.exercises.catalogue import BY_FUNCTION, imports_of
 MAX_SOURCE = 100_000  # Characters.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # A named pipe would keep the reader waiting.
+BYTES = getattr(os, "O_BINARY", 0)  # Windows would end the file at its first Ctrl-Z.
 MODULES = {"jax", "jax.numpy", "jax.lax", "jax.nn", "numpy", "math", "functools", "itertools"}
 OF_JAX = {"numpy", "lax", "nn", "Array", "jit", "vmap", "tree", "random"}  # After "jax.".
 
@@ -47,7 +48,7 @@ def read_source(path: str) -> str:
       UserError: It is not such a file, is too large, or is not text.
     """
     try:
-        file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAITING)
+        file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAITING | BYTES)
     except OSError as error:
         raise UserError("{}: expected a file of yours: {}", path, error.strerror) from error
     try:

@@ -252,7 +252,7 @@ def _folders(path: Path) -> list[str]:
 
 
 def _files(folder: Path, root: Path, unread: Counter[str]) -> Iterator[bytes]:
-    """The picture files below a folder, however deep, relative to the root.
+    """The picture files below a folder, however deep, relative to the root, with / on every system.
 
     The others are counted by kind: the ending of their names.
     """
@@ -269,7 +269,7 @@ def _files(folder: Path, root: Path, unread: Counter[str]) -> Iterator[bytes]:
                 elif entry.is_dir():  # A link, which may lead back.
                     continue
                 elif entry.name.lower().endswith(endings):
-                    yield entry.path[start:]
+                    yield entry.path[start:].replace(os.fsencode(os.sep), b"/")
                 else:
                     unread[ending_of(os.fsdecode(entry.name))] += 1
 

@@ -145,13 +145,14 @@ def _find_or_make(
             with contextlib.suppress(*ABSENT):  # Another process may have made them.
                 return _open(path)
             return _make(path, decode)
-    with tempfile.TemporaryDirectory(prefix="jaxnets-") as temporary:
-        return _make(Path(temporary) / "pixels", decode)  # A mapped file outlives its name.
+    # A mapped file outlives its name, but not on Windows, where it stays in the folder.
+    with tempfile.TemporaryDirectory(prefix="jaxnets-", ignore_cleanup_errors=True) as temporary:
+        return _make(Path(temporary) / "pixels", decode)
 
 
 def _open(path: Path) -> tuple[np.ndarray, Facts]:
     """The pixels and facts at a path; raises one of ABSENT if they are not there and whole."""
-    facts = json.loads(path.with_suffix(".json").read_text())
+    facts = json.loads(path.with_suffix(".json").read_text("utf-8"))
     shape = tuple(facts["shape"])
     if path.stat().st_size != math.prod(shape):
         raise ValueError(f"{path}: not whole")

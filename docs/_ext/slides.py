@@ -76,7 +76,7 @@ def _markdown(language: str) -> MarkdownIt:
 
 
 def _formula(latex: str, options: dict[str, Any]) -> str:
-    r"""MathML; what \qquad separates may stand below each other on a phone."""
+    r"""MathML; parts that \qquad separates may wrap on a phone."""
     display = "block" if options["display_mode"] else "inline"
     return "".join(convert(part.strip(), display=display) for part in latex.split(r"\qquad"))
 

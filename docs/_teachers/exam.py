@@ -2,9 +2,9 @@
 
     python docs/_teachers/exam.py --seed=2026 [--second] [--answers] [--language=zh]
 
-There are two questions for each place. The seed draws one of them, and `--second` asks the others:
-so a seed has two exams without a question in common. Answers are computed, and none are published:
-without the seed, nobody knows the numbers. exam.toml has the texts, and what each point is for.
+There are two questions for each place. The seed draws one of them, and `--second` asks the others,
+so a seed has two exams without a common question. Answers are computed, and none are published:
+without the seed, nobody knows the numbers. exam.toml has the texts and what each point is for.
 """
 
 import argparse
@@ -34,7 +34,7 @@ class Question(NamedTuple):
 
     @property
     def points(self) -> int:
-        """The sum of what its parts are worth."""
+        """The sum of the points of its parts."""
         return sum(points for points, *_ in TEXTS[self.name]["marks"])
 
     def text(self, language: str) -> str:
@@ -178,7 +178,7 @@ def pooling(random: Random) -> tuple[Values, Values]:
     """Max and average pooling of two windows, and their gradients."""
     x = np.array(random.sample(range(-3, 10), 8)).reshape(2, 4)  # No ties.
     dy = np.array(_integers(random, 1, 5, 2))
-    windows = x.reshape(2, 2, 2).transpose(1, 0, 2).reshape(2, 4)  # One window a row.
+    windows = x.reshape(2, 2, 2).transpose(1, 0, 2).reshape(2, 4)  # One window in each row.
     won = windows == windows.max(axis=1, keepdims=True)
     shares = won * dy[:, None], np.repeat(dy[:, None] / 4, 4, axis=1)
     d_max, d_mean = (one.reshape(2, 2, 2).transpose(1, 0, 2).reshape(2, 4) for one in shares)
@@ -202,7 +202,7 @@ def output_size(random: Random) -> tuple[Values, Values]:
 
 
 def receptive_field(random: Random) -> tuple[Values, Values]:
-    """What a unit sees behind three convolutions, and what one window of that size would cost."""
+    """What a unit sees after three convolutions, and the cost of one window of that size."""
     windows = [random.choice([3, 5]) for _ in range(3)]
     stride, channels = random.choice([1, 2]), random.choice([8, 16, 32])
     field = windows[0] + stride * (windows[1] - 1 + windows[2] - 1)

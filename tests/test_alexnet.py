@@ -266,7 +266,7 @@ def test_a_last_layer_of_other_classes_is_drawn_anew(weights, file, tiny, tiny_p
         Experiment.create(config, tiny).init_state().params, whole, strict=True
     )
     said = describe_weights(str(file), loaded)
-    assert said == f"weights from {file}, the last layer of 3 classes too"
+    assert said == f"weights from {file}, including the last layer of 3 classes"
     loaded = load_weights(str(file), fresh)
     chex.assert_trees_all_equal(loaded, {**whole, "logits": fresh["logits"]}, strict=True)
     said = describe_weights(str(file), loaded)
@@ -330,7 +330,7 @@ DAMAGED = {
 @pytest.mark.parametrize("case", DAMAGED)
 def test_a_damaged_file_is_refused_in_one_line(run_from, file, case):
     file.write_bytes(DAMAGED[case](file.read_bytes()))
-    run_from(file).assert_refused(f"init_from: {file} is damaged or no safetensors file: ")
+    run_from(file).assert_refused(f"init_from: {file} is damaged or not a safetensors file: ")
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.ckpt", "W.PTH"])
@@ -376,7 +376,7 @@ def test_a_run_from_a_file_resumes_from_that_file_only(
 ):
     whole = run_from(file, f"--workdir={tmp_path / 'whole'}")
     assert whole.status == 0
-    assert f"weights from {file}, the last layer of 3 classes too\n" in whole.out
+    assert f"weights from {file}, including the last layer of 3 classes\n" in whole.out
     config = read_json(tmp_path / "whole" / "config.json")
     assert config["init_from"] == str(file) and config["normalize"] == "imagenet"
     assert len(config["init_from_sha256"]) == 64

@@ -35,7 +35,7 @@ def test_a_run_begins_where_another_ended(first, tune, tmp_path):
     outcome = tune(first, "--learning_rate=1e-12", "--optimizer=sgd")
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith("mlp_functional: ")
-    assert "10.safetensors, the last layer of 3 classes too" in outcome.out
+    assert "10.safetensors, including the last layer of 3 classes" in outcome.out
     step, ours = saved_params(tmp_path / "run")
     theirs = saved_params(first)[1]
     assert step == 10 and ours.keys() == theirs.keys()
@@ -160,4 +160,4 @@ def test_checkpoints_of_an_older_version_are_refused(first, tune):
 def test_torchvisions_tensors_are_for_alexnets(tune, tmp_path):
     save_file({"features.0.weight": np.ones((64, 1, 11, 11), "f4")}, tmp_path / "w.safetensors")
     outcome = tune(tmp_path / "w.safetensors", *as_flags(model="cnn"))
-    outcome.assert_refused("the file is no checkpoint of a run with the same network")
+    outcome.assert_refused("the file is not a checkpoint of a run with the same network")

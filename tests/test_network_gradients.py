@@ -125,7 +125,7 @@ assert errors is jaxnets.gradcheck.errors
 jaxnets.gradcheck("cnn")
 """
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert "expected a jaxnets.Network, as Network(" in found.stderr.splitlines()[-1]
+    assert "expected a jaxnets.Network, such as Network(" in found.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow

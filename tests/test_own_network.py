@@ -272,7 +272,7 @@ BAD_FILES = {
     ),
     "twice": (
         GOOD + "d = nn.Dense(3)\ndef model(k):\n    return Chain([flatten, d, d])\n",
-        "my_net.py:6: model(10): a layer (Dense) is used at two places; expected one for each",
+        "my_net.py:6: model(10): a layer (Dense) is used in two places; expected one for each",
     ),
     "one name": (
         MODEL.format("flatten, nn.Dense(3, name='a'), nn.Dense(3, name='a')"),
@@ -301,7 +301,8 @@ BAD_FILES = {
     ),
     "a class": (
         MODEL.format("flatten, nn.Dense"),
-        "my_net.py:5: model(10): layer 2: expected a layer, as Dense(...), got the class Dense",
+        "my_net.py:5: model(10): layer 2: expected a layer, such as Dense(...), "
+        "got the class Dense",
     ),
     "no list": (
         GOOD + "def model(k):\n    return Chain(nn.Dense(k))\n",
@@ -328,7 +329,8 @@ BAD_FILES = {
     ),
     "a chain within": (
         MODEL.format("flatten, Chain([nn.Dense(num_classes)])"),
-        "my_net.py:5: model(10): layer 2: expected a layer, got a Chain; *[...] inserts a list's",
+        "my_net.py:5: model(10): layer 2: expected a layer, got a Chain; "
+        "*[...] inserts a list's layers",
     ),
     "a recipe's number": (MODEL + "recipe = {1: 2}\n", 'my_net.py: recipe: unknown field "1"'),
     "a function of JAX": (
@@ -341,7 +343,7 @@ BAD_FILES = {
     ),
     "a momentum": (
         MODEL.format("BatchNorm(momentum=0.5)") + "from jaxnets import BatchNorm\n",
-        "my_net.py:5: model(10): BatchNorm: expected no momentum; epsilon is its one setting",
+        "my_net.py:5: model(10): BatchNorm: expected no momentum; epsilon is its only setting",
     ),
     "a rate": (
         MODEL.format("flatten, nn.Dropout(20)"),
@@ -642,9 +644,13 @@ def test_check_layer_asks_for_a_layer_and_shapes():
     layer: Any = nn.Dense
     wrong: list[Any] = [(4, 5), [], [()]]
     for shapes in wrong:
-        with pytest.raises(UserError, match=r"^Dense: expected shapes with a batch first, as "):
+        with pytest.raises(
+            UserError, match=r"^Dense: expected shapes with a batch first, such as "
+        ):
             check_layer(nn.Dense(3), shapes)
-    with pytest.raises(UserError, match=r"^Dense: expected a layer, as Dense\(\), got its class"):
+    with pytest.raises(
+        UserError, match=r"^Dense: expected a layer, such as Dense\(\), got its class"
+    ):
         check_layer(layer, [(4, 5)])
 
 

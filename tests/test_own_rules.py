@@ -197,7 +197,7 @@ def test_a_wrong_rule_trains_only_on_request(wrong, cause, tiny, capsys):
     flags: Any = dict(gradients="manual", epochs=1, batch_size=32, devices=1)
     number = r'the first wrong number, d_params\["a"\]\[0\], is \S+, expected \S+'
     line = rf"{__file__}:\d+: Biased: {cause}; {number}; even_if_wrong trains with it "
-    line += "all the same"
+    line += "anyway"
     with pytest.raises(RunFailedError, match=f"^{line}$"):
         Network(chain, tiny, **flags).fit(verbose=0)
     if "20" in wrong:
@@ -236,7 +236,7 @@ def test_a_rule_names_its_layer_and_takes_no_other_layers_name():
     register_rule(swish_rule)
     assert KINDS[swish] is swish_rule
     for wrong in (swish_rule._replace(layer=()), swish_rule._replace(name="dense")):
-        with pytest.raises(UserError, match="^expected a (rule that names its layer|name of its)"):
+        with pytest.raises(UserError, match="^expected a (rule that names its layer|name that no)"):
             register_rule(wrong)
     register_rule(KINDS[nn.Dense]._replace(backward=biased_backward))  # Another pair of a layer.
     assert KINDS[nn.Dense].backward is biased_backward

@@ -265,7 +265,7 @@ PYTHON = [
         "expected images of (12, 12, 1), as in training, got (5, 12, 1)",
     ),
     ('Network("softmax", data, loss=my_loss).gradients(x, y)', "gradients: expected auto"),
-    ("jaxnets.gradcheck(experiment)", "expected a jaxnets.Network, as Network("),
+    ("jaxnets.gradcheck(experiment)", "expected a jaxnets.Network, such as Network("),
     (
         "net.fit(np.zeros((9, 4)), np.arange(9) % 2)",
         "x and y: expected those of the first fit, because the network is trained",

@@ -40,7 +40,7 @@ def dense_forward(params: Params, x: Inputs) -> tuple[Outputs, tuple[Inputs, Par
     if x.ndim != 2:
         sizes = " x ".join(map(str, x.shape[1:]))
         raise UserError(
-            "a dense layer takes rows, got {}: put flatten before it, or take nn.Conv(K, (1, 1)), "
+            "a dense layer takes rows, got {}: put flatten before it, or use nn.Conv(K, (1, 1)), "
             "which is a dense layer at each place",
             sizes,
         )
@@ -88,7 +88,7 @@ SIZES = {"batch": BATCHES, "inputs": WIDTHS, "outputs": (*WIDTHS, 127, 128, 129,
 
 def _fields_of(layer: nn.Dense, shape: tuple[int, ...]) -> dict[str, Any]:
     if len(shape) > 1:
-        raise UserError("it works at each place of a picture, as nn.Conv(K, (1, 1))")
+        raise UserError("it works at each place of a picture, like nn.Conv(K, (1, 1))")
     return {}
 
 

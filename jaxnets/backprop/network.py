@@ -29,8 +29,8 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
     rule = find_rule(layer)
     if rule is None:
         raise UserError(
-            "gradients: {} has no rule and so no gradient by hand; register_rule enters one, "
-            "gradients=auto needs none",
+            "gradients: {} has no rule and so no gradient by hand; give it one with "
+            "register_rule, or use gradients=auto",
             layer_name(layer),
         )
     takes_params = "params" in rule.inputs

@@ -89,10 +89,10 @@ def register_rule(layer: LayerRule | Layer | type, rule: LayerRule | None = None
         KINDS[layer] = rule
         return
     if not isinstance(layer, LayerRule) or not layer.layers:
-        raise UserError("expected a rule that names its layer, as LayerRule(..., layer=Swish)")
+        raise UserError("expected a rule that names its layer, such as LayerRule(..., layer=Swish)")
     for ours in LAYERS:
         if ours.name == layer.name and not set(layer.layers) <= set(ours.layers):
-            raise UserError("expected a name of its own for the layer, got {}", layer.name)
+            raise UserError("expected a name that no other layer has, got {}", layer.name)
     KINDS.update(dict.fromkeys(layer.layers, layer))
 
 

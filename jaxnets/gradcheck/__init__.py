@@ -26,7 +26,7 @@ def gradcheck(network: Checked) -> bool:
     """
     if not hasattr(network, "gradcheck"):
         raise UserError(
-            'expected a jaxnets.Network, as Network("cnn"), got a {}; '
+            'expected a jaxnets.Network, such as Network("cnn"), got a {}; '
             "jaxnets.check_layer(layer, shapes) checks a layer",
             type(network).__name__,
         )

@@ -75,7 +75,7 @@ def check_layer(
     """
     name = kind_of(layer).__name__
     if isinstance(layer, type):
-        raise UserError("{}: expected a layer, as {}(), got its class", name, name)
+        raise UserError("{}: expected a layer, such as {}(), got its class", name, name)
     rule = rule_of(layer)
     if rule is None:
         raise UserError(
@@ -84,7 +84,9 @@ def check_layer(
     domain = rule.domain if rule.is_own else None
     none = not shapes and not domain
     if none or not all(isinstance(shape, tuple | list) and shape for shape in shapes):
-        raise UserError("{}: expected shapes with a batch first, as [(4, 5)], got {}", name, shapes)
+        raise UserError(
+            "{}: expected shapes with a batch first, such as [(4, 5)], got {}", name, shapes
+        )
     failing = contextlib.nullcontext()
     if rule.is_own:
         rule, failing = rule._replace(plain=_plain_of(layer)), _in_one_line(layer, rule)
@@ -170,7 +172,7 @@ def check_own_rules(
         cause = "; ".join(row.causes[:2]) or row.worst
         why = Text("{}: {}", f"{_place_of(rule.backward)}{row.name}", cause)
         if not even_if_wrong:
-            raise RunFailedError("{}; even_if_wrong trains with it all the same", why)
+            raise RunFailedError("{}; even_if_wrong trains with it anyway", why)
         show(paint(one_line(said(why)), "red"))
 
 

@@ -58,7 +58,9 @@ class BatchNorm(nn.BatchNorm):
     def __post_init__(self) -> None:
         for field in dataclasses.fields(nn.BatchNorm):
             if field.name not in SETTABLE and getattr(self, field.name) != field.default:
-                raise UserError("BatchNorm: expected no {}; epsilon is its one setting", field.name)
+                raise UserError(
+                    "BatchNorm: expected no {}; epsilon is its only setting", field.name
+                )
         super().__post_init__()
 
     @nn.compact

@@ -38,7 +38,7 @@ class Chain(Described, nn.Module):
     Chain(layers=['conv1', 'relu', 'MaxPool', 'flatten', 'dense1'])
 
     Raises:
-      UserError: Two layers have one name, or one layer is used at two places.
+      UserError: Two layers have one name, or one layer is used in two places.
     """
 
     layers: Sequence[Layer]  # In the order of the forward pass; the last one gives the logits.
@@ -107,7 +107,8 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
     for place, layer in enumerate(layers, start=1):
         if isinstance(layer, Chain):
             raise UserError(
-                "layer {}: expected a layer, got a Chain; *[...] inserts a list's", place
+                "layer {}: expected a layer, got a Chain; *[...] inserts a list's layers",
+                place,
             )
         if isinstance(layer, nn.Dropout) and not (
             isinstance(layer.rate, int | float) and 0 <= layer.rate <= 1
@@ -121,12 +122,12 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
         if isinstance(layer, type):
             kind = layer.__name__
             raise UserError(
-                "layer {}: expected a layer, as {}(...), got the class {}", place, kind, kind
+                "layer {}: expected a layer, such as {}(...), got the class {}", place, kind, kind
             )
         if isinstance(layer, nn.Module) and layer.name is not None:
             if not (isinstance(layer.name, str) and layer.name.isidentifier()):
                 raise UserError(
-                    "layer {}: expected a name as conv1, got {}", place, f"{layer.name!r:.40}"
+                    "layer {}: expected a name such as conv1, got {}", place, f"{layer.name!r:.40}"
                 )
             if (other := names.setdefault(layer.name, place)) != place:
                 raise UserError(
@@ -139,7 +140,7 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
     for place, layer in enumerate(modules):
         if any(layer is other for other in modules[:place]):
             kind = type(layer).__name__
-            raise UserError("a layer ({}) is used at two places; expected one for each place", kind)
+            raise UserError("a layer ({}) is used in two places; expected one for each place", kind)
     found, counts = [], dict[str, int]()
     for layer in layers:
         if isinstance(layer, nn.Module) and not isinstance(layer, nn.Dropout):

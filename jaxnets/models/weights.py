@@ -86,7 +86,7 @@ def describe_weights(path: str, params: Params, head: str = HEAD) -> str:
         theirs = file.get_slice(name).get_shape()[axis]
     ours, path = jax.tree.leaves(params[head])[0].shape[-1], printable(path)
     if theirs == ours:
-        return _("weights from {}, the last layer of {} classes too", path, f"{ours:,}")
+        return _("weights from {}, including the last layer of {} classes", path, f"{ours:,}")
     return _(
         "weights from {}, but not the last layer: it has {} classes there and {} here, and was "
         "drawn anew",
@@ -111,8 +111,8 @@ def _opened(path: str) -> Generator[Any]:
     kind = Path(path).suffix.lower()
     if kind in PICKLES:
         raise UserError(
-            "init_from: {} may be a pickle, which can run any code, so it is not read; write "
-            'its weights anew: python -c "import torch; from safetensors.torch import '
+            "init_from: {} may be a pickle, which can run any code, so it is not read; save "
+            'its weights again: python -c "import torch; from safetensors.torch import '
             'save_file; save_file(torch.load({}, weights_only=True), {})"',
             path,
             repr(path),
@@ -128,7 +128,7 @@ def _opened(path: str) -> Generator[Any]:
     except (safetensors.SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            "init_from: {} is damaged or no safetensors file: {}", path, reason
+            "init_from: {} is damaged or not a safetensors file: {}", path, reason
         ) from error
     try:
         with file:
@@ -161,7 +161,7 @@ def _check(shapes: dict[str, Shape], fresh: Params, head: str, ours: bool) -> bo
         # params_from_torchvision reports missing and surplus tensors.
         names, last, axis = wanted.keys() & shapes.keys(), TORCHVISION[HEAD], 0
     else:
-        raise UserError("the file is no checkpoint of a run with the same network")
+        raise UserError("the file is not a checkpoint of a run with the same network")
 
     def sizes_in(found: dict[str, Shape]) -> tuple[list[int], list[list[int]]]:
         """The last layer's numbers of classes, and its other sizes."""

@@ -177,7 +177,7 @@ COMMANDS = [
     ("exercise chek a.py", 'unknown command "exercise chek"; did you mean "exercise check"?'),
     ("exercise new dense --output=a.txt", "expected a name with .py"),
     ("exercise check nowhere.py", "nowhere.py", "No such file"),
-    ("exercise grade empty", "empty: expected files .py or .toml"),
+    ("exercise grade empty", "empty: expected .py or .toml files"),
     ("trace {run}", "expected --image=FILE"),
     ("trace {run} --image=50", "a test image below 50, got 50"),
     ("trace {run} --image=1 --label=9", "one of 0, 1, 2, got '9'"),

@@ -45,7 +45,7 @@ def run_installed(site, run_python):
 def test_a_wheel_brings_train_and_the_script(site, run_installed):
     entry = next(site.glob("*.dist-info")) / "entry_points.txt"
     assert "jaxnets = jaxnets.__main__:console_script" in entry.read_text()
-    assert (site / "jaxnets/train.py").read_text() == (ROOT / "train.py").read_text()
+    assert (site / "jaxnets/cli/train.py").read_text() == (ROOT / "train.py").read_text()
     assert (site / "jaxnets/page/templates/index.html").exists()
     assert (site / "jaxnets/report/assets/report.css").exists()
     assert (site / "jaxnets/report/templates/report.html").exists()

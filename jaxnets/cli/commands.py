@@ -205,10 +205,10 @@ def _help() -> str:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    """Runs train.py: next to the package, or inside it where a wheel was installed."""
-    package = Path(__file__).parents[1]
-    path = next(path for path in (package, package.parent) if (path / "train.py").exists())
-    spec = importlib.util.spec_from_file_location("train", path / "train.py")
+    """Runs train.py: next to this file where a wheel was installed, else next to the package."""
+    here = Path(__file__)
+    paths = here.with_name("train.py"), here.parents[2] / "train.py"
+    spec = importlib.util.spec_from_file_location("train", next(filter(Path.exists, paths)))
     assert spec and spec.loader
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)

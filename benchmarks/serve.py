@@ -145,7 +145,7 @@ def started(command: list[str], port: int) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port at which nobody listens."""
+    """A free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -8,7 +8,7 @@
 that are no shape, under noise; 48 to 240 pixels a side; PNG, JPEG, BMP, GIF and WebP. The tutorial
 is Keras's "Image classification" (tensorflow.org/tutorials/images/classification): pictures of
 180 x 180, convolutions of 16, 32 and 64 channels, 128 units, Adam, batches of 32, 10 epochs; here
-on PyTorch, and on the same training and test pictures. Each run is a process of its own.
+on PyTorch, and on the same training and test pictures. Each run is a separate process.
 """
 
 import json
@@ -103,7 +103,7 @@ def ours(folder: str, seed: int, flags: list[str]) -> tuple[float, float | None]
 
 
 def theirs(folder: str, seed: int) -> float:
-    """`tutorial` in a process of its own."""
+    """Runs `tutorial` in a separate process."""
     command = [sys.executable, __file__, f"--tutorial={folder}", str(seed)]
     return float(subprocess.check_output(command, text=True).split()[-1])
 

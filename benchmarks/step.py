@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cpu_time", action="store_true", help="rates by the process' CPU time")
-    parser.add_argument("--devices", action="store_true", help="one device beside eight")
+    parser.add_argument("--devices", action="store_true", help="one device against eight")
     parser.add_argument("--way", help="internal: run one way and print its rate")
     flags = parser.parse_args()
     if flags.way:

@@ -218,12 +218,12 @@ def front(found: dict[str, Any], name: str, tables: str) -> tuple[str, list[Figu
     text += (
         "The others are PyTorch, Keras on TensorFlow and on JAX, Flax, scikit-learn, NumPy and "
         "ONNX Runtime. Every library builds the same network and starts from the same weights; the "
-        "tests compare the logits before and after a step of training. Every measurement is a "
-        "process of its own, and the libraries come in turn. A figure is a median. Training rates "
-        "are of epochs after the first, with images in memory. The time to an accuracy includes "
-        "imports, data and compilation; the others train the same network or their own MNIST "
-        f"example, whichever is faster. [All tables]({tables}) have spreads, every library, memory "
-        "and growth.\n\n"
+        "tests compare the logits before and after a step of training. Every measurement "
+        "runs in a separate process, and the libraries take turns. A figure is a median. Training "
+        "rates are those of epochs after the first, with images in memory. The time to an accuracy "
+        "includes imports, data and compilation; the others train the same network or their own "
+        f"MNIST example, whichever is faster. [All tables]({tables}) have spreads, every library, "
+        "memory and growth.\n\n"
     )
     return text, figures
 
@@ -250,9 +250,9 @@ def draw(found: dict[str, Any], name: str) -> tuple[str, list[Figure]]:
     parts = parts_of(found)
     figures: list[Figure] = []
     text = f"# jaxnets compared with other libraries: all tables\n\n{_facts(found)}" + (
-        "Every measurement is a process of its own. The ways come in turn, in each round from "
-        "another one on. A figure is the median of the rounds, with the least and the largest "
-        "beside it. A ratio is that of the two figures as they are printed. Every library "
+        "Every measurement runs in a separate process. The ways take turns, and each round starts "
+        "with a different one. A figure is the median of the rounds, with the least and the "
+        "largest next to it. A ratio is that of the two printed figures. Every library "
         "builds the same network and starts from the same weights; the tests compare the logits "
         "before and after a step of training.\n\n"
     )
@@ -274,11 +274,11 @@ def _facts(found: dict[str, Any]) -> str:
         f"Date: {found['date']}. Versions: {names}.\n\n"
     )
     if found["quick"]:
-        text += "**These numbers are of a trial run (`--quick`) and mean nothing.**\n\n"
+        text += "**These numbers are from a trial run (`--quick`) and mean nothing.**\n\n"
     if found["load"] > machine["cores"] / 4:
         text += (
-            f"**Other programs ran at the start (load {shown(found['load'])}): the seconds of the "
-            "clock mean little.**\n\n"
+            f"**Other programs ran at the start (load {shown(found['load'])}): wall-clock seconds "
+            "mean little.**\n\n"
         )
     for way, packages in found["left_out"].items():
         text += f"Left out: {way}, because {', '.join(packages)} is not installed.\n\n"
@@ -334,9 +334,9 @@ def _rate(parts: dict[str, list[Measurement]]) -> str:
     return (
         "## Training rate\n\n"
         "Epochs after the first, with images in memory, without shifts, weight decay and a "
-        "schedule. jaxnets trains by its own loop, Keras by `fit`, PyTorch and Flax by the loop of "
-        "their tutorials. PyTorch takes its batches as rows of one tensor, which is faster than "
-        "its DataLoader. scikit-learn always has the logarithmic loss, and Adam for RMSprop. "
+        "schedule. jaxnets trains with its own loop, Keras with `fit`, PyTorch and Flax with the "
+        "loop of their tutorials. PyTorch takes its batches as rows of one tensor, which is faster "
+        "than its DataLoader. scikit-learn always uses the logarithmic loss, and Adam for RMSprop. "
         "PyTorch's RMSprop adds its epsilon outside the root.\n\n" + text
     )
 
@@ -371,8 +371,8 @@ def _accuracy(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str
         "From the start of the process: imports, data, compilation, training. jaxnets's recipes "
         f"were found on validation images ({ours}). It tests once, after training, and its "
         "process must end with the test accuracy. The others test after each "
-        "epoch and are taken at the first one that suffices. Each library's own MNIST example "
-        "is rewritten as it is, and trains for its own number of epochs. The same network is that "
+        "epoch and are taken at the first one that suffices. Each library's MNIST example "
+        "is rewritten unchanged, and trains for its own number of epochs. The same network is that "
         f"of `cnn` with its recipe, ten epochs, without shifts. {rounds_of(ones)}\n\n"
     )
     for target in TARGETS:

@@ -213,7 +213,7 @@ def test_a_colour_picture_is_opened_dropped_pasted_and_painted_over(colour_page,
             "navigator.mediaDevices.getUserMedia = async () => { throw new Error('refused'); }"
         )
         page.click("#camera")
-        page.wait("byId('problem').innerText.startsWith('The browser gives no camera')")
+        page.wait("byId('problem').innerText.startsWith('The browser does not allow the camera')")
         camera = (
             "(() => { const c = element('canvas', { width: 90, height: 60 });"
             "c.getContext('2d').fillStyle = '#f00'; const draw = () => { c.getContext('2d')"

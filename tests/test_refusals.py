@@ -160,7 +160,7 @@ COMMANDS = [
     ("search --model=mlp", "over: expected --over=FIELD=A,B,... at least once"),
     ("search --model=mlp --over=hidden=4,0", "hidden: expected a whole number from 1"),
     ("search --model=mlp --over=seed=1,2", "over: seed cannot be searched over"),
-    ("search --model=mlp --over=hidden=4 --overwrite", "overwrite: search has none"),
+    ("search --model=mlp --over=hidden=4 --overwrite", "overwrite: search does not take it"),
     ("search --model=mlp --over=hidden=4 --resume", "resume: no search.json in"),
     (
         "search --model=mlp --over=hidden=4 --cell=9/8",
@@ -187,7 +187,7 @@ COMMANDS = [
     ("report empty", "found no config.json"),
     ("page {run} -o", "output: expected --output=FILE ("),
     ("serve", "expected RUN [RUN_B], got none"),
-    ("serve empty empty --split=50", "split: expected two percentages as 50/50, got '50'"),
+    ("serve empty empty --split=50", "split: expected two percentages such as 50/50, got '50'"),
     ("serve empty --replicas=2", "replicas: expected --ray=local or --ray=ADDRESS with it"),
     ("serve empty --host=300.1.1.1", "host: cannot listen at 300.1.1.1"),
     ("abtest log.csv --split=inf/1", "split: expected two percentages"),

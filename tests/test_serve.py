@@ -227,7 +227,7 @@ def test_feedback_is_saved_once_with_all_that_the_test_needs(server, runs):
     assert server.post("/feedback", {"answer": a["answer"], "correct": True}) == {"saved": True}
     assert server.post("/feedback", {"answer": a["answer"], "label": best[0]}) == {"saved": True}
     again = {"answer": a["answer"], "correct": False}
-    assert "came first" in server.refusal(409, "POST", "/feedback", json=again)
+    assert "different feedback" in server.refusal(409, "POST", "/feedback", json=again)
     wrong = next(name for name in NAMES if name != best[1])
     server.post("/feedback", {"answer": b["answer"], "label": wrong})
     first, second = read(log)[before:]

@@ -1,8 +1,8 @@
 """Builds the page of a trained run: its files for a server, or one file for a disk.
 
-The page's HTML is in templates/, its programs and texts are in assets/. What changes from run to
-run is `run.js`: the layers, the class names and the weights; and `practice.js`: some pictures or
-points to train with.
+The page's HTML is in templates/; its scripts and texts are in assets/. Two files differ from run to
+run: `run.js` has the layers, the class names and the weights, and `practice.js` has some pictures
+or points to train with.
 """
 
 import base64
@@ -48,15 +48,15 @@ from jaxnets.runs.progress import Doing
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 
-IMAGE = SIDE, SIDE, 1  # Of those with which the page trains.
-MAX_SIDE = 96  # Pixels: the layers of larger images could not be read.
-MAX_CLASSES = 100  # More bars and buttons could not be read.
+IMAGE = SIDE, SIDE, 1  # The shape of the pictures that the page trains with.
+MAX_SIDE = 96  # Pixels: the layers of larger images would be unreadable.
+MAX_CLASSES = 100  # More bars and buttons would be unreadable.
 MAX_PARAMS = 4_000_000  # A phone has to compute with them: `cnn` has 3,230,538 on 64 x 64 x 3.
 MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
 LARGEST_FLOAT16 = 65_504
 LITTLE_ENDIAN = {"float16": "<f2", "float32": "<f4"}
 
-RESIDUAL = "residual"  # The page shows its layers, between two of its own.
+RESIDUAL = "residual"  # The page shows its layers, between the cards of its fork and its sum.
 
 
 def _kinds() -> frozenset[str]:
@@ -73,33 +73,33 @@ MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
 }
-OWN_SCRIPTS = ("run.js", "practice.js")  # Of each run.
-# The page's programs, each after those that it needs.
+OWN_SCRIPTS = ("run.js", "practice.js")  # They differ for each run.
+# The page's scripts, each after those that it needs.
 SCRIPTS = (*OWN_SCRIPTS, "network.js", "image.js", "digit.js", "texts.js", "switches.js")
 SCRIPTS += ("heat.js", "sums.js", "pictures.js", "drawing.js", "examples.js", "strip.js", "cell.js")
 SCRIPTS += ("learn.js", "trainer.js", "training.js", "train.js", "tour.js", "contents.js")
 SCRIPTS += ("page.js",)
 PLANE_SCRIPTS = (*OWN_SCRIPTS, "network.js", "texts.js", "switches.js", "trainer.js")
 PLANE_SCRIPTS += ("training.js", "plane.js")
-# Nothing is loaded; only the styles and programs with these digests count, and a worker that the
-# page makes of its own programs.
+# Nothing is loaded; only the styles and scripts with these digests apply, and a worker that the
+# page makes from its own scripts.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; worker-src blob:; "
 POLICY += "style-src {}; script-src {}"
 PRACTICE, HELD_OUT = 1600, 400  # Pictures to train with in the page, and to test that with.
-EXAMPLES = 20  # Of a page that does not train: a picture of each class.
-POINTS, HELD_OUT_POINTS = 300, 100  # The same, of a plane: more would hide its colours.
-MAX_PLANE_CLASSES = 6  # As many colours and marks are told apart.
+EXAMPLES = 20  # On a page that does not train: a picture of each class, up to this many.
+POINTS, HELD_OUT_POINTS = 300, 100  # The same for a plane: more would hide its colours.
+MAX_PLANE_CLASSES = 6  # More colours and marks would be hard to tell apart.
 
 
 class Kind(NamedTuple):
-    """A page of its own: its template, and its programs."""
+    """A kind of page: its template, and its scripts."""
 
     template: str
     scripts: tuple[str, ...]
 
 
 PICTURES = Kind("index.html", SCRIPTS)
-PLANE = Kind("plane.html", PLANE_SCRIPTS)  # Of a network on rows of two numbers.
+PLANE = Kind("plane.html", PLANE_SCRIPTS)  # For a network on rows of two numbers.
 
 
 def page_files(
@@ -107,11 +107,11 @@ def page_files(
 ) -> Files:
     """Returns the page's files by name; "index.html" links to the others.
 
-    No file has an inline program or style, so that a server may forbid them.
+    No file has an inline script or style, so a server may forbid them.
 
     Args:
       trained: A run's network.
-      pictures: `practice` of it, to train with or as examples: [N, H, W, C] uint8, and labels.
+      pictures: The run's `practice`, to train with or as examples: [N, H, W, C] uint8, and labels.
       served: Whether the server shows it, and adds its answers.
 
     Raises:
@@ -141,7 +141,7 @@ def common_files(kind: Kind = PICTURES, *, served: bool = False) -> Files:
 
 
 def with_texts(program: bytes, texts: bytes) -> bytes:
-    """A program whose TEXTS are those of a JSON file, in every language."""
+    """A script whose TEXTS are those of a JSON file, in every language."""
     english, said = json.loads(texts), {}
     for language in LANGUAGES:
         with speaking(language):
@@ -153,8 +153,8 @@ def with_texts(program: bytes, texts: bytes) -> bytes:
 def one_file(page: Files, language: str | None = None, kind: Kind = PICTURES) -> str:
     """Returns the page as one HTML document that loads nothing.
 
-    Its content-security policy lists the digest of each inlined style and program, and forbids
-    every other one and every request. Its first language is the reader's unless one is given.
+    Its content-security policy lists the digest of each inlined style and script, and forbids all
+    others and every request. Its first language is the reader's unless one is given.
     """
     inlined = {name: page[name][1].decode() for name in ("page.css", *kind.scripts)}
     digests = [
@@ -166,7 +166,7 @@ def one_file(page: Files, language: str | None = None, kind: Kind = PICTURES) ->
 
 
 def html(name: str, **values: Any) -> str:
-    """A template in HTML; the page links to its style and its programs unless they are inlined."""
+    """A template in HTML; the page links to its style and its scripts unless they are inlined."""
     given: dict[str, Any] = (
         dict(scripts=(), inlined={}, policy="", language=None, served=False) | values
     )
@@ -181,12 +181,12 @@ class WrittenPage(CommandResult):
     bytes: int
     weights: str  # "float32" or "float16".
     largest_difference: float  # Between a weight of the run and of the page.
-    pictures: int  # Of the run's own, or points.
+    pictures: int  # The number of the run's own pictures, or of points.
     trains: bool  # Whether the page trains with them.
     points: bool = False  # Whether they are points of a plane.
 
     def values(self) -> dict[str, Any]:
-        """The same for machines."""
+        """The same for programs."""
         return dataclasses.asdict(self)
 
     def text(self) -> str:
@@ -211,7 +211,7 @@ def write_page(
 ) -> WrittenPage:
     """Writes the page of a run into a file; the old file stays if anything fails.
 
-    Its first language is one of LANGUAGES; None is that of the reader's browser. The run's data
+    Its first language is one of LANGUAGES; None means that of the reader's browser. The run's data
     are read unless they are given.
 
     Raises:
@@ -242,12 +242,11 @@ def write_page(
 
 
 def practice(trained: TrainedNetwork, data: Dataset | None = None) -> Split | None:
-    """Some training images of the run's data; None where the data set is not found.
+    """Some training images of the run's data; None if the data set is not found.
 
-    The first is the one that the tour shows: its true class and another have the nearest
-    probabilities. (The one with the largest loss may have a wrong label.) No test image is among
-    them: learning rates tried in the page are chosen by these. A page that does not train has
-    one of each class.
+    The tour shows the first one: its true class and another class have the closest probabilities.
+    (The image with the largest loss may have a wrong label.) No test image is among them, because
+    users choose learning rates by these images. A page that does not train has one of each class.
 
     Raises:
       UserError: The page cannot show this network.
@@ -287,10 +286,10 @@ def trains(trained: TrainedNetwork) -> bool:
 
 
 def practice_script(trained: TrainedNetwork, pictures: Split | None) -> str:
-    """The program practice.js, which only defines PRACTICE: the pictures, or null.
+    """The script practice.js, which only defines PRACTICE: the pictures, or null.
 
-    `count` of them are trained on, the rest held out: a fifth, at most HELD_OUT. It is 0 in a page
-    that does not train.
+    `count` of them are for training, and the rest is held out: a fifth, at most HELD_OUT. It is 0
+    in a page that does not train.
     """
     if pictures is None:
         return '"use strict";\nconst PRACTICE = null;\n'
@@ -304,9 +303,9 @@ def practice_script(trained: TrainedNetwork, pictures: Split | None) -> str:
 
 
 def points_script(trained: TrainedNetwork, points: Split | None) -> str:
-    """The program practice.js of a plane: the run's points and, of a set of `planes`, the others.
+    """The script practice.js of a plane: the run's points and, for a set of `planes`, the others.
 
-    Of each set `count` points are trained on, the rest held out: a fourth.
+    In each set `count` points are for training, and the rest, a fourth, is held out.
     """
     sets = {} if points is None else {trained.config.dataset: points}
     for name in planes.SETS if trained.config.dataset in planes.SETS else ():
@@ -330,9 +329,9 @@ def _to_text(content: bytes) -> str:
 
 
 def run_script(trained: TrainedNetwork) -> str:
-    """The program run.js, which only defines RUN: the layers, the names, the weights in base64.
+    """The script run.js, which defines only RUN: the layers, the names, the weights in base64.
 
-    It defines OWN_KINDS too, if rules of the user's own bring the JavaScript pairs of their layers.
+    It also defines OWN_KINDS if the user's own rules have the JavaScript pairs of their layers.
 
     Raises:
       UserError: The page cannot show this network.
@@ -347,19 +346,19 @@ def run_script(trained: TrainedNetwork) -> str:
 
 
 def _kinds_of(rows: LayerRows) -> set[str]:
-    """The kinds of the layers, those of residual blocks too."""
+    """The kinds of the layers, including those in residual blocks."""
     inner = [_kinds_of(row[part]) for row in rows for part in BRANCHES if part in row]
     return {row["kind"] for row in rows}.union(*inner)
 
 
 def _own_pair(kind: str) -> str:
-    """The JavaScript pair that the rule of a layer of the user's own brings; "" if it has none."""
+    """The JavaScript pair in the rule of a user's own layer; "" if it has none."""
     rule = rule_named(kind)
     return rule.javascript if rule else ""
 
 
 def facts_script(trained: TrainedNetwork, **more: Any) -> str:
-    """The program run.js with what every run has: the plain page of a server needs no more."""
+    """The script run.js with the facts of every run; a server's plain page needs no more."""
     run = {
         "model": trained.config.model,
         "imageShape": trained.image_shape,
@@ -369,7 +368,7 @@ def facts_script(trained: TrainedNetwork, **more: Any) -> str:
         "finished": trained.finished,
         **more,
     }
-    # "<" would let a name end the element that holds the program.
+    # "<" would let a name end the element that holds the script.
     return f'"use strict";\nconst RUN = {json.dumps(run)};\n'.replace("<", "\\u003c")
 
 
@@ -415,10 +414,10 @@ def _layers_and_weights(trained: TrainedNetwork) -> tuple[LayerRows, np.ndarray]
 
 
 def _repository() -> str | None:
-    """The project's address, as pip has it of pyproject.toml; None if there is none."""
+    """The project's address, from pip's metadata of pyproject.toml; None if there is none."""
     try:
         urls = importlib.metadata.metadata("jaxnets").get_all("Project-URL") or []
-    except importlib.metadata.PackageNotFoundError:  # The project's folder alone is there.
+    except importlib.metadata.PackageNotFoundError:  # Only the project's folder exists.
         return None
     return dict(url.split(", ", 1) for url in urls).get("Repository")
 
@@ -443,6 +442,6 @@ def _weights(network: PlainNetwork) -> np.ndarray:
 
 
 def _dtype_of(weights: np.ndarray) -> str:
-    """The page's dtype of the weights: float16 where float32 would take too many bytes."""
+    """The page's dtype of the weights: float16 if float32 would take too many bytes."""
     fits = bool(np.all(np.abs(weights) <= LARGEST_FLOAT16))
     return "float16" if weights.size > MAX_FLOAT32 and fits else "float32"

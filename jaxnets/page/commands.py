@@ -18,7 +18,7 @@ def page(
     """Write a web page that shows a trained run at work, in one file.
 
     Args:
-      language: language in which the page begins
+      language: first language of the page
     """
     check_runs(run_folder, layers=layers)
 

@@ -1,4 +1,4 @@
-"""The routes, which FastAPI reads and describes."""
+"""The server's routes, which FastAPI checks and describes."""
 
 import math
 import reprlib
@@ -26,7 +26,7 @@ MAX_PICTURES = 64  # Files in a request.
 MAX_MESSAGE = 300  # Characters of an error, which may quote the request.
 JSON, BYTES, FORM = "application/json", "application/octet-stream", "multipart/form-data"
 FILE = {"type": "string", "format": "binary"}  # The schema of bytes.
-PLAIN = {  # What an error says instead of Starlette's words.
+PLAIN = {  # The text of an error, instead of Starlette's.
     "Not Found": "expected a path of /openapi.json",
     "Method Not Allowed": "expected a method of /openapi.json",
 }
@@ -42,11 +42,11 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> FastAPI
         title="jaxnets",
         version=__version__,
         lifespan=lambda _: service.running(),
-        docs_url=None,  # Its program would come from another host.
+        docs_url=None,  # Its script would come from another host.
         redoc_url=None,
         responses={
             "4XX": {"model": protocol.Error, "description": "The request is wrong."},
-            503: {"model": protocol.Error, "description": "The server has enough to do."},
+            503: {"model": protocol.Error, "description": "The server is too busy."},
         },
         exception_handlers={
             RequestValidationError: _refuse_values,
@@ -55,7 +55,7 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> FastAPI
         },
     )
     app.add_middleware(Middleware, metrics=service.metrics)
-    if hosts is not None:  # Another site's page may reach this machine by a name of its own.
+    if hosts is not None:  # Another site's page may reach this machine by its own name.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts], www_redirect=False)
     app.include_router(_pictures(service))
     app.include_router(_protocol(service))
@@ -104,7 +104,7 @@ def _pictures(service: Service) -> APIRouter:
     async def predict(
         images: Annotated[Any, Depends(read)], top: Top = 5, x_user: Key = None
     ) -> protocol.Answer:
-        """The user's model names the pictures."""
+        """Returns the classes that the user's model predicts for the pictures."""
         (answer,) = await service.predict(images, x_user, top, every=False)
         return answer
 
@@ -112,13 +112,13 @@ def _pictures(service: Service) -> APIRouter:
     async def compare(
         images: Annotated[Any, Depends(read)], top: Top = 5, x_user: Key = None
     ) -> protocol.Answers:
-        """Each model names the pictures."""
+        """Returns the classes that each model predicts for the pictures."""
         return protocol.Answers(answers=await service.predict(images, x_user, top, every=True))
 
-    # FastAPI reads no JSON without its content type, as another site's page may send it.
+    # FastAPI refuses JSON without its content type, because another site's page may send it.
     @router.post("/feedback")
     async def feedback(said: protocol.Feedback) -> dict[str, bool]:
-        """Was an answer right? It is saved."""
+        """Saves whether an answer was right."""
         ticket, correct, label = verify(service.log.key, said.answer), said.correct, said.label
         if label is not None and label not in service.class_names:
             raise HTTPException(400, f"label: expected a class's name, got {label!r:.80}")
@@ -144,12 +144,12 @@ def _protocol(service: Service) -> APIRouter:
 
     @router.get("/health/live")
     async def live() -> dict[str, bool]:
-        """The server runs."""
+        """Says that the server runs."""
         return {"live": True}
 
     @router.get("/health/ready")
     async def ready() -> dict[str, bool]:
-        """It takes requests."""
+        """Says that the server takes requests."""
         return {"ready": True}
 
     @router.get("")
@@ -157,7 +157,7 @@ def _protocol(service: Service) -> APIRouter:
         """The server's metadata."""
         return {"name": "jaxnets", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    # Each of these is asked for a model, and for one of its versions.
+    # Each of these routes exists for a model, and for one of its versions.
     of_model = APIRouter()
     names = [model.name for model in service.models]
 
@@ -173,7 +173,7 @@ def _protocol(service: Service) -> APIRouter:
 
     @of_model.get("/ready")
     async def model_ready(found: Annotated[Any, Depends(find)]) -> dict[str, Any]:
-        """A model can be asked."""
+        """Says that a model takes requests."""
         return {"name": found[0].name, "version": found[1].name, "ready": True}
 
     blank = {"name": "images", "datatype": "UINT8", "shape": [1, *form]}
@@ -218,12 +218,12 @@ async def _files(request: Request) -> list[tuple[bytes, str]]:
     async with request.form(max_files=MAX_PICTURES, max_fields=MAX_PICTURES) as form:
         files = [(name, value) for name, value in form.multi_items() if not isinstance(value, str)]
         if not files:
-            raise HTTPException(400, 'form: expected files, as of curl -F "picture=@seven.png"')
+            raise HTTPException(400, 'form: expected files, as from curl -F "picture=@seven.png"')
         return [(await value.read(), value.filename or name) for name, value in files]
 
 
 def _parsed(model: type[BaseModel], text: bytes) -> Any:
-    """The JSON that FastAPI did not read, as its content type is another."""
+    """The JSON that FastAPI did not read because of another content type."""
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
@@ -257,7 +257,7 @@ async def _refuse_values(_: Request, error: Any) -> Response:
 
 
 async def _admit_fault(request: Request, error: Exception) -> Response:
-    """A bug: one line here, and none of it there."""
+    """Reports a bug in one line on stderr, and not to the client."""
     kind = type(error).__name__
     log_line("error: {} {}: {}: {}", request.method, request.url.path, kind, error)
     return _error(500, "the server has a fault")

@@ -31,11 +31,11 @@ def serve(
     layers: OwnLayers = (),
     json: bool = False,
 ) -> int:
-    """Answer pictures over HTTP, by one run or by two in an A/B test.
+    """Classify pictures over HTTP with one run, or with two in an A/B test.
 
     Args:
       split: percentages of users for A and B
-      host: address to listen at; 0.0.0.0 is every one
+      host: address to listen at; 0.0.0.0 is every address
       port: port to listen at; 0 takes a free one
       feedback: SQLite file to which the feedback is appended, or postgresql://USER@HOST/DATABASE
       ray: Ray cluster that serves in several processes: local starts one here, an address joins one
@@ -70,7 +70,7 @@ def serve(
 
 
 def share_of_b(split: str) -> float:
-    """The share of users for B in a text such as "50/50"."""
+    """The share of the users who get B, from a text such as "50/50"."""
     parts = split.split("/")
     try:
         a, b = map(float, parts)
@@ -78,4 +78,4 @@ def share_of_b(split: str) -> float:
             return b / (a + b)
     except ValueError:
         pass
-    raise UserError("split: expected two percentages as 50/50, got {}", repr(split))
+    raise UserError("split: expected two percentages such as 50/50, got {}", repr(split))

@@ -1,8 +1,8 @@
 """The log of an A/B test: each user's model, its answers, and whether they were right.
 
 It is a SQLite file with a write-ahead log, or a PostgreSQL database that servers on several
-machines share. A reader never waits for the server, nor the server for a reader, and what was
-committed survives `kill -9` and a power cut. Any tool reads it:
+machines share. A reader never waits for the server, nor the server for a reader, and committed rows
+survive `kill -9` and a power cut. Any tool reads it:
 
     select arm, count(*), avg(correct) from feedback group by arm
 """
@@ -45,8 +45,8 @@ from jaxnets.base.errors import UserError, first_line, not_installed
 from jaxnets.server import is_url
 
 METADATA = MetaData()
-# A user is the hash of a key, a request the name of one picture's answers: the arms' rows share it
-# where both models answered. `id` grows in the order of arrival.
+# A user is the hash of a key; a request names one picture's answers: the arms' rows share it if
+# both models answered. `id` grows in the order of arrival.
 FEEDBACK = Table(
     "feedback",
     METADATA,
@@ -69,20 +69,20 @@ SETTING = Table(
     Column("name", Text, primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )
-INSERT = {  # An answer takes one feedback.
+INSERT = {  # An answer takes feedback once.
     "sqlite": sqlite.insert(FEEDBACK).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(FEEDBACK).on_conflict_do_nothing(),
 }
 KEY_BYTES = 32
-# How a transaction begins, which sees to it that it ends: a lock is not waited for for ever. (In
-# PostgreSQL a setting of the connection would not pass every pool of connections.)
+# The first statement of a transaction. It limits the wait for a lock. (In PostgreSQL a setting of
+# the connection would not pass every pool of connections.)
 BEGIN = {"sqlite": "begin immediate", "postgresql": "set local statement_timeout = '10s'"}
 WAIT = 30.0  # Seconds that a writer of a file waits for another one.
 # A database that has vanished is noticed in 15 seconds.
 NETWORK = {"connect_timeout": "10", "tcp_user_timeout": "15000", "keepalives_idle": "5"}
-LOCK = 0x6A61786E657473  # Of the one who makes the tables in PostgreSQL: "jaxnets" in ASCII.
-FETCHED = 500  # Rows that a reader asks for at a time.
-MAX_ROW = 1 << 16  # Bytes of a row, and of each text, that a reader takes from an untrusted file.
+LOCK = 0x6A61786E657473  # Held while making the tables in PostgreSQL: "jaxnets" in ASCII.
+FETCHED = 500  # Rows that a reader fetches at a time.
+MAX_ROW = 1 << 16  # Bytes of a row, and of each text, that a reader accepts from an untrusted file.
 MAX_STEPS = 200  # Millions of SQLite's instructions: five million rows take 55.
 
 
@@ -94,10 +94,10 @@ class FeedbackRow(NamedTuple):
     model: str
     version: str
     arm: str  # "A" or "B".
-    prediction: str  # The class that the model named.
+    prediction: str  # The class that the model predicted.
     label: str | None  # The true class, if the user said it.
     correct: bool
-    request: str  # Names the picture: the same for both arms where both models answered.
+    request: str  # Names the picture: the same for both arms if both models answered.
 
 
 COLUMNS = [FEEDBACK.c[name] for name in FeedbackRow._fields]
@@ -112,7 +112,7 @@ def without_password(log: str) -> str:
 
 
 def _parsed(log: str) -> URL:
-    """What a URL says; no error quotes it, as it may hold a password."""
+    """The parts of a URL; no error quotes it, because it may hold a password."""
     with contextlib.suppress(ArgumentError, ValueError):
         url = make_url(log)
         # With a second @ the end of a password would be taken for the host, and shown.
@@ -135,7 +135,7 @@ def _connect(log: str) -> Engine:
 
 
 def _open(path: str) -> Engine:
-    """An engine for a log in a file, which is made so that only this user reads it."""
+    """An engine for a log in a file, which only this user can read."""
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     engine = create_engine(URL.create("sqlite", database=path), connect_args={"timeout": WAIT})
@@ -150,7 +150,7 @@ def _open(path: str) -> Engine:
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
-    """Opens a log read-only; one on a read-only disk, which has no server, as immutable."""
+    """Opens a log read-only; on a read-only disk, where no server writes, as immutable."""
     where = path.resolve().as_uri()
     has_server = os.access(path.resolve().parent, os.W_OK) or Path(f"{path}-wal").exists()
     log = sqlite3.connect(f"{where}?{'mode=ro' if has_server else 'immutable=1'}", uri=True)
@@ -162,7 +162,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def read(log: str | Path) -> list[FeedbackRow]:
-    """Reads a log, which a server may be writing: the rows in the order of arrival.
+    """Reads the rows of a log, to which a server may be writing, in the order of arrival.
 
     It takes a snapshot and neither locks the log nor writes to it.
 
@@ -205,18 +205,18 @@ def _checked(name: str, row: Sequence[Any]) -> FeedbackRow:
 
 
 def _reason(error: Exception) -> str:
-    """A database's own words, without SQLAlchemy's."""
+    """A database's own message, without SQLAlchemy's."""
     return first_line(getattr(error, "orig", None) or error)
 
 
 class FeedbackLog:
-    """The log as its server has it open; to be used from one thread at a time."""
+    """The log that its server has open; to be used by one thread at a time."""
 
     def __init__(self, log: str | Path):
         """Opens a log, or makes it.
 
         Raises:
-          UserError: It cannot be written, or is no log.
+          UserError: It cannot be written, or is not a log.
         """
         self.place = without_password(str(log))
         try:
@@ -236,15 +236,15 @@ class FeedbackLog:
             ) from None
 
     def _prepare(self) -> bytes:
-        """Makes what is missing, and returns the key; ValueError if the log is another's.
+        """Makes missing tables, and returns the key; ValueError if this is not such a log.
 
-        The rights to make tables, and to write to `setting`, are needed once.
+        The rights to make tables, and to write to `setting`, are needed only once.
         """
         with self._engine.begin() as connection:
             if self._engine.dialect.name == "postgresql":
                 connection.execute(select(func.pg_advisory_xact_lock(LOCK)))  # Two may start.
                 encoding = connection.scalar(text("show server_encoding"))
-                if encoding != "UTF8":  # A name would fail the rows of others too.
+                if encoding != "UTF8":  # One name would also fail the rows of others.
                     raise ValueError(f"its encoding is {encoding}, not UTF8")
             METADATA.create_all(connection)
             connection.execute(select(*COLUMNS).limit(1))
@@ -260,8 +260,8 @@ class FeedbackLog:
         """Appends rows in one transaction, which is committed when this returns.
 
         Returns:
-          Whether each is in the log now: not if another feedback came first for its answer. The
-          same feedback again, as from a client that lost the reply, changes nothing and is True.
+          Whether each is in the log now: False if its answer already has different feedback. The
+            same feedback again, from a client that lost the reply, changes nothing and gives True.
 
         Raises:
           OSError: The log cannot be written; then none of them is known to be in it.

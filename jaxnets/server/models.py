@@ -1,8 +1,8 @@
-"""The served runs: each network compiled to its batch sizes, and replaced when its run goes on.
+"""The served runs: each network, compiled for its batch sizes, follows its run's checkpoints.
 
-Nothing waits for a clock: the first image starts at once, and those that come meanwhile are the
-next batch. So a lone request has no delay, and a busy server has large batches. The feedback is
-gathered so, too: a batch of it is one transaction.
+Nothing waits for a clock: the first image starts at once, and those that arrive meanwhile are the
+next batch. So a lone request has no delay, and a busy server has large batches. Feedback is
+gathered in the same way: a batch of it is one transaction.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from jaxnets.predict.predict import Predictor, compile_network, to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.run_folder import params_sha256
 
-SIZES = (1, 2, 4, 8, 16, 32, 64)  # The batches that are compiled; each is padded to the next one.
-WAITING = 4096  # The most images that wait for a network.
+SIZES = (1, 2, 4, 8, 16, 32, 64)  # The compiled batch sizes; a batch is padded to the next one.
+WAITING = 4096  # The largest number of images that wait for a network.
 LOOK_EVERY = 1.0  # Seconds between two looks at a run folder.
 
 Images = Sequence[np.ndarray] | np.ndarray  # float32 [H, W, C] each.
-Observe = Callable[[str, int, int], None]  # Gets a model's name, images and size of each batch.
+Observe = Callable[[str, int, int], None]  # Gets the model's name, images and size of each batch.
 Item = TypeVar("Item")
 Returned = TypeVar("Returned")
 
 
 class Gatherer(Generic[Item, Returned]):
-    """Hands items that wait to a function in a thread, in the order of arrival, batch by batch."""
+    """Passes waiting items to a function in a thread, in the order of arrival, batch by batch."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class Gatherer(Generic[Item, Returned]):
         """Starts nothing yet.
 
         Args:
-          work: Gets 1 to `batch` items, returns a result for each. Its error is that of each item.
+          work: Gets 1 to `batch` items and returns a result for each. Each item gets its error.
           thread: The thread in which it runs; several gatherers may share one.
-          batch: The most items at once.
-          waiting: The most items that wait.
-          full: What a client is told beyond them.
+          batch: The largest number of items at once.
+          waiting: The largest number of waiting items.
+          full: The message to a client when more would wait.
         """
         self._work, self._thread, self._batch = work, thread, batch
         self.most, self._full = waiting, full
@@ -67,7 +67,7 @@ class Gatherer(Generic[Item, Returned]):
         return len(self._waiting)
 
     def put(self, items: Sequence[Item]) -> list["asyncio.Future[Returned]"]:
-        """Queues items; HTTPException with 503, and none of them, if too many would wait."""
+        """Queues items; if too many would wait, queues none and raises HTTPException with 503."""
         if len(self._waiting) + len(items) > self.most:
             raise HTTPException(503, f"{self._full}: try again", {"Retry-After": "1"})
         loop = asyncio.get_running_loop()
@@ -86,7 +86,7 @@ class Gatherer(Generic[Item, Returned]):
                 results = await loop.run_in_executor(self._thread, self._work, items)
             except Exception as error:
                 for future in futures:
-                    if not future.done():  # Else its request was given up.
+                    if not future.done():  # Otherwise its request was cancelled.
                         future.set_exception(error)
                 continue
             for future, result in zip(futures, results, strict=True):
@@ -97,9 +97,9 @@ class Gatherer(Generic[Item, Returned]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Version:
-    """A model as one checkpoint has it."""
+    """A model at one checkpoint."""
 
-    name: str  # The step; "860.2" if a run was replaced by another one with as many steps.
+    name: str  # The step; "860.2" if a run was replaced by another with the same number of steps.
     trained: TrainedNetwork
     sha256: str  # The parameters' digest.
     compiled: Callable
@@ -109,7 +109,7 @@ class Version:
     async def probabilities(self, images: Images) -> np.ndarray:
         """Each class's probability, [N, K], for float32 images [H, W, C] from 0 to 1.
 
-        HTTPException with 503 if too many wait.
+        Raises HTTPException with 503 if too many wait.
         """
         futures = self.images.put(list(images))
         if len(futures) == 1:
@@ -136,11 +136,11 @@ class Model:
 
     @property
     def versions(self) -> list[Version]:
-        """The newest version, behind the one before it."""
+        """The previous version, if there is one, and the newest."""
         return [one for one in (self.earlier, self.version) if one is not None]
 
     def _load(self, before: Version | None) -> Version:
-        """Reads the last checkpoint; what `before` has compiled is used again where it fits."""
+        """Reads the last checkpoint; programs that `before` has compiled are reused if they fit."""
         trained = load_network(self.folder)
         digest, name = params_sha256(trained.params), str(trained.step)
         compiled = None
@@ -171,7 +171,7 @@ class Model:
         return Version(name, trained, digest, compiled, predictor, images)
 
     async def watch(self, loader: Executor, report: Callable[..., None]) -> None:
-        """Takes each new checkpoint over, for ever; requests that wait keep their version."""
+        """Loads each new checkpoint, for ever; waiting requests keep their version."""
         loop, reported = asyncio.get_running_loop(), ""
         while True:
             await asyncio.sleep(LOOK_EVERY)
@@ -227,7 +227,7 @@ def files_of(folder: str) -> list[tuple]:
 
 
 def names_of(folders: Sequence[str]) -> list[str]:
-    """A name for each run, of letters, digits, ".", "_" and "-", as it may stand in an address.
+    """A name for each run that is valid in an address: letters, digits, ".", "_" and "-".
 
     >>> names_of(["runs/cnn-1", "my runs/näive run/"])
     ['cnn-1', 'n-ive-run']

@@ -1,4 +1,4 @@
-"""The teaching page as this server shows it: with both models' answers and buttons for feedback."""
+"""The teaching page of this server, with both models' answers and buttons for feedback."""
 
 import asyncio
 from importlib import resources
@@ -21,8 +21,8 @@ from jaxnets.server.service import Service
 
 INDEX = "index.html"
 OWN = ("answers.js", "answers.css", "answers.json")
-PLAIN = ("page.css", "texts.js", "switches.js", "pictures.js")  # What the plain page takes.
-# No inline program, no other host, no frame around it.
+PLAIN = ("page.css", "texts.js", "switches.js", "pictures.js")  # The files of the plain page.
+# No inline script, no other host, no frame around it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -30,7 +30,7 @@ POLICY = (
 
 
 class Page:
-    """The page's files for the version of model A that is served now."""
+    """The page's files for the current version of model A."""
 
     headers = {
         "Content-Security-Policy": POLICY,
@@ -60,7 +60,7 @@ class Page:
 
 
 def served_files(version: Version) -> Files:
-    """The page's files and this server's own; a plain page where the network has none."""
+    """The page's files and this server's own; a plain page if the network has no page."""
     folder = resources.files("jaxnets.server") / "assets"
     own = {name: (folder / name).read_bytes() for name in OWN}
     own["answers.js"] = with_texts(own["answers.js"], own["answers.json"])

@@ -1,10 +1,10 @@
 """Requests and answers: this server's own JSON, and the Open Inference Protocol.
 
-FastAPI checks requests and answers by the models below, and describes them in /openapi.json. Both
-ways of asking become images, and both answers are made of the same probabilities.
+FastAPI checks requests and answers with the models below, and describes them in /openapi.json. Both
+kinds of requests become images, and both kinds of answers come from the same probabilities.
 
-The protocol is v2, as KServe, Triton and Seldon speak it, with binary tensors: bytes behind the
-JSON, whose length the header Inference-Header-Content-Length then says. Source:
+The protocol is v2, which KServe, Triton and Seldon speak, with binary tensors: bytes after the
+JSON, whose length is then in the header Inference-Header-Content-Length. Source:
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol and, for the
 bytes, https://github.com/triton-inference-server/server (docs/protocol/extension_binary_data.md).
 """
@@ -34,12 +34,12 @@ DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "UINT8": "u1"}
 
 InputShape = tuple[int, ...]  # A network's (H, W, C).
 OutputName = Literal["probabilities", "labels"]
-# Of a body: FastAPI hands on as bytes what is not sent as JSON.
+# For a body: FastAPI passes on as bytes what is not sent as JSON.
 OR_BYTES = WrapValidator(lambda sent, read: sent if isinstance(sent, bytes) else read(sent))
 
 
 def to_numbers(data: Any) -> np.ndarray:
-    """A list of numbers, or of such lists of one length, as an array."""
+    """A list of numbers, or of lists of the same length, as an array."""
     try:
         if isinstance(data, list):
             return np.array(data, np.float64)
@@ -57,20 +57,20 @@ Numbers = Annotated[
 
 
 class Strict(BaseModel):
-    """A request's part: true is no number, and "1" neither."""
+    """A part of a request; neither true nor "1" counts as a number."""
 
     model_config = ConfigDict(strict=True)
 
 
 class Pixels(Strict):
-    """Pixels of the network's own form: image is [H, W], [H, W, C] or [H W C]; images many such."""
+    """Pixels in the network's size: image is [H, W], [H, W, C] or [H W C]; images is a list."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["images"]}]}
     )
     image: Numbers = None
     images: Numbers = None
-    max: Literal[1, 255] = Field(255, description="What white is.")
+    max: Literal[1, 255] = Field(255, description="The value of white.")
 
     @model_validator(mode="after")
     def _has_either(self) -> "Pixels":
@@ -82,15 +82,15 @@ class Pixels(Strict):
 class Feedback(Strict):
     """Whether an answer was right, or the true class."""
 
-    answer: str = Field(description="As it stands in the answer.")
+    answer: str = Field(description="The text `answer` of the server's answer.")
     correct: bool | None = None
     label: str | None = Field(None, description="The true class.")
 
 
 class Parameters(Strict):
-    """Those of a request, of its tensor and of its outputs; others do not count."""
+    """The parameters of a request, of its tensor or of its outputs; others are ignored."""
 
-    binary_data_size: int | None = None  # Of the tensor's bytes behind the JSON.
+    binary_data_size: int | None = None  # The size of the tensor's bytes after the JSON.
     binary_data_output: bool | None = None  # Whether all outputs are to be bytes.
     binary_data: bool | None = None  # Whether this output is.
 
@@ -106,7 +106,7 @@ class Tensor(Strict):
 
 
 class Output(Strict):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: OutputName
     parameters: Parameters = Parameters()
@@ -122,7 +122,7 @@ class Inference(Strict):
 
 
 class Prediction(BaseModel):
-    """A class."""
+    """A class and its probability."""
 
     label: str
     probability: float = Field(ge=0, le=1)
@@ -132,7 +132,7 @@ class Picture(BaseModel):
     """A picture's most probable classes."""
 
     predictions: list[Prediction] = Field(min_length=1)
-    answer: str = Field(description="Names this answer in a feedback.")
+    answer: str = Field(description="Names this answer in feedback.")
 
 
 class Answer(BaseModel):
@@ -151,7 +151,7 @@ class Answers(BaseModel):
 
 
 class Metadata(BaseModel):
-    """A tensor's name and form."""
+    """A tensor's name, type and shape."""
 
     name: str
     datatype: str
@@ -159,7 +159,7 @@ class Metadata(BaseModel):
 
 
 class Result(Metadata):
-    """An output; its data may be bytes behind the JSON."""
+    """An output; its data may be bytes after the JSON."""
 
     data: list[float] | list[str] | None = None
     parameters: dict[str, int] | None = None
@@ -201,7 +201,7 @@ def read_pixels(asked: Pixels, form: InputShape) -> np.ndarray:
 
 
 def read_tensor(asked: Inference, rest: bytes, form: InputShape) -> np.ndarray:
-    """The images of a request of the protocol and of the bytes behind it, as above."""
+    """The images of a request of the protocol and of the bytes after it, as above."""
     (tensor,) = asked.inputs
     count, size = math.prod(tensor.shape), tensor.parameters.binary_data_size
     if (tensor.data is None) == (size is None):
@@ -228,10 +228,10 @@ def checked_images(name: str, values: np.ndarray, form: InputShape, largest: int
       name: The values' name in an error.
       values: Pixels from 0 to `largest`: [N, H, W, C], [N, H W C] or, with one channel, [N, H, W].
       form: The network's (H, W, C).
-      largest: The number that stands for white.
+      largest: The value of white.
 
     Raises:
-      HTTPException: The shape is another, or a pixel is out of range or no number.
+      HTTPException: The shape is wrong, or a pixel is out of range or not a number.
     """
     height, width, channels = form
     size = height * width * channels
@@ -268,7 +268,7 @@ def metadata_of(model: Model, form: InputShape, classes: int) -> ModelMetadata:
 def render_outputs(
     asked: Inference, labels: Sequence[str], probabilities: np.ndarray
 ) -> tuple[list[Result], bytes]:
-    """The outputs that a request asks for, and the bytes behind the JSON."""
+    """The outputs that a request asks for, and the bytes after the JSON."""
     usual, outputs, behind = asked.parameters.binary_data_output or False, [], b""
     for one in asked.outputs or [Output(name="probabilities"), Output(name="labels")]:
         if one.name == "probabilities":

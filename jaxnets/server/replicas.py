@@ -1,7 +1,7 @@
 """The server in several processes, its replicas, under Ray Serve: on this machine or on a cluster.
 
-Each replica is the whole application of `app.py` with models of its own. They share nothing but the
-log: its key signs their answers, and a user's model is a hash, so any of them takes any request.
+Each replica is the whole application of `app.py` with its own models. They share only the log: its
+key signs their answers, and a hash determines a user's model, so any replica takes any request.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ from jaxnets.base.errors import BY_SIGNAL, DONE, UserError, first_line, not_inst
 from jaxnets.machine.ray_cluster import join_ray
 from jaxnets.server.service import log_line
 
-NAME = "jaxnets"  # Of the application in the cluster, and of its one deployment.
-AT_A_TIME = 256  # Requests that a replica has: four of its largest batches.
-GRACE = 20  # Seconds that requests may still take after the order to stop.
-WAITING = 4096  # Requests that wait for a replica; Ray answers 503 beyond them.
+NAME = "jaxnets"  # The name of the application in the cluster, and of its one deployment.
+AT_A_TIME = 256  # Requests that a replica handles at a time: four of its largest batches.
+GRACE = 20  # Seconds that requests may still take after the signal to stop.
+WAITING = 4096  # Requests that may wait for a replica; Ray answers further ones with 503.
 
 
 def exit_on_signals() -> None:
@@ -47,11 +47,11 @@ def serve_replicas(
 
     Args:
       make_app: Makes the application, in each replica.
-      replicas: Their number. Each computes on one core, and has one GPU where the cluster has some.
-      cluster: "local" for a cluster of its own, or the address of one.
+      replicas: Their number. Each computes on one core, and on one GPU if the cluster has some.
+      cluster: "local" for a new cluster, or the address of one.
       address: The host and the port at which Ray's proxies listen.
-      one_machine: Whether the replicas must be on one machine, as their log is a file there.
-      on_start: Called when they answer.
+      one_machine: Whether the replicas must be on one machine, because their log is a file there.
+      on_start: Called when the replicas can answer.
 
     Raises:
       UserError: The cluster cannot be joined, or has no room for the replicas.
@@ -66,7 +66,7 @@ def serve_replicas(
 
     stdout = sys.stdout
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # What Ray says of replicas.
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # Ray's output about replicas.
         ray = join_ray(cluster, num_cpus=replicas if is_own else None)
         stack.callback(ray.shutdown)
         try:

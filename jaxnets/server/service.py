@@ -37,9 +37,10 @@ from jaxnets.training.step import to_float
 
 ARMS = "AB"
 DECODERS = 2  # Threads that decode and prepare pictures.
-MAX_FEEDBACK = 10_000  # Rows that wait for the disk.
+MAX_FEEDBACK = 10_000  # Rows that may wait for the disk.
 ROWS = 1000  # In one transaction.
-# Pixels of a picture after which glibc gives memory back, in 1 to 10 ms. Else it keeps 0.9 GB.
+# After a picture of this many pixels, glibc returns memory, in 1 to 10 ms. Otherwise it keeps 0.9
+# GB.
 LARGE = 4_000_000
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -47,12 +48,12 @@ Made = TypeVar("Made", Counter, Gauge, Histogram)
 
 
 class ServerMetrics:
-    """The numbers of one server, which Prometheus reads under /metrics."""
+    """The metrics of one server, which Prometheus reads under /metrics."""
 
     content_type = "text/plain; version=0.0.4; charset=utf-8"
 
     def __init__(self, sizes: tuple[int, ...]):
-        """Begins with zeros, in a registry of its own; `sizes` are the compiled batch sizes."""
+        """Starts with zeros, in its own registry; `sizes` are the compiled batch sizes."""
         disable_created_metrics()  # The time at which each number began.
         self._registry = CollectorRegistry()
 
@@ -62,11 +63,11 @@ class ServerMetrics:
         text = "Seconds from a request's head to its answer"
         self.requests = make(Counter, "requests", "Answered requests", "route", "status")
         self.seconds = make(Histogram, "request_seconds", text, "route", buckets=SECONDS)
-        self.images = make(Counter, "images", "Images that a network was given", "model")
+        self.images = make(Counter, "images", "Images that a network received", "model")
         self.batch = make(Histogram, "batch_images", "Images in a batch", "model", buckets=sizes)
         self.padding = make(Counter, "padding_images", "Empty places in batches", "model")
-        self.waiting = make(Gauge, "waiting_images", "Images that wait now", "model")
-        self.version = make(Gauge, "model_info", "1 for what is served now", "model", "version")
+        self.waiting = make(Gauge, "waiting_images", "Images waiting now", "model")
+        self.version = make(Gauge, "model_info", "1 for the version served now", "model", "version")
         self.feedback = make(Counter, "feedback", "Saved feedback", "arm", "correct")
 
     def saw_request(self, route: str, status: int, seconds: float) -> None:
@@ -75,14 +76,14 @@ class ServerMetrics:
         self.seconds.labels(route).observe(seconds)
 
     def saw_batch(self, model: str, images: int, size: int) -> None:
-        """Counts a batch of so many images, padded to a size."""
+        """Counts a batch of images, padded to a size."""
         self.images.labels(model).inc(images)
         self.batch.labels(model).observe(images)
         self.padding.labels(model).inc(size - images)
 
     def text(self, models: Sequence[Model]) -> bytes:
         """All numbers in Prometheus' format."""
-        self.version.clear()  # Of versions that are gone.
+        self.version.clear()  # Removes old versions.
         for model in models:
             for version in model.versions:
                 served = int(version is model.version)
@@ -95,7 +96,7 @@ class Assignment:
     """A split of the users between the arms A and B, the same after every restart."""
 
     models: tuple[str, ...]  # One name, or the two arms' names.
-    share: float  # The part of the users that A answers, from 0 to 1.
+    share: float  # The share of the users who get A, from 0 to 1.
 
     def user(self, key: str) -> str:
         """The hash of a user's key, in this experiment: 32 hexadecimal digits.
@@ -112,7 +113,7 @@ class Assignment:
 
 @dataclasses.dataclass(frozen=True)
 class Ticket:
-    """What names the answer for a picture; the client sends it back with its feedback."""
+    """The identity of an answer to a picture; the client sends it back with feedback."""
 
     request: str
     user: str
@@ -123,12 +124,12 @@ class Ticket:
 
 
 def sign(key: bytes, ticket: Ticket) -> str:
-    """The ticket as a text that only the key's owner can make."""
+    """The ticket as a text that only the owner of the key can make."""
     return _serializer(key).dumps(list(vars(ticket).values()))  # type: ignore (bytes for base64)
 
 
 def verify(key: bytes, text: str) -> Ticket:
-    """The ticket that `sign` made into a text; HTTPException for any other text."""
+    """The ticket of a text that `sign` made; HTTPException for any other text."""
     try:
         return Ticket(*_serializer(key).loads(text))
     except (BadData, UnicodeError):
@@ -190,7 +191,7 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Looks for new checkpoints meanwhile; afterwards nothing waits and the log is closed."""
+        """Watches for new checkpoints; at the end, empties the queues and closes the log."""
         watchers = [
             asyncio.create_task(model.watch(self._loader, log_line)) for model in self.models
         ]
@@ -219,7 +220,7 @@ class Service:
     async def prepare(self, content: bytes, name: str) -> np.ndarray:
         """A picture's file as the network's image, [H, W, C] float32.
 
-        HTTPException with 400 if it is no picture, or not what the run reads.
+        Raises HTTPException with 400 if it is not a picture, or not one that the run reads.
         """
         predictor = self.models[0].version.predictor
 
@@ -246,7 +247,7 @@ class Service:
     async def predict(self, images: Images, key: str | None, top: int, every: bool) -> list[Answer]:
         """The answers of the user's model for images, or those of every model.
 
-        Without a key each request is a user of its own.
+        Without a key, each request counts as a new user.
         """
         user = self.assignment.user(secrets.token_hex(16) if key is None else key)
         requests = [secrets.token_hex(12) for _ in images]
@@ -267,9 +268,9 @@ class Service:
         return await asyncio.gather(*map(answer, range(len(self.models))))
 
     async def save(self, ticket: Ticket, correct: bool, label: str | None) -> None:
-        """Saves a feedback; when this returns it is on the disk.
+        """Saves feedback; it is on the disk when this returns.
 
-        HTTPException: Another feedback for the answer came first, or it cannot be saved now.
+        HTTPException: The answer already has different feedback, or it cannot be saved now.
         """
         row = FeedbackRow(time=time.time(), label=label, correct=correct, **vars(ticket))
         try:
@@ -279,7 +280,7 @@ class Service:
             log_line("error: {}", error)
             raise HTTPException(503, "the feedback could not be saved") from None
         if not is_in:
-            raise HTTPException(409, "answer: another feedback for it came first")
+            raise HTTPException(409, "answer: it already has different feedback")
         self.metrics.feedback.labels(ticket.arm, str(correct).lower()).inc()
 
 

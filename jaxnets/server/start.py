@@ -27,7 +27,7 @@ from jaxnets.server.replicas import GRACE, exit_on_signals, serve_replicas
 from jaxnets.server.service import Service, log_line
 
 BACKLOG = 1024  # Connections that the system accepts before this process does.
-MAX_CONNECTIONS = 1000  # Beyond them the answer is 503; many systems give a process 1,024 files.
+MAX_CONNECTIONS = 1000  # Further ones get a 503; many systems give a process 1,024 files.
 KEEP_ALIVE = 60  # Seconds that a connection may be idle between two requests.
 
 
@@ -47,17 +47,17 @@ def serve(
 
     Args:
       folders: The run folders, at most two.
-      share: The part of the users that the first one answers.
+      share: The share of the users who get the first one.
       host: The address or the name to listen at.
       port: The port; 0 takes a free one.
       feedback: The log's file or PostgreSQL's URL; by default next to the first run.
       as_json: Whether the line that says where the server listens is JSON.
-      cluster: The Ray cluster that serves, "local" or its address; None for this process alone.
+      cluster: The Ray cluster that serves, "local" or its address; None for only this process.
       replicas: The number of processes in the cluster.
-      layers: The files with layers of the user's own, which a replica runs again.
+      layers: The files that define the user's own layers, which a replica runs again.
 
     Raises:
-      UserError: A run cannot be served, the log not written, or the address not be listened at.
+      UserError: A run cannot be served, the log cannot be written, or the address is not available.
     """
     listener = _listen(host, port)
     with contextlib.closing(listener):
@@ -66,15 +66,15 @@ def serve(
             where = without_password(log)
         else:
             where = log = os.path.abspath(Path(log).expanduser())
-        # Where others serve, this one finds out first what they would fail by.
+        # If other processes serve, this one checks first whether they would fail.
         service = Service(folders, share, log, SIZES if cluster is None else SIZES[:1])
         address = listener.getsockname()
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if not is_loopback:
             log_line(
-                "warning: anyone who reaches {} may ask, answer and see training images: there is "
-                "no login",
+                "warning: anyone who reaches {} may send pictures and feedback, and see training "
+                "images: there is no login",
                 address[0],
             )
         served = [_("{} version {}", m.name, m.version.name) for m in service.models]
@@ -108,13 +108,13 @@ async def _close(service: Service) -> None:
 
 
 def default_log(folders: Sequence[str]) -> Path:
-    """The feedback's file of a pair of runs: next to the first one's folder."""
+    """The file for the feedback of the runs: next to the folder of the first one."""
     name = "-".join(["feedback", *names_of(folders)])
     return Path(folders[0]).expanduser().resolve().parent / f"{name}.sqlite"
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket at an address, which no other process listens at."""
+    """A socket at an address where no other process listens."""
     try:
         family, kind, protocol, _name, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -140,7 +140,7 @@ def _run(app: FastAPI, listener: socket.socket, announce: Callable[[], None]) ->
     """Answers until a signal comes; returns the exit status."""
     config = Config(
         app,
-        http="h11",  # Which limits a request's head, to 64 KiB.
+        http="h11",  # It limits a request's head to 64 KiB.
         ws="none",
         log_config=None,
         log_level="critical",
@@ -151,12 +151,12 @@ def _run(app: FastAPI, listener: socket.socket, announce: Callable[[], None]) ->
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
     )
-    gc.freeze()  # Models and libraries stay: to look through them again takes half a second.
-    exit_on_signals()  # uvicorn raises those that stop it once more, when it has stopped.
+    gc.freeze()  # Models and libraries stay: scanning them again takes half a second.
+    exit_on_signals()  # uvicorn raises the stopping signal again when it has stopped.
     status: Any = DONE
     try:
         listener.listen(BACKLOG)
-        logging.getLogger("python_multipart").setLevel("ERROR")  # The answer says what is wrong.
+        logging.getLogger("python_multipart").setLevel("ERROR")  # The answer names the error.
         announce()
         Server(config).run(sockets=[listener])
     except SystemExit as stopped:

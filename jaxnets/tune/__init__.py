@@ -1,1 +1,1 @@
-"""Finding settings: a search over seeds, the learning-rate range test."""
+"""Finds settings: a search over several seeds, and the learning-rate range test."""

@@ -1,8 +1,9 @@
-"""Where cells are trained: in this process, in other local ones, or on a Ray cluster.
+"""The places where cells are trained: this process, other local processes, or a Ray cluster.
 
 A backend has three functions: `submit` a task, `collect` the outcome of one that has ended, and
-`close`. The work, a function of a task, holds the data: it travels once to each worker or node. A
-task is one compiled program, so its result has the same bits wherever it runs on as many threads.
+`close`. The work, a function of a task, holds the data, and travels once to each worker or node. A
+task is one compiled program, so its result has the same bits wherever it runs with the same number
+of threads.
 """
 
 import collections
@@ -31,11 +32,11 @@ from jaxnets.base.language import Text
 from jaxnets.machine.ray_cluster import join_ray
 
 Work = Callable[[Any], Any]
-RETRIES = 3  # How often a task is begun again whose worker ended before it did: Ray's default.
+RETRIES = 3  # How often a task starts again after its worker has ended: Ray's default.
 
 
 class Failed(NamedTuple):
-    """The outcome of a task that has no result: why, in one line."""
+    """The outcome of a task without a result: the reason, in one line."""
 
     message: Text | str
     status: int = RUN_FAILED
@@ -47,14 +48,14 @@ class Failed(NamedTuple):
 
 
 class Backend(Protocol):
-    """Processes that train; making one starts them."""
+    """Processes that train; creating a backend starts them."""
 
     def submit(self, task: Any) -> None:
         """Puts a hashable task in the queue."""
         ...
 
     def collect(self) -> tuple[Any, Any]:
-        """Waits for a task to end; returns it with its result or Failed. A bug raises."""
+        """Waits for a task to end; returns it with its result or Failed. A bug raises its error."""
         ...
 
     def close(self) -> None:
@@ -96,9 +97,9 @@ class _Bug(NamedTuple):
 
 
 class LocalProcesses:
-    """Trains in processes started here, each with its part of the threads.
+    """Trains in processes started here, each with its share of the threads.
 
-    A process that ends is replaced, and its task is begun again.
+    A process that ends is replaced, and its task starts again.
     """
 
     def __init__(self, work: Work, count: int, threads: int):
@@ -140,7 +141,7 @@ class LocalProcesses:
     def _hand_out(self, task: Any, tries: int) -> None:
         """Gives an idle process or a new one a task."""
         process, pipe = self._idle.pop() if self._idle else self._start()
-        with contextlib.suppress(OSError):  # One that has ended is noticed when it is waited for.
+        with contextlib.suppress(OSError):  # `collect` notices one that has ended.
             pipe.send(task)
         self._busy[pipe] = process, task, tries
 
@@ -173,7 +174,7 @@ def _interrupts_blocked() -> Generator[None]:
 
 
 def _serve(pipe: Any, work: bytes, threads: int) -> None:
-    """A local process: trains what comes through the pipe."""
+    """Runs in a local process: trains the tasks that come through the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_threads(threads)
@@ -207,8 +208,8 @@ def _limit_threads(count: int) -> None:
 class RayCluster:
     """Trains in Ray's core tasks, each on one CPU and, where the cluster has some, one GPU.
 
-    Ray begins a task again whose worker or node ended. Its results travel back, so the machines
-    need no common disk.
+    Ray starts a task again if its worker or node has ended. The results travel back, so the
+    machines need no common disk.
     """
 
     def __init__(self, work: Work, address: str):

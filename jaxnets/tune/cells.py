@@ -1,7 +1,7 @@
 """Cells: the pieces of a search, each with its result in a file.
 
-FOLDER/cells/<digest>.json is named by the digest of all that determines the result, so any process
-may train any cell, and twice does no harm.
+FOLDER/cells/<digest>.json is named by the digest of everything that determines the result, so any
+process may train any cell, and training one twice does no harm.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ from jaxnets.config.options import name_of
 from jaxnets.tune.results import to_json
 
 FOLDER = "cells"
-Cell = dict[str, Any]  # All that determines a result, as JSON has it.
+Cell = dict[str, Any]  # Everything that determines a result, as in JSON.
 
 
 def cell(config: Config | None, checksum: str, **others: Any) -> Cell:
     """The cell of a training.
 
-    Fields with their defaults are left out: a field of a later version changes no digest.
+    Fields with default values are omitted: a field of a later version changes no digest.
 
     Args:
-      config: A network's settings, the seed among them.
+      config: A network's settings, including the seed.
       checksum: The digest of the data set.
-      others: What else determines the result.
+      others: Whatever else determines the result.
     """
     defaults = {name: field.default for name, field in Config.__dataclass_fields__.items()}
     values = {} if config is None else vars(config)
@@ -48,7 +48,7 @@ def write(folder: Path, program: Sequence[Cell], results: Sequence[dict[str, Any
     mkdir(folder / FOLDER)
     names = list(map(digest, program))
     for name, of, result in zip(names, program, results, strict=True):
-        # Written under a name of its own: another process may be writing the same cell.
+        # Written under a unique name: another process may be writing the same cell.
         own = folder / FOLDER / f"{name}.{socket.gethostname()}-{os.getpid()}"
         write_text(own, to_json({"of": of, "program": names, "result": result}))
         own.replace(folder / FOLDER / f"{name}.json")
@@ -58,8 +58,9 @@ def write(folder: Path, program: Sequence[Cell], results: Sequence[dict[str, Any
 def read(folder: Path) -> dict[str, tuple[Cell, dict[str, Any]]]:
     """The cells that are done, and their results, by their names.
 
-    Cells of one program count when all are there. So the ones that a killed process left out are
-    trained again in the same program, whose results differ from a smaller one's in the last bits.
+    Cells of one program count only when all of them exist. So cells that a killed process did not
+    finish are trained again in the same program; a smaller program's results differ in the last
+    bits.
 
     Raises:
       UserError: A file is damaged, or another cell's.

@@ -25,8 +25,8 @@ def search(
     """Compare settings over several seeds, and test if a lead is luck.
 
     Args:
-      over: field and the values to compare, as hidden=100,200 (several layers as 64x32); give the
-        flag several times for several fields
+      over: field and the values to compare, such as hidden=100,200 (several layers as 64x32); give
+        the flag several times for several fields
       seeds: number of seeds for each setting
       race: look after every seed, and drop a setting once another has surely beaten it; --seeds is
         then the largest number
@@ -34,7 +34,7 @@ def search(
     given.setdefault("model", DEFAULT_MODEL)
     values = dict(map(_values, over))
     if not values:
-        wanted = Text("--over=FIELD=A,B,... at least once, as --over=hidden=100,200")
+        wanted = Text("--over=FIELD=A,B,... at least once, such as --over=hidden=100,200")
         raise UserError("over: expected {}, got none", wanted)
 
     from jaxnets.tune import ranking
@@ -50,8 +50,8 @@ def search(
 
 @command
 def lr_find(*, output: FigureFile = None, **given: Any) -> CommandResult:
-    """Find a learning rate: try growing ones, a step each."""
-    preset(**given)  # It raises if the flags are wrong, before JAX is imported.
+    """Find a learning rate: try growing rates, one step each."""
+    preset(**given)  # Raises if the flags are wrong, before JAX is imported.
 
     from jaxnets.tune import lr_find
 

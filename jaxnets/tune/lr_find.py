@@ -1,7 +1,8 @@
-"""The learning-rate range test: which learning rate to begin with, found in a hundred steps.
+"""The learning-rate range test: finds a learning rate to begin with, in a hundred steps.
 
-The rate grows from step to step by one factor; the loss falls, fastest at some rate, and explodes
-at another. Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
+The rate grows from step to step by a constant factor. The loss falls, fastest at some rate, and
+explodes at a larger one. Source: Smith 2017, "Cyclical Learning Rates for Training Neural
+Networks", section 3.3.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ from jaxnets.training.step import Checkpoint
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100  # The learning rates of the command, and its steps.
 SMOOTHING = 0.9  # The share of the earlier mean in the mean after a step.
-EXPLODED = 4.0  # The test ends at so many times the lowest loss.
+EXPLODED = 4.0  # The test ends at this many times the lowest loss.
 HALF = 5  # Half of the steps over which a slope is taken.
 FIRST = 5  # The first steps say more about the batch than about the rate.
 WIDTH, HEIGHT = 64, 12  # Characters of the curve in a terminal.
@@ -51,7 +52,7 @@ class RangeTest:
 
     @property
     def smoothed(self) -> np.ndarray:
-        """The exponential mean of the losses, free of its start: m_t / (1 - β^t), as Adam's."""
+        """The losses' exponential mean, corrected for its start: m_t / (1 - β^t), as in Adam."""
         means = lfilter([1 - SMOOTHING], [1, -SMOOTHING], self.losses)
         return np.asarray(means) / (1 - SMOOTHING ** np.arange(1, len(self.losses) + 1))
 
@@ -64,7 +65,7 @@ class RangeTest:
     def steepest(self) -> float:
         """The rate, below the lowest, at which the smoothed loss falls fastest with log(rate).
 
-        A slope is that of 2 HALF steps, since those of single steps are noise.
+        A slope is taken over 2 HALF steps, because the slopes of single steps are noise.
         """
         smoothed, start, end = self.smoothed, FIRST + HALF, self.rates.index(self.lowest) + 1 - HALF
         if start >= end:
@@ -86,17 +87,17 @@ def range_test(
 ) -> RangeTest:
     """Takes training steps with learning rates from `lowest` to `highest`, evenly on a log scale.
 
-    It ends before that when the loss explodes.
+    It ends earlier if the loss explodes.
 
     Args:
       config: The network and its training; its learning rate and schedule are not used.
-      data: Its training images are used alone.
+      data: Only its training images are used.
       lowest: The first step's learning rate, above 0.
       highest: The last step's.
       steps: The number of steps, at least 20.
 
     Raises:
-      UserError: Not one step after the first ones gave a finite loss.
+      UserError: No step after the first ones gave a finite loss.
     """
     gradients = "manual" if config.gradients == "both" else config.gradients
     unwatched: dict[str, Any] = dict(early_stopping=None, stop_at_target=False, clean_epochs=0)
@@ -178,7 +179,7 @@ class Suggestion(CommandResult):
         )
 
     def values(self) -> dict[str, Any]:
-        """The same for machines."""
+        """The same for programs."""
         found, config = self.found, self.config
         return {
             "model": config.model,
@@ -198,7 +199,7 @@ class Suggestion(CommandResult):
 def plot(suggested: Suggestion) -> Figure:
     """Draws the losses over the learning rates, and marks the two that are suggested."""
     found, config = suggested.found, suggested.config
-    # An explosion would leave the curves flat lines: what is much higher than the start is cut.
+    # An explosion would flatten the curves: losses much higher than the start are cut.
     top = max(1.1 * found.smoothed[0], 1.1 * np.median(found.smoothed), 1.05 * min(found.losses))
     rates = {found.steepest: _("falls fastest"), found.lowest: _("lowest")}
     title = _("{}: training loss by learning rate", config.model)
@@ -220,7 +221,7 @@ def _curve(found: RangeTest) -> Iterator[str]:
     """The smoothed loss over the rates, drawn in characters."""
     width = min(WIDTH, columns(sys.stdout) - 12)
     places = np.linspace(0, len(found.rates) - 1, width).round().astype(int)
-    # An explosion would leave the curve a flat line: what is higher than the start is cut.
+    # An explosion would flatten the curve: losses higher than the start are cut.
     top, low = found.smoothed[: 2 * FIRST].max(), found.smoothed.min()
     heights = np.minimum(found.smoothed[places], top)
     rows = np.round((heights - low) / max(top - low, 1e-12) * (HEIGHT - 1)).astype(int)

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed, and perhaps in their learning rate: trained side by side."""
+"""Trains runs side by side that differ in their seed, and perhaps in their learning rate."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncol
 
 
 class EpochBar(Observer):
-    """Moves a bar on by the epochs that end at once."""
+    """Moves a bar by the number of epochs that end at the same time."""
 
     def __init__(self, bar: tqdm, epochs: int = 1):
         self._bar, self._epochs = bar, epochs
@@ -44,7 +44,7 @@ class TrainingSummary(NamedTuple):
 
     train_loss: float  # The mean over the last epoch, before each update, as in metrics.jsonl.
     train_accuracy: float
-    loss: float  # On the split by which the runs are ranked.
+    loss: float  # On the split that the runs are ranked by.
     accuracy: float
 
 
@@ -56,7 +56,7 @@ def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
     numbers = {name: math.nan if x is None else float(x) for name, x in values.items()}
     summary = TrainingSummary(**numbers)
     if not 0 <= summary.accuracy <= 1 or math.inf in map(abs, numbers.values()):
-        raise ValueError(f"expected how a run ended, found {values}")
+        raise ValueError(f"expected the summary of a run, found {values}")
     return summary
 
 
@@ -73,13 +73,13 @@ def train_many(
     judge: Split,
     observers: Sequence[Observer] = (),
 ) -> list[TrainingSummary]:
-    """Trains configs that differ in seed and learning_rate, each as if trained by itself.
+    """Trains configs that differ in seed and learning_rate, each as if trained separately.
 
-    Dense networks of one shape train in one compiled program, mapped over the runs: a layer whose
-    inputs are the same for all of them is one wide matrix product, faster than its parts. A
-    convolution mapped over its kernels is a grouped one, which is slow on a CPU: such networks
-    train one after the other. The results are equal up to the order of sums. The observers watch
-    each run's epochs, or those of all runs at once.
+    Dense networks of one shape train in one compiled program, mapped over the runs: a layer with
+    the same inputs in all runs is one wide matrix product, which is faster than its parts. A
+    convolution mapped over its kernels is a grouped convolution, which is slow on a CPU: such
+    networks train one after the other. The results are equal up to the order of sums. The observers
+    watch each run's epochs, or those of all runs at once.
     """
     if can_vmap(configs[0]):
         return _train_vmapped(configs, data, judge, observers)
@@ -103,7 +103,7 @@ def can_vmap(config: Config) -> bool:
 def train_one(
     experiment: Experiment, judge: Split, observers: Sequence[Observer] = ()
 ) -> TrainingSummary:
-    """Trains one run by itself, without validation."""
+    """Trains a single run, without validation."""
     data = dataclasses.replace(experiment.data, validation=experiment.data.train[:0])
     experiment = dataclasses.replace(experiment, data=data)
     state, history = experiment.train(observers)
@@ -118,7 +118,7 @@ def _train_vmapped(
     experiment = Experiment.create(dataclasses.replace(configs[0], devices=1, parallel="jit"), data)
     config, loader, parallel = experiment.config, experiment.loader, experiment.parallel
     full = loader.steps == 1  # One batch has no order: all runs share it.
-    # Every schedule is proportional to its peak, so the peak is a number of the run.
+    # Every schedule is proportional to its peak, so each run only needs its own peak.
     shape = create_schedule(config.schedule, 1.0, config.epochs * loader.steps)
 
     def optimizer(peak: Any):

@@ -1,6 +1,6 @@
 """A race: all settings get the same seeds, and one is dropped once another has surely beaten it.
 
-A p-value holds for one look. A race looks after every seed, so it compares by an e-value. For the
+A p-value holds for one look. A race looks after every seed, so it compares e-values. For the
 differences d_1, ..., d_n of two settings' accuracies, seed by seed, with T = Σ d and S = Σ d²,
 
     e_n = (1 + n c²)^(-1/2) · (1 - c² T² / ((1 + n c²) S))^(-n/2).
@@ -19,10 +19,10 @@ be one: the mean at a stop that depends on |d_1| may exceed 1. Ville's inequalit
 
     P(e_n ≥ x for some n) ≤ 1/x,
 
-is about all n at once, so it needs no filtration: nobody has to plan when to look or to stop.
+holds for all n at once, so it needs no filtration: nobody has to plan when to look or to stop.
 
 *The threshold* is x = max(k - 1, 2) / (2 α) for k settings. Then a setting that is truly best is
-ever dropped with a chance of at most α. Let d = rival - best, so δ ≤ 0. Of two settings only the
+dropped with a probability of at most α. Let d = rival - best, so δ ≤ 0. Of two settings only the
 first one to reach x with Σ d on its side drops the other, and so ends their comparison.
 
 1. For δ = 0, d and -d have the same law: the rival is that first one in half of the cases, 1/(2x).
@@ -55,9 +55,9 @@ PRIOR = 1.5
 
 
 class Drop(NamedTuple):
-    """When a setting left the race, and which other one beat it."""
+    """When a setting left the race, and which setting beat it."""
 
-    seeds: int  # It was trained with so many.
+    seeds: int  # The number of seeds that it was trained with.
     by: int  # The index of the setting with the largest e-value against it.
     e: float
 
@@ -72,12 +72,12 @@ def log_e(differences: Float[np.ndarray, "N ..."]) -> Float[np.ndarray, "N ..."]
 
 
 def threshold(settings: int) -> float:
-    """The e-value that drops one of so many settings."""
+    """The e-value that drops one of this many settings."""
     return max(settings - 1, 2) / (2 * SIGNIFICANCE)
 
 
 def first_look(settings: int) -> int:
-    """The fewest seeds after which one of so many settings can be dropped.
+    """The fewest seeds after which one of this many settings can be dropped.
 
     >>> first_look(2), first_look(8)
     (4, 5)
@@ -87,13 +87,13 @@ def first_look(settings: int) -> int:
 
 
 def drops(accuracies: Float[np.ndarray, "N K"]) -> dict[int, Drop]:
-    """The settings that a race has dropped, a function of its results alone.
+    """The settings that a race has dropped; they depend only on its results.
 
     The setting with the best mean so far is never dropped, so one always remains.
 
     Args:
-      accuracies: A row for each seed, a column for each setting; NaN is not trained. The race is
-        followed as long as every setting that is still in it has its accuracy.
+      accuracies: A row for each seed, a column for each setting; NaN means not trained. The race is
+        followed as long as every setting that is still in it has an accuracy.
 
     Returns:
       The Drop of each setting that has left the race, by its index.

@@ -1,6 +1,7 @@
-"""Settings ranked by their seeds' accuracies: means, deviations, and whether a lead is luck.
+"""Ranks settings by their seeds' accuracies: means, deviations, and whether a lead is luck.
 
-After a race (race.py) a p-value would be wrong, as the race has looked before: e-values say it.
+After a race (race.py) a p-value would be wrong, because the race has looked before; so e-values are
+used.
 """
 
 import dataclasses
@@ -26,26 +27,26 @@ from jaxnets.tune.search import Point, Search
 
 @dataclasses.dataclass(frozen=True)
 class Rank:
-    """A point's place: means over the seeds, and how likely its distance to the winner is luck."""
+    """A point's rank: means over the seeds, and whether luck explains the winner's lead."""
 
     name: str
     accuracy: float
     deviation: float  # The accuracies' standard deviation; NaN for one seed.
     loss: float
     lead: float  # The winner's lead: the mean of the differences, seed by seed.
-    margin: float  # Half of the 95 % interval of this lead alone; NaN as p is.
-    # The chance of such a difference or a larger one if there were none: paired t-test, Holm's
+    margin: float  # Half of the 95 % interval of only this lead; NaN where p is NaN.
+    # The probability of this difference or a larger one if there were none: paired t-test, Holm's
     # correction for the number of points. NaN for the winner, with one seed, and in a race.
     p: float
-    seeds: int  # The point was trained with so many.
+    seeds: int  # The number of seeds that it was trained with.
     e: float = math.nan  # In a race: the e-value of the winner, or of `beaten_by`, against it.
-    beaten_by: str | None = None  # In a race: the point for which this one was dropped.
+    beaten_by: str | None = None  # In a race: the point that this one lost to.
 
 
 def ranking(search: Search) -> list[Rank]:
     """The points from the best mean accuracy down; the first given wins ties.
 
-    The points that a race has dropped come last, those that had more seeds first.
+    The points that a race has dropped come last; among them, those with more seeds come first.
 
     Source: paired t-test, Student 1908; correction, Holm 1979.
     """
@@ -83,7 +84,7 @@ def ranking(search: Search) -> list[Rank]:
 
 
 def compared_runs(search: Search) -> dict[Point, list[TrainingSummary]]:
-    """Each point's runs by seed: those of all seeds, or until the race has dropped it."""
+    """Each point's runs by seed: those of all seeds, or those until the race dropped it."""
     seeds, drops = search.seeds, search.drops
     counts = {point: drops[point].seeds if point in drops else None for point in search.points}
     return {
@@ -123,7 +124,8 @@ def holm(chances: Sequence[float]) -> list[float]:
 def lead_text(ranks: Sequence[Rank], race: bool) -> str:
     """Whether the winner's lead is significant, or the state of the race, in a sentence.
 
-    A lead that is not significant shows no equality either, so its interval is given with it.
+    A lead that is not significant does not prove equality either, so the sentence gives its
+    interval.
     """
     if race:
         return race_verdict(ranks)
@@ -156,7 +158,7 @@ def lead_text(ranks: Sequence[Rank], race: bool) -> str:
 
 
 def race_verdict(ranks: Sequence[Rank]) -> str:
-    """Which points a race has left, and how sure that is."""
+    """The points that remain in a race, and how certain that is."""
     best, left = ranks[0], [rank.name for rank in ranks if rank.beaten_by is None]
     runs = _("{} seeds and {} runs", best.seeds, sum(rank.seeds for rank in ranks))
     said = _("{} has won the race after {}.", best.name, runs)
@@ -179,7 +181,7 @@ class Ranking(CommandResult):
     search: Search
 
     def values(self) -> dict[str, Any]:
-        """The same for machines."""
+        """The same for programs."""
         ranks, race = ranking(self.search), self.search.race_from is not None
         beaten = [
             rank.beaten_by is not None if race else rank.p < SIGNIFICANCE for rank in ranks[1:]

@@ -16,7 +16,7 @@ def write(
 ) -> None:
     """Writes path.csv with the rows, then path.json with the values; a missing cell stays empty.
 
-    In this order, because a search resumes from its JSON: a kill in between loses no row.
+    The JSON comes last, because a search resumes from it: a kill in between loses no row.
     """
     stream = io.StringIO()
     table = csv.DictWriter(stream, columns, lineterminator="\n")
@@ -27,7 +27,7 @@ def write(
 
 
 def to_json(values: Any) -> str:
-    """The values as JSON, which has no NaN and no infinity: they become null."""
+    """The values as JSON; NaN and infinity, which JSON lacks, become null."""
     return json.dumps(finite(values), indent=2, allow_nan=False) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""A search that knows about luck: every setting is trained with several seeds.
+"""A search that allows for luck: every setting is trained with several seeds.
 
-The slides' search gives each hidden size one seed and believes the result; between seeds the winner
-changes. Here all settings have the same seeds, and ranking.py compares them in pairs.
+The slides' search gives each hidden size one seed and believes the result, but other seeds have
+other winners. Here all settings have the same seeds, and ranking.py compares them in pairs.
 """
 
 import collections
@@ -53,20 +53,20 @@ Point = tuple[Any, ...]  # One value of each field searched over.
 class Search:
     """The settings of a search, and its results so far."""
 
-    flags: dict[str, Any]  # The config's, without those searched over and the seed.
+    flags: dict[str, Any]  # Those of the config, without those searched over and the seed.
     over: dict[str, list[Any]]  # The values of each field searched over.
     folder: Path = Path()  # The folder of the results.
     began: dict[str, Any] = dataclasses.field(default_factory=dict)  # The first `surroundings`.
-    checksum: str = ""  # The data set's.
+    checksum: str = ""  # That of the data set.
     workers: Workers = Workers()
-    backend: Backend = dataclasses.field(init=False)  # What trains.
+    backend: Backend = dataclasses.field(init=False)  # Trains the cells.
     training: "Training" = dataclasses.field(init=False)
     runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
     race_from: int | None = None  # A race's first seed; None: every point gets every seed.
 
     @property
     def plain_flags(self) -> dict[str, Any]:
-        """The flags as a file has them."""
+        """The flags as they are in a file."""
         return as_plain(self.flags)
 
     @property
@@ -90,13 +90,13 @@ class Search:
 
     @property
     def racing(self) -> list[Point]:
-        """The points that a race has not dropped; all of them if this is none."""
+        """The points that a race has not dropped; all of them if this is not a race."""
         dropped = self.drops
         return [point for point in self.points if point not in dropped]
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds with which every point was trained that is still in the race."""
+        """The seeds with which every point that is still in the race was trained."""
         seeds = sorted({seed for _, seed in self.runs})
         return [seed for seed in seeds if not self.missing([seed])]
 
@@ -109,18 +109,18 @@ class Search:
         return dict(zip(self.over, point, strict=True))
 
     def name(self, point: Point) -> str:
-        """A text such as "hidden=64x32 learning_rate=0.1"."""
+        """The point's name, such as "hidden=64x32 learning_rate=0.1"."""
         return " ".join(f"{field}={value}" for field, value in self._texts(point).items())
 
     def _texts(self, point: Point) -> dict[str, str]:
-        """Each field's value as --over takes it."""
+        """Each field's value in the form of --over."""
         return {
             field: "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
             for field, value in self.values(point).items()
         }
 
     def cell(self, point: Point, seed: int) -> cells.Cell:
-        """All that determines the result of one run."""
+        """Everything that determines the result of one run."""
         return cells.cell(self.config(point, seed), self.checksum)
 
     def missing(self, seeds: Sequence[int]) -> list[tuple[Point, int]]:
@@ -141,7 +141,7 @@ class Search:
         results.write(self.folder / "search", values, columns, lines)
 
     def keep(self, runs: Sequence[tuple[Point, int]], summaries: Sequence[TrainingSummary]) -> None:
-        """Keeps how the runs of one program ended, in the files of their cells first."""
+        """Keeps the results of the runs of one program, first in the files of their cells."""
         program = [self.cell(*run) for run in runs]
         cells.write(self.folder, program, [summary._asdict() for summary in summaries])
         self.runs.update(zip(runs, summaries, strict=True))
@@ -150,7 +150,7 @@ class Search:
 
     @contextlib.contextmanager
     def open(self, workdir: str | None, resume: bool) -> Iterator[None]:
-        """Locks the folder for a block, a new one or, with resume, one whose cells are read."""
+        """Locks the folder for a block: a new one or, with resume, one whose cells are read."""
         given = Path(os.path.expanduser(workdir or ""))
         if resume and not any((given / name).exists() for name in (JSON, cells.FOLDER)):
             raise UserError("resume: no {} in {}", JSON, workdir or "--workdir")
@@ -158,7 +158,7 @@ class Search:
             raise UserError("cell: expected --workdir=FOLDER too, the same in all processes")
         self.folder = make_folder(workdir, f"search-{self.plain_flags['model']}")
         with locked(self.folder, shared=self.workers.are_several):
-            # Looks again: another process may have begun in between.
+            # Looks again: another process may have started in between.
             if any((self.folder / name).exists() for name in (JSON, cells.FOLDER)):
                 if not (resume or self.workers.are_several):
                     raise UserError(
@@ -166,11 +166,11 @@ class Search:
                     )
                 self._read()
             if not self.workers.are_several:
-                self.write()  # What cannot be written is refused before anything is trained.
+                self.write()  # Fails before training if the folder cannot be written.
             yield
 
     def _read(self) -> None:
-        """Reads what is done: search.json says which search it is, the cells how they ended."""
+        """Reads the finished cells; search.json says which search they belong to."""
         check_only_files(self.folder)
         path = self.folder / JSON
         if path.exists():
@@ -190,7 +190,7 @@ class Search:
                 seed = of["config"].get("seed", 0)
                 runs = [(x, seed) for x in self.points if cells.digest(self.cell(x, seed)) == name]
                 summary = summary_from_json(result)
-            except Exception as error:  # Whatever is not as `keep` wrote it.
+            except Exception as error:  # Anything that `keep` did not write.
                 raise UserError("{}: damaged: {}", where, f"{error!r:.200}") from error
             if not runs:
                 raise UserError("{}: expected a cell of this search and its data", where)
@@ -198,9 +198,9 @@ class Search:
 
 
 class Training:
-    """The work of a search: trains the configs of one program on its data."""
+    """The work of a search: trains the configs of one program on the search's data."""
 
-    bar: tqdm | None = None  # In the process of the search it moves on by epochs.
+    bar: tqdm | None = None  # It counts epochs, in the process of the search.
 
     def __init__(self, data: Dataset):
         self._data = data
@@ -217,7 +217,7 @@ def search_all(
     workers: Workers | None = None,
     race: bool = False,
 ) -> Search:
-    """Trains all that is missing; `given` are flags, and the seeds count from theirs.
+    """Trains the missing cells; `given` are flags, and the seeds count from the flags' seed.
 
     A race trains the points that are still in it, until one is left or the seeds are used up.
     """
@@ -226,10 +226,10 @@ def search_all(
     for name in ("overwrite", "target_accuracy", "early_stopping", "stop_at_target"):
         value = given.pop(name, None)  # None or False, if a run's config.json names it.
         if not (value is None or value is False) or name in over:
-            raise UserError("{}: search has none", name)
+            raise UserError("{}: search does not take it", name)
     for name in over:
         if name in given or name in ("model", "seed", "dataset", "data_dir", "limit", "workdir"):
-            raise UserError("over: {} cannot be searched over here", name)
+            raise UserError("over: {} cannot be searched over", name)
     race_from = first if race else None
     search = Search(given, over, workers=workers or Workers(), race_from=race_from)
     if race and len(search.points) < 2:
@@ -238,7 +238,7 @@ def search_all(
         raise UserError("race: expected no --cell: a share does not know the others' results")
     asked = search.config(search.points[0], first)
     config, data, notes = request({**given, **search.values(search.points[0]), "seed": first})
-    config = dataclasses.replace(config, early_stopping=None)  # That a folder's recipe may have.
+    config = dataclasses.replace(config, early_stopping=None)  # A folder's recipe may set it.
     if not len(data.validation):
         data = held_out(data)
     for note in notes:
@@ -248,11 +248,11 @@ def search_all(
     search.flags |= {n: x for n, x in vars(config).items() if x != getattr(asked, n)}
     configs = [search.config(point, first) for point in search.points]
     for config in configs:
-        experiment = Experiment.create(config, data)  # It raises if its batches do not fit.
+        experiment = Experiment.create(config, data)  # Raises if its batches do not fit.
         if config.schedule == "plateau":
-            raise UserError("schedule: plateau watches the images on which a search judges")
+            raise UserError("schedule: plateau uses the images that a search judges by")
     search.began, search.checksum = surroundings(experiment.parallel.devices), data.checksum
-    if search.began["cores"] is not None:  # Those of a worker count: they change the last bits.
+    if search.began["cores"] is not None:  # A worker's cores count: they change the last bits.
         search.began["cores"] = search.workers.threads
     elif search.workers.processes > 1:
         raise UserError("processes: expected a CPU, got {}; ray shares it", search.began["device"])
@@ -270,10 +270,10 @@ def search_all(
 
 
 def train_missing(search: Search, seeds: Sequence[int]) -> None:
-    """Trains the points that no race has dropped, as far as they are not done, with these seeds.
+    """Trains the points that no race has dropped with these seeds, unless they are done.
 
-    The programs are made of all that is asked for, not of what is missing: so processes that share
-    the search make the same.
+    The programs are made of all requested cells, not of the missing ones, so processes that share
+    the search make the same programs.
 
     Args:
       search: The search, whose `backend` has been started.
@@ -306,7 +306,7 @@ def train_missing(search: Search, seeds: Sequence[int]) -> None:
                 (point, seed), more = runs[0], len(runs) - 1
                 name = f"{search.name(point)} seed={seed}{f' and {more} more' * (more > 0)}"
                 failures.append(outcome._replace(message=Text("{}: {}", name, outcome.message)))
-                if tasks:  # The others go on.
+                if tasks:  # The others continue.
                     bar.clear()
                     show(one_line(_("warning: {}", failures[-1].message)), sys.stderr)
             else:

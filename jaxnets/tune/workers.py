@@ -1,4 +1,4 @@
-"""The flags that say who trains the cells of a search, read before jax starts."""
+"""The flags that choose what trains the cells of a search, read before jax starts."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ from jaxnets.config.options import Options, option
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Workers(Options):
-    """The flags that say who trains the cells."""
+    """The flags that choose what trains the cells."""
 
     processes: int = option(
         1, "number of local processes that train at the same time and share the cores", (1, 512)
@@ -26,8 +26,8 @@ class Workers(Options):
     )
     cell: str | None = option(
         None,
-        "share of the work, as 3/8 for the third of eight tasks of a SLURM array; then --resume "
-        "without it collects the results",
+        "share of the work, such as 3/8 for the third of eight tasks of a SLURM array; then "
+        "--resume without it collects the results",
         metavar="I/N",
         unset="all",
     )
@@ -60,7 +60,7 @@ class Workers(Options):
     @contextlib.contextmanager
     def started(self, work: Any) -> Generator[Any]:
         """Starts the backend that the flags choose, and closes it after the block."""
-        from jaxnets.tune import backends  # multiprocessing would take a third of `--help`.
+        from jaxnets.tune import backends  # multiprocessing: a third of `--help`'s time.
 
         if self.ray is not None:
             backend = backends.RayCluster(work, self.ray)

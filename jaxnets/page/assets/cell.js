@@ -1,7 +1,7 @@
 "use strict";
 // The box with the sum behind the chosen number.
 
-const FEW = 12; // More terms are summed up in one line, until all are asked for.
+const FEW = 12; // Further terms are summed up in one line, until the user asks for all.
 
 let chosenCell = null; // {n, view, index, all, map}
 
@@ -22,7 +22,7 @@ function closeCell() {
   map?.canvas.focus({ preventScroll: true });
 }
 
-/** Draws the box anew, with the numbers as they are now. */
+/** Redraws the box with the present numbers. */
 function renderCell() {
   if (!chosenCell) return;
   const { n, view, index } = chosenCell;

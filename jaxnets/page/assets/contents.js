@@ -1,7 +1,7 @@
 "use strict";
 // The contents: a bar that stays in sight, with a link to each part of the page and to each layer.
 
-let contentsLinks = new Map(); // What a link leads to → the link.
+let contentsLinks = new Map(); // The target of a link → the link.
 const inSight = new Set();
 
 /** The parts in their order: [element, text]. */

@@ -11,7 +11,7 @@ const TIE = 1e-4, PEN = 2, MIN_PART = 0.05, PIECE = 1 / 24, CROSSES = 0.6, THIN 
 /**
  * The ink in MNIST's format, 28 x 28 bytes, white on black; null if there is none.
  *
- * `ruled` is false where the paper surely has no lines: no need to look for them, which takes a third
+ * `ruled` is false if the paper surely has no lines: then it does not look for them, which takes a third
  * of the time.
  */
 function toDigit(grey, ruled = true) {
@@ -55,7 +55,7 @@ function lightOnPaper({ width, height, data }) {
       if ((Math.abs(x[j]) > 0.8 || Math.abs(y[i]) > 0.8) && seen++ % 4 === 0) frame.push(at);
     }
   }
-  if (frame.every((at) => data[at] === data[frame[0]])) { // Blank paper, as of a drawing.
+  if (frame.every((at) => data[at] === data[frame[0]])) { // Blank paper, as in a drawing.
     out.data.fill(data[frame[0]]);
     return out;
   }
@@ -207,7 +207,7 @@ function otsu(values, least, most) {
   return found;
 }
 
-/** Connected parts of the ink and the pixels of each; what crosses the frame counts 0. */
+/** Connected parts of the ink and the pixels of each; parts that cross the frame have the count 0. */
 function partsOf(ink) {
   const { width, height } = ink;
   const { parts, count } = connectedParts(mapped(ink, (value) => (value > 0.5 ? 1 : 0)));
@@ -284,7 +284,7 @@ function padded({ width, height, data }, margin) {
   return out;
 }
 
-/** Places the ink in 28 x 28 bytes, its centre of mass in the middle if it fits so. */
+/** Places the ink in 28 x 28 bytes, with its centre of mass in the middle if it fits. */
 function centred(ink) {
   const [down, right] = centreOfMass(ink);
   const place = (middle, size) => Math.min(Math.max(roundHalfEven(SIDE / 2 - middle - TIE), 0), SIDE - size);
@@ -297,7 +297,7 @@ function centred(ink) {
   return out;
 }
 
-/** Where the ink is that of ruled or squared paper: two or more lines that cross the picture. */
+/** The ink that belongs to ruled or squared paper: two or more lines that cross the picture. */
 function rulesOnPaper(ink) {
   const across = rulesAcross(ink);
   const rest = mapped(ink, (value, at) => (value && !across.data[at] ? 1 : 0));

@@ -1,8 +1,8 @@
 "use strict";
-// The paper: mouse, touch, pen and keys draw on it; a picture may lie on it instead.
+// The paper: mouse, touch, pen and keys draw on it; it may show a picture instead.
 
 const PAPER = 280, PEN_WIDTH = 24, KEY_STEP = 8; // In the paper's own units.
-const PIXELS = RUN.asDigits ? 140 : 280; // Of a side of the paper that the network reads: 140 are 5 for each of a digit's.
+const PIXELS = RUN.asDigits ? 140 : 280; // The side of the paper that the network reads: 140 are 5 for each pixel of a digit.
 const LARGEST_PHOTO = 2048; // Pixels of a side; a larger picture is reduced by the browser first.
 const inColour = RUN.imageShape[2] === 3;
 
@@ -51,7 +51,7 @@ function clearPaper() {
   paperContexts().forEach(wipe);
 }
 
-/** Notes a picture as what lies on the paper; a dark page does not invert it, as it does strokes. */
+/** Puts a picture on the paper; a dark page does not invert it, as it inverts strokes. */
 function layPhoto(picture) {
   photo = picture;
   byId("paper").classList.toggle("photo", photo !== null || inColour);
@@ -68,7 +68,7 @@ function paintPixels(canvas, pixels) {
   context.putImageData(image, 0, 0);
 }
 
-/** Puts a picture on the paper that is in the network's own format. */
+/** Puts a picture in the network's own format on the paper. */
 function layPicture(pixels, truth) {
   const [height, width, channels] = RUN.imageShape, canvas = element("canvas", { width, height });
   paintPixels(canvas, pixels);
@@ -93,7 +93,7 @@ function ink(stroke, contexts = paperContexts()) {
   }
 }
 
-/** What lies on the paper, in grey or in colour; null if there is nothing. */
+/** The picture on the paper, in grey or in colour; null if the paper is empty. */
 function onPaper() {
   if (photo) return photo;
   return strokes.length ? pictureOf(paperContexts()[1], PIXELS, PIXELS) : null;
@@ -112,15 +112,15 @@ function pictureOf(context, width, height) {
 }
 
 /**
- * Whether the paper may have ruled lines, which are at most 2 % of its width thick: a picture's may.
- * The pen's strokes are thicker, but for those that the frame cuts.
+ * Whether the paper may have ruled lines, which are at most 2 % of its width thick: a picture may have some.
+ * The pen's strokes are thicker, except those that the frame cuts.
  */
 function mayBeRuled() {
   const cut = (at) => at < PEN_WIDTH / 2 || at > PAPER - PEN_WIDTH / 2;
   return photo !== null || strokes.some((stroke) => stroke.some(cut));
 }
 
-/** The grey of a canvas, as Pillow's convert("L") has it. */
+/** The grey of a canvas, as Pillow's convert("L") computes it. */
 function greyOf(context, width, height) {
   const { data } = context.getImageData(0, 0, width, height), grey = new Uint8Array(width * height);
   for (let n = 0; n < grey.length; n++) {
@@ -161,7 +161,7 @@ async function openPicture(file) {
   const [width, height] = [bitmap.width, bitmap.height].map((size) => Math.max(1, Math.round(size * scale)));
   const canvas = element("canvas", { width, height }), context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
-  context.fillStyle = "#fff"; // Behind what is transparent.
+  context.fillStyle = "#fff"; // Behind transparent pixels.
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   clearPaper();
@@ -172,7 +172,7 @@ async function openPicture(file) {
   }
 }
 
-/** Lets the user draw; `changed(event time)` is called when something new lies on the paper. */
+/** Lets the user draw; `changed(event time)` is called when the paper has changed. */
 function initPaper(changed) {
   const paper = byId("paper");
   let stroke = null;
@@ -181,7 +181,7 @@ function initPaper(changed) {
     ink(stroke);
   };
   const begin = (x, y) => {
-    if (photo && inColour) layPhoto(null); // One may paint over it.
+    if (photo && inColour) layPhoto(null); // Users may paint over it.
     else if (photo) clearPaper();
     stroke = [];
     strokes.push(stroke);

@@ -1,7 +1,7 @@
 "use strict";
-// Examples to look at: drawn characters, or the run's own pictures, with which the page trains, too.
+// Examples to look at: drawn characters, or the run's own pictures, which the page also trains with.
 
-let ownPictures = null; // The bytes of the run's own, one picture after the other, once they are unpacked.
+let ownPictures = null; // The bytes of the run's own pictures, one after the other, once they are unpacked.
 
 /** The bytes of a text in base64, of gzip. */
 async function unpacked(text) {
@@ -19,12 +19,12 @@ function ownPicture(index) {
   return ownPictures.slice(index * size, (index + 1) * size);
 }
 
-/** The run's own picture of each class: the last one, for the first of all is the doubtful one. */
+/** The run's own picture of each class: the last one, because the first of all is the doubtful one. */
 function ownExamples() {
   return RUN.classNames.map((_, label) => ({ index: PRACTICE?.labels.lastIndexOf(label) ?? -1, label })).filter(({ index }) => index >= 0);
 }
 
-/** Puts one of the run's own on the paper; the first is the one of which the network is least sure. */
+/** Puts one of the run's own on the paper; the network is least sure about the first one. */
 async function showOwn(index = 0) {
   await unpackPictures();
   layPicture(ownPicture(index), PRACTICE.labels[index]);

@@ -3,7 +3,7 @@
 
 const CURVE = 0.6; // Small numbers would be invisible: strength = |v / largest| ** CURVE.
 
-/** Where each number of an array stands in its picture: tiles of H x W, one beside the other. */
+/** The place of each number of an array in its picture: tiles of H x W, side by side. */
 function layoutOf(shape) {
   if (shape.length === 1) return vectorLayout(shape[0]);
   if (shape.length === 3) { // An image: a tile for each channel.
@@ -12,7 +12,7 @@ function layoutOf(shape) {
   }
   if (shape.length === 4) { // A kernel on images: a row of tiles for each input channel.
     const [height, width, inputs, outputs] = shape, at = (i, j, c, k) => ((i * width + j) * inputs + c) * outputs + k;
-    if (inputs === 3 && outputs * width > 800) { // Too wide: an output's three tiles stand side by side.
+    if (inputs === 3 && outputs * width > 800) { // Too wide: an output's three tiles are side by side.
       const columns = 3 * Math.ceil(tileColumns(height, width, 3 * outputs) / 3);
       return tiles(height, width, 3 * outputs, (i, j, n) => at(i, j, n % 3, Math.floor(n / 3)), columns);
     }
@@ -31,7 +31,7 @@ function vectorLayout(size) {
   });
 }
 
-/** So many tiles beside each other that the picture is about 2.4 times as wide as high. */
+/** The number of tiles in a row that makes the picture about 2.4 times as wide as high. */
 function tileColumns(height, width, number) {
   const wanted = Math.min(number, Math.max(1, Math.ceil(Math.sqrt((number * 2.4 * height) / width))));
   for (const move of [0, -1, 1, -2, 2, -3, 3, -4, 4]) { // No row is left half empty.
@@ -128,7 +128,7 @@ function colourMap({ shape: [height, width, , outputs = 0], title }) {
  * A heat map with its caption.
  *
  * `shape` is the array's, `drawn` the shape in which it is drawn: a row of numbers may be an image's.
- * `choose(index)` is called when a square is chosen, `name(index)` says which it is. The map has
+ * `choose(index)` is called when a square is chosen; `name(index)` gives its name. The map has
  * draw(values) and mark(index).
  */
 function heatMap({ shape, drawn = shape, title, name, choose }) {

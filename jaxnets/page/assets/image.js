@@ -1,7 +1,7 @@
 "use strict";
 // Pictures as {width, height, data}: filters, connected parts, distances, resizing.
 //
-// Each function gives the numbers of the one in SciPy's ndimage or in Pillow that it is named after.
+// Each function gives the same numbers as the function of SciPy's ndimage or Pillow that it is named after.
 
 function picture(width, height, data = new Float32Array(width * height)) {
   return { width, height, data };
@@ -34,8 +34,8 @@ function reflected(index, size) {
  * Outside, the row is mirrored, or has the value `outside`.
  *
  * Source: van Herk 1992, "A fast algorithm for local minimum and maximum filters": three comparisons
- * a pixel, however large the window. It is the larger of what the two blocks of `size` pixels that
- * the window touches have inside it.
+ * a pixel, however large the window. The window touches two blocks of `size` pixels; the result is the
+ * larger one of their maxima inside it.
  */
 function slidingMaximum({ width, height, data }, size, before, outside) {
   const out = picture(width, height), length = width + size - 1;
@@ -53,7 +53,7 @@ function slidingMaximum({ width, height, data }, size, before, outside) {
   return out;
 }
 
-/** A row with what lies outside of it on both sides. */
+/** A row with the values outside of it on both sides. */
 function fillRow(row, data, start, width, before, outside) {
   for (let n = 0; n < width; n++) row[before + n] = data[start + n];
   const beyond = (n) => (outside === null ? data[start + reflected(n - before, width)] : outside);
@@ -98,7 +98,7 @@ function transposed({ width, height, data }) {
   return out;
 }
 
-/** First one thing and then another with all rows and columns: windows are rectangles. */
+/** Applies one function and then another to all rows and columns: windows are rectangles. */
 function bothWays(image, rows, columns, first, second, outside) {
   const across = first(image, columns, outside);
   if (rows === 1) return second(across, columns, outside);
@@ -106,7 +106,7 @@ function bothWays(image, rows, columns, first, second, outside) {
   return second(transposed(turned), columns, outside);
 }
 
-/** ndimage.grey_opening: nothing is left of what is narrower than the window of rows x columns. */
+/** ndimage.grey_opening: removes what is narrower than the window of rows x columns. */
 function opening(image, rows, columns, outside = null) {
   return bothWays(image, rows, columns, erodedRows, dilatedRows, outside);
 }
@@ -335,12 +335,12 @@ function median(values) {
   const all = values.slice(), half = all.length >> 1;
   const upper = selected(all, half);
   if (all.length % 2) return upper;
-  let lower = -Infinity; // Whatever is smaller stands before it now.
+  let lower = -Infinity; // All smaller values are before it now.
   for (let n = 0; n < half; n++) if (all[n] > lower) lower = all[n];
   return (lower + upper) / 2;
 }
 
-/** The value that would stand at a place if all were sorted. Hoare 1961, "Algorithm 65: find". */
+/** The value at a place if all were sorted. Hoare 1961, "Algorithm 65: find". */
 function selected(all, place) {
   let left = 0, right = all.length - 1;
   while (left < right) {

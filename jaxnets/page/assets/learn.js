@@ -30,7 +30,7 @@ function drawnExamples() {
   });
 }
 
-/** How the examples fare: the mean of their losses, and how many are right. */
+/** The results of the examples: the mean of their losses, and how many are right. */
 function onExamples(network) {
   let loss = 0, right = 0;
   for (const { label, image } of examplePictures()) {
@@ -79,7 +79,7 @@ function undoStep() {
   render();
 }
 
-/** Back to the run's own weights, whatever was stepped or trained. */
+/** Restores the run's own weights after any steps or training. */
 function resetWeights() {
   endTraining();
   state.network = runsNetwork;
@@ -149,7 +149,7 @@ function startCurve() {
     const from = performance.now();
     let done = false;
     while (task === curveTask && !done && performance.now() - from < PIECE_TIME) ({ done } = work.next());
-    if (task !== curveTask) return; // Something newer is to be drawn.
+    if (task !== curveTask) return; // There is something newer to draw.
     if (done) drawCurve();
     else setTimeout(next, 5);
   };

@@ -71,13 +71,13 @@ function largestAt(values) {
 }
 
 // ---- Layers: forward(layer, x) → {y, cache};  backward(layer, x, y, cache, dy) → {dx, ...} ----
-// Beside dx stand the gradients of the layer's arrays by their names. A layer that chooses among numbers
-// has held(x, y, cache, layer), too: its output at x with the choices of the pass that gave y and the
+// With dx come the gradients of the layer's arrays by their names. A layer that chooses among numbers
+// also has held(x, y, cache, layer): its output at x with the choices of the pass that gave y and the
 // cache. It has no kinks. page/build.py reads the names in KINDS: one to a line.
 //
-// What the card of a layer shows, it says here: `isPlain`, it changes no number; mask(layer, x), what it
-// multiplies a gradient with; `winners`, its cache holds the places of the largest numbers; `ones`, the
-// last row of its kernel is the bias.
+// A layer also says what its card shows: `isPlain` if it changes no number; mask(layer, x), the factor of
+// a gradient; `winners` if its cache holds the places of the largest numbers; `ones` if the last row of
+// its kernel is the bias.
 
 const unchanged = (layer, x) => ({ y: x }), unchangedGradient = (layer, x, y, cache, dy) => ({ dx: dy });
 
@@ -136,9 +136,9 @@ const KINDS = {
   },
 };
 
-if (typeof OWN_KINDS === "object") Object.assign(KINDS, OWN_KINDS); // Of run.js: the user's own layers.
+if (typeof OWN_KINDS === "object") Object.assign(KINDS, OWN_KINDS); // From run.js: the user's own layers.
 
-/** The number of x from which a normalized one comes. */
+/** The number of x that a normalized number comes from. */
 function colourOf({ inShape }, n) {
   return inShape[2] === 1 ? Math.floor(n / 3) : n;
 }
@@ -175,8 +175,8 @@ function denseBackward(layer, x, z, cache, dz) {
 }
 
 /**
- * What the loops of a convolution need: x with its padding's zeros, its rows' length in numbers, the
- * window, the steps, and how many input and output channels a group has.
+ * The numbers that the loops of a convolution need: x with its padding's zeros, the length of its rows, the
+ * window, the steps, and the numbers of input and output channels of a group.
  */
 function convolutionSizes({ inShape, outShape, shapes, padding, strides, feature_group_count: groups }, x) {
   const [height, width, channels] = inShape, [rows, columns, outputs] = outShape, [[top, bottom], [left, right]] = padding;
@@ -226,7 +226,7 @@ function convolutionBackward(layer, x, z, cache, dz) {
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < columns; j++) {
       const out = (i * columns + j) * outputs;
-      let count = 0; // Behind a pool most are zero: only the others are walked.
+      let count = 0; // Behind a pool most are zero: only the others are visited.
       for (let k = 0; k < outputs; k++) {
         const value = dz[out + k];
         if (value !== 0) {
@@ -338,7 +338,7 @@ function maxPoolBackward(layer, x, y, winners, dy) {
   return { dx };
 }
 
-/** The rows and the columns that each place of an average pool takes: [[from, to], ...], `to` not. */
+/** The rows and the columns of each place of an average pool: [[from, to], ...], without `to`. */
 function cellsOf({ kind, window, stride, size, inShape, outShape }) {
   return [0, 1].map((axis) => {
     const old = inShape[axis];
@@ -455,7 +455,7 @@ function responseNormBackward({ inShape, n, alpha, beta }, x, y, s, dy) {
  * The forward pass of one picture.
  *
  * values[0] is the picture and values[n + 1] the output of layer n; the last one is the logits.
- * With `from` and `before`, `image` is the input of layer `from` alone, or the logits behind the last
+ * With `from` and `before`, `image` is the input of only layer `from`, or the logits after the last
  * one, and the other numbers before that layer are those of `before`. If `held`, ReLUs and pools
  * choose what they chose in `before`.
  */
@@ -496,7 +496,7 @@ function lossGradient(network, p, label) {
 }
 
 /**
- * The backward pass: d[n] is the gradient of values[n], inputs[n] that of layer n's input alone, and
+ * The backward pass: d[n] is the gradient of values[n], inputs[n] that of layer n's input, and
  * gradients[n] has those of its arrays. A value that two layers read has the sum of both gradients.
  */
 function backward(network, pass, label) {

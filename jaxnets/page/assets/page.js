@@ -1,8 +1,8 @@
 "use strict";
-// The page's state, and what brings it to the screen.
+// The page's state, and the functions that draw it.
 
 const [HEIGHT, WIDTH, CHANNELS] = RUN.imageShape;
-const SURE = 0.99; // With a larger p of the true class there are no gradients to be seen.
+const SURE = 0.99; // With a larger p of the true class, gradients are invisible.
 const runsNetwork = readNetwork(RUN); // With the run's weights.
 const state = {
   network: runsNetwork, // Its weights move with "one step", and with training.
@@ -20,7 +20,7 @@ function runForward() {
   state.pass = state.pixels && forward(state.network, Float64Array.from(state.pixels, (byte) => byte / 255));
 }
 
-/** What lies on the paper, as the network sees it; null if there is no ink. */
+/** The picture on the paper, as the network sees it; null if there is no ink. */
 function prepared(grey) {
   if (grey.truth !== undefined) return grey.data; // One of the run's own.
   if (RUN.asDigits) return toDigit(grey, mayBeRuled());
@@ -30,7 +30,7 @@ function prepared(grey) {
 
 let frame = 0;
 
-/** Takes what lies on the paper; `time` is when the pen moved. At once, or with the next frame. */
+/** Reads the paper, at once or with the next frame; `time` is when the pen moved. */
 function seeDrawing(time, now = false) {
   if (!now) {
     frame ||= requestAnimationFrame(() => {
@@ -68,12 +68,12 @@ function chooseLabel(label) {
   runBackwards();
 }
 
-/** Whether the gradients are nearly 0: the network is sure of the class that is said to be true. */
+/** Whether the gradients are nearly 0: the network is sure of the class that was chosen as true. */
 function isSure() {
   return state.back !== null && state.pass.p[state.label] > SURE;
 }
 
-/** The most probable class but for the one that is said to be true. */
+/** The most probable class other than the one that was chosen as true. */
 function nextBest() {
   return largestAt(state.pass.p.map((p, k) => (k === state.label ? 0 : p)));
 }

@@ -1,7 +1,7 @@
 "use strict";
-// Pictures from outside: a chosen file, what is dropped or pasted, the camera.
+// Pictures from outside: chosen, dropped or pasted files, and the camera.
 
-/** Calls take(files) with what the user gives: a list that is never empty. */
+/** Calls take(files) with the user's files: a list that is never empty. */
 function initPictures(take) {
   const given = (files) => {
     const all = [...files]; // The list of an input empties with it.
@@ -20,7 +20,7 @@ function initPictures(take) {
   initCamera(given);
 }
 
-/** The camera's picture, while it is asked for; some browsers give none to a file of the disk. */
+/** The camera's picture, on request; some browsers do not allow it for a file on the disk. */
 function initCamera(given) {
   const finder = byId("finder"), video = finder.querySelector("video");
   const close = () => {
@@ -35,7 +35,7 @@ function initCamera(given) {
       finder.hidden = false;
       byId("problem").textContent = "";
       byId("snap").focus();
-    } catch { // Refused, none there, or no such function: the page is neither https nor localhost.
+    } catch { // Refused, no camera, or no such function: the page is neither https nor localhost.
       byId("problem").textContent = say("noCamera");
     }
   });

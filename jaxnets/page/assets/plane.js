@@ -1,10 +1,10 @@
 "use strict";
-// A network on a plane: its answer to every place, while it learns by the passes of trainer.js.
+// A network on a plane: its answer at every point, while it learns by the passes of trainer.js.
 
-const GRID = 48; // Places along a side at which the network is asked.
+const GRID = 48; // Places along a side where the network is evaluated.
 const STRETCH = 12; // Milliseconds of steps between two pictures.
 const NEAR = 0.03; // A share of the side: within it a click removes a point.
-const MOST_DEVIATIONS = 6; // From the mean to the side: what lies farther out is not shown.
+const MOST_DEVIATIONS = 6; // From the mean to the side: points farther out are not shown.
 const CLASS_COLOURS = ["c1", "c2", "c3", "c4", "c5", "c6"], CORNERS = [24, 4, 3, 5, 6, 8]; // Of a class's marks.
 const HIDDEN = ["", "2", "3", "4", "8", "8, 8", "16, 16"], ACTIVATIONS = ["relu", "tanh", "sigmoid"];
 const DATA = PRACTICE?.sets ?? {}, OWN = "own";
@@ -16,7 +16,7 @@ const deviations = Math.min(MOST_DEVIATIONS, Math.max(2, ...Object.values(DATA).
 
 const state = {
   network: runsNetwork,
-  points: [], // {at: [x1, x2], label, held}; what is held out is not trained on.
+  points: [], // {at: [x1, x2], label, held}; held-out points are not trained on.
   tool: 0, // The class of a new point; "remove" takes points away.
   cursor: [0.5, 0.5], // Of the keys: shares of the side, from the left and from the top.
   unit: null, // The chosen hidden unit: {n, k}, of layer n.
@@ -106,7 +106,7 @@ function chosenNetwork() {
   return networkOf(hidden.split(",").map(Number).filter(Boolean), byId("activation").value);
 }
 
-/** The places of the layers whose units are shown: those with weights, but for the last one. */
+/** The places of the layers whose units are shown: those with weights, except the last one. */
 function hiddenLayers() {
   return state.network.layers.map((layer, n) => n).filter((n) => state.network.layers[n].kernel).slice(0, -1);
 }
@@ -167,7 +167,7 @@ function leave() {
   render();
 }
 
-/** Another setting begins another training, if there is one. */
+/** A new setting starts a new training, if one has begun. */
 function settingChanged() {
   const { layers } = chosenNetwork();
   offerMistakes(layers);
@@ -176,7 +176,7 @@ function settingChanged() {
   render();
 }
 
-// ---- What is seen ----
+// ---- Drawing ----
 
 /** A colour of the theme as [red, green, blue]. */
 function rgb(name) {
@@ -231,7 +231,7 @@ function strokeLine(context, pieces, colour, width, dash = []) {
   context.setLineDash([]);
 }
 
-/** The numbers of a unit: z, or what ReLU makes of it. */
+/** The numbers of a unit: z, or its ReLU. */
 function unitField({ n, k }) {
   const place = state.network.layers[n + 1]?.kind === "relu" ? n + 2 : n + 1;
   return field.map(({ values }) => values[place][k]);
@@ -271,7 +271,7 @@ function paintPoint(context, { at, label, held }) {
   paintMark(context, placeOf(at).map((share) => share * context.canvas.width), label, held);
 }
 
-/** A mark for each class, with so many corners; those that are held out are hollow. */
+/** A mark for each class, with a given number of corners; held-out points are hollow. */
 function paintMark(context, [x, y], label, held = false) {
   const corners = CORNERS[label];
   context.beginPath();
@@ -302,7 +302,7 @@ function paintCursor(context, place) {
   }
 }
 
-/** Makes the buttons of the units anew, as when the network has others. */
+/** Makes the buttons of the units again, for example when the network has changed. */
 function unitsChanged() {
   state.unit = null;
   byId("unit-maps").replaceChildren(...hiddenLayers().map((n, layer) => {

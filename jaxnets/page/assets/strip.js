@@ -3,7 +3,7 @@
 
 let cards = [];
 
-/** What a card is called; n = -1 is the picture, n = the number of layers the loss. */
+/** The title of a card; n = -1 is the picture, n = the number of layers is the loss. */
 function layerTitle(n) {
   const layer = state.network.layers[n];
   if (n < 0) return say("layer_input");
@@ -53,7 +53,7 @@ function winnersOf(n) {
   return won;
 }
 
-/** The shape in which an array of a layer is drawn: that of the image, of which a row of numbers is made. */
+/** The shape in which an array of a layer is drawn: that of the image if the row of numbers was one. */
 function drawnShape(layer, view, shape) {
   const above = state.network.layers[layer?.sources[0] - 1];
   if (above?.kind !== "flatten") return shape;
@@ -62,7 +62,7 @@ function drawnShape(layer, view, shape) {
   return fromImage ? [...above.inShape, shape[1]] : shape;
 }
 
-/** The colour views beside those of `viewsOf`: of the picture, and of the first kernel, on red, green and blue. */
+/** The colour views in addition to `viewsOf`: of the picture, and of the first kernel, on red, green and blue. */
 function colourViewsOf(n) {
   const { network } = state, layer = network.layers[n], first = network.layers.findIndex(({ kernel }) => kernel);
   if (network.imageShape[2] !== 3 || (n >= 0 && n !== first)) return [];
@@ -132,26 +132,26 @@ function buildCard(n) {
       waiting.hidden = Boolean(state.back) || plain;
     },
   };
-  // Before there are gradients, two pictures forward stand beside each other.
+  // Without gradients, two forward pictures are side by side.
   card.element.classList.toggle("wide", maps.filter(({ isGradient }) => !isGradient).length > 1);
   card.element.style.setProperty("--depth", layer?.depth ?? 0);
   card.translate();
   return card;
 }
 
-/** Draws what has changed. */
+/** Draws the changed numbers. */
 function drawStrip() {
   cards.forEach((card) => card.draw());
 }
 
-/** Draws everything anew, as when the colours change. */
+/** Redraws everything, for example when the colours change. */
 function redrawStrip() {
   colours = null;
   for (const card of cards) for (const each of card.maps) each.drawn = null;
   drawStrip();
 }
 
-/** Lights the cards up one after the other, from the loss to the picture. */
+/** Lights up the cards one after the other, from the loss to the picture. */
 function runBackwards() {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
   cards.forEach((card, n) => {

@@ -20,8 +20,8 @@ const CHINESE_ANCHORS = {
 };
 
 /**
- * How a layer's numbers are explained, and a loss': the derivation, the formulas of its views in the lecture's
- * symbols (those of some layers hold their sizes), and a function that gives the sum behind a number. A layer
+ * The explanation of the numbers of a layer or a loss: the derivation, the formulas of its views in the lecture's
+ * symbols (some contain the layer's sizes), and a function that gives the sum behind a number. A layer
  * without an entry has none of them.
  */
 const EXPLANATIONS = {
@@ -177,7 +177,7 @@ const EXPLANATIONS = {
   },
 };
 
-/** The explanations of a kind of layer; those of the user's own may stand beside its pair. */
+/** The explanations of a kind of layer; a user's own layer may have them next to its pair. */
 function explanationsOf(kind) {
   return EXPLANATIONS[kind] ?? { formulas: {}, explain: explainOther, ...KINDS[kind] };
 }
@@ -212,7 +212,7 @@ function convolutionFormulas({ strides: [down, across], padding: [[top], [left]]
   };
 }
 
-/** A formula as text and elements: what stands in _{...} is set low, in ^{...} high. */
+/** A formula as text and elements: _{...} is a subscript, ^{...} a superscript. */
 function formulaNodes(formula) {
   return formula.split(/([_^]\{[^}]*\})/).map((part) => {
     const tag = { "_{": "sub", "^{": "sup" }[part.slice(0, 2)];
@@ -230,14 +230,14 @@ function indicesOf(shape, index) {
   return out;
 }
 
-/** A number's name, as z[3, 4, 7]. */
+/** A number's name, such as z[3, 4, 7]. */
 function named(symbol, shape, index) {
   const at = indicesOf(shape, index);
   if (shape.length === 3 && shape[2] === 1) at.pop();
   return `${symbol}[${at.join(", ")}]`;
 }
 
-/** Explains a number of a view of layer n; n = -1 is the picture, n = the number of layers the loss. */
+/** Explains a number of a view of layer n; n = -1 is the picture, n = the number of layers is the loss. */
 function explain(state, n, view, index) {
   const { network, pass, back } = state, layer = network.layers[n];
   if (n < 0) return explainPicture(state, view, index);
@@ -386,7 +386,7 @@ function explainConvolution({ layer, x, y, dy, dx, gradient }, view, index) {
   const weight = (a, b, c, k) => ((a * wide + b) * inputs + c) * outputs + k;
   const of = (...at) => (channels === 1 ? at.filter((_, n) => n !== 2) : at).join(", ");
   const firstOf = (k) => Math.floor((k * groups) / outputs) * inputs; // The first channel that output k sees.
-  const inside = (u, v) => u >= 0 && v >= 0 && u < height && v < width; // Else it is the padding's zero.
+  const inside = (u, v) => u >= 0 && v >= 0 && u < height && v < width; // Otherwise it is a zero of the padding.
   if (view === "y") {
     const [i, j, k] = indicesOf(outShape, index), first = firstOf(k);
     for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) for (let c = 0; c < inputs; c++) {
@@ -457,12 +457,12 @@ function explainLoss({ network, pass, back, label, classNames }, view, index) {
 }
 
 /**
- * The slopes of the loss at one number v, by more forward passes, beside the derivative by hand.
+ * The slopes of the loss at one number v, by further forward passes, next to the derivative by hand.
  *
  * v is an input of layer n ("value") or one of its weights ("kernel", "bias"). Where numbers are
  * equal, the loss has a kink, and the derivation follows one choice: the first of equal numbers in
- * a pool, 0 at 0 in ReLU. With the choices made at v held, the loss has no kink, and its difference
- * alone judges the derivation. A kink is where the difference of the loss itself is another one.
+ * a pool, 0 at 0 in ReLU. If the choices made at v are fixed, the loss has no kink, and only its difference
+ * judges the derivation. There is a kink where the difference of the loss itself is another number.
  *
  * With ε = 10⁻⁶ the losses' rounding would make errors of 10⁻⁸; at 10⁻⁴ hardly more choices change.
  */

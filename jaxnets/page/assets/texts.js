@@ -1,9 +1,9 @@
 "use strict";
-// What the page says: texts.json, and the same in Chinese. {name} stands for a value.
+// The page's texts: texts.json, and the same in Chinese. {name} is replaced by a value.
 
 const TEXTS = {}; // Filled in where the page is built.
 
-let language = globalThis.document?.documentElement.dataset.language; // As jaxnets page --language says.
+let language = globalThis.document?.documentElement.dataset.language; // From jaxnets page --language.
 language ??= navigator.language?.startsWith("zh") ? "zh" : "en";
 
 const onPictures = typeof RUN === "undefined" || !RUN.asDigits; // Not on characters: some texts are others.
@@ -25,7 +25,7 @@ function digits(value, figures = 4) {
   return value.toFixed(Math.max(0, figures - 1 - exponent)).replace("-", "−");
 }
 
-/** A probability: near 1, with as many digits as it takes to see that it is less. */
+/** A probability: near 1, with enough digits to show that it is less. */
 function share(p) {
   if (p <= 0.999 || p >= 1) return digits(p);
   return p.toFixed(Math.min(12, Math.ceil(-Math.log10(1 - p)) + 1));
@@ -36,7 +36,7 @@ function count(value) {
   return value.toLocaleString("en");
 }
 
-/** An element with a text and children; what comes from a run is only ever text. */
+/** An element with a text and children; content from a run is only ever text. */
 function element(tag, { text, className, ...attributes } = {}, ...children) {
   const made = document.createElement(tag);
   if (text !== undefined) made.textContent = text;

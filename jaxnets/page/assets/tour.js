@@ -46,7 +46,7 @@ function stopsOfTour() {
   return stops;
 }
 
-/** On an empty paper: the run's picture of which the network is least sure, else such an example. */
+/** On an empty paper: the run's picture that the network is least sure about, or else such an example. */
 async function showDoubtful() {
   if (PRACTICE) {
     await showOwn();
@@ -60,7 +60,7 @@ async function showDoubtful() {
   chooseLabel(least[1]);
 }
 
-/** Where the network is sure of the truth there are no gradients to be seen: then another class is said to be it. */
+/** If the network is sure of the true class, gradients are invisible: then the tour chooses another class. */
 async function startTour() {
   if (!state.pass) await showDoubtful();
   if (!state.pass) return byId("paper").focus();

@@ -9,7 +9,7 @@ let trained = null; // The last report of the worker.
 let trainedPoints = [], formerPoints = []; // {steps, loss, accuracy}: of this training and of the one before.
 let learnedMaps = []; // The heat maps of the first layer with weights, and of their gradient.
 
-/** The worker, which runs this page's own programs: by their address, or from the text in the one file. */
+/** The worker, which runs this page's own scripts: by their address, or from the text in the one file. */
 function makeWorker() {
   const parts = ["run.js", "network.js", "trainer.js"].map((name) => document.querySelector(`script[data-file="${name}"]`));
   if (!parts[0]) return new Worker("trainer.js");
@@ -29,7 +29,7 @@ async function beginTraining() {
   const number = ++training;
   trained = null;
   worker = await (loading ??= loadWorker());
-  if (number !== training) return; // A later button was quicker.
+  if (number !== training) return; // A button pressed later was quicker.
   if (trainedPoints.length > 1) formerPoints = trainedPoints;
   trainedPoints = [];
   worker.postMessage({ kind: "begin", training, ...chosen() });

@@ -1,17 +1,17 @@
 "use strict";
 // Training: batches, their gradients by the backward passes of network.js, and the step.
 //
-// It runs in a worker, so that drawing stays quick. A served worker begins without the page's programs.
+// It runs in a worker, so that drawing stays quick. A served worker starts without the page's scripts.
 if (typeof importScripts === "function" && typeof RUN === "undefined") importScripts("run.js", "network.js");
 
 /**
- * Wrong backward passes to choose from: each takes one factor or one term away, as learners do.
- * `backward` stands for that of a kind of layer; the others change the step.
+ * Wrong backward passes to choose from: each omits one factor or one term, as learners do.
+ * `backward` replaces that of a kind of layer; the others change the step.
  */
 const MISTAKES = {
   mask: { kind: "relu", backward: (layer, x, y, cache, dy) => ({ dx: dy }) },
   winners: {
-    kind: "max_pool", // Every number of the window is taken for the largest one.
+    kind: "max_pool", // Every number of the window counts as the largest one.
     backward: (layer, x, y, winners, dy) => {
       const { inShape: [, width, channels], outShape: [rows, columns], window, stride } = layer, dx = new Float64Array(x.length);
       for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) for (let a = 0; a < window; a++) {
@@ -51,14 +51,14 @@ function randomNumbers(seed) {
 
 const FIRST = { kernel: 0, bias: 0, scale: 1 };
 
-/** The network with new weights: kernels from N(0, 2 / inputs), He's; biases 0, γ 1. */
+/** The network with new weights: He's kernels, from N(0, 2 / inputs); biases 0, γ 1. */
 function fresh(network, seed) {
   const random = randomNumbers(seed);
   const normal = () => Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
   const layers = network.layers.map((layer) => {
     const drawn = {};
     for (const [name, sizes] of Object.entries(layer.shapes ?? {})) {
-      if (!(name in FIRST)) continue; // A layer of the user's own keeps its numbers.
+      if (!(name in FIRST)) continue; // A user's own layer keeps its numbers.
       drawn[name] = new Float64Array(product(sizes)).fill(FIRST[name]);
     }
     if (layer.kernel) {
@@ -78,7 +78,7 @@ class Trainer {
     this.take(examples);
   }
 
-  /** Takes other examples: the first `count` are trained on, the rest held out. */
+  /** Takes other examples: the first `count` are for training, and the rest is held out. */
   take({ images, labels, count }) {
     Object.assign(this, { images, labels, count, order: [], heldOut: labels.length - count });
   }
@@ -105,7 +105,7 @@ class Trainer {
     return Float64Array.from(this.images.subarray(size * index, size * (index + 1)), (value) => value / largest);
   }
 
-  /** The pictures of the next batch: every epoch has an order of its own; its last batch may be short. */
+  /** The pictures of the next batch: every epoch has its own order; its last batch may be short. */
   nextBatch() {
     if (!this.order.length) {
       this.order = Array.from({ length: this.count }, (_, n) => n);
@@ -201,7 +201,7 @@ function serveTraining() {
     training = settings.training;
     trainer.begin(fresh(readNetwork(RUN), settings.seed), settings);
     const few = Math.min(10, trainer.heldOut);
-    trainer.test(few); // The browser compiles what it has run.
+    trainer.test(few); // The browser compiles functions that it has run.
     const from = performance.now();
     trainer.test(few);
     size = Math.max(few, Math.min(trainer.heldOut, Math.floor((few * TEST_TIME) / (performance.now() - from + 0.1))));

@@ -1,5 +1,5 @@
 "use strict";
-// What every training in a page has: its settings, and the curve of what it has learned.
+// The parts of every training in a page: its settings, and the curve of its progress.
 
 const TRAIN_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3], BATCHES = [1, 8, 32, 128];
 const SPEEDS = { full: 0, slow: 400 }; // Milliseconds between steps.
@@ -44,7 +44,7 @@ function translateSettings() {
   names("train-mistake", "mistake");
 }
 
-/** The points of a curve, {steps, loss, accuracy}, and one more; of too many every other one. */
+/** The points of a curve, {steps, loss, accuracy}, and one more; if there are too many, every other one. */
 function withPoint(points, point) {
   const more = [...points, point];
   return more.length > MOST_POINTS ? more.filter((_, n) => n % 2 === 0) : more;

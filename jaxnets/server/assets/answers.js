@@ -2,7 +2,7 @@
 // Shows what the server's models answer, side by side, with buttons for feedback.
 //
 // The page sends the document the event "drawing": detail.pixels are its bytes, null for no ink. The
-// plain page, of a network that the page cannot show, has no paper: files are asked about instead.
+// plain page, for a network that the page cannot show, has no paper: it asks about files instead.
 (() => {
   const TEXTS = {}; // Filled in from answers.json where the page is built.
   const WAIT = 250; // Milliseconds without a further stroke, after which the models are asked.
@@ -11,7 +11,7 @@
   const section = byId("answers");
   const user = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
     byte.toString(16).padStart(2, "0"),
-  ).join(""); // Of this visit only: nothing is stored.
+  ).join(""); // For this visit only: nothing is stored.
   // What is asked about, the newest first: {file, url, answers, problem}; of a drawing without file.
   let asked = [];
   const told = new Map(); // The feedback on each answer: "right" or "wrong".

@@ -18,7 +18,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import TOLERANCES, compiled, errors_of
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backward
-from jaxnets.kernels import KERNELS, accelerate
+from jaxnets.kernels import KERNELS, accelerate, winograd
 from jaxnets.kernels.conv_pool import (
     CONV_POOL,
     ConvPool,
@@ -330,6 +330,25 @@ def test_a_negative_padding_cuts_the_images_of_a_joined_pool(channels):
     assert any(isinstance(layer, ConvPool) for layer in fast.layers)
     expected = gradients(lambda params, x: plain.apply(params, x[:, 1:, :-2]))
     assert relative_error(gradients(fast.apply), expected)[0] < 1e-5
+
+
+@pytest.mark.parametrize("images", [7, 8])
+def test_blocks_of_images_give_what_all_at_once_gives(float64, monkeypatch, images):
+    """The last of several blocks may be filled up with zeros."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.standard_normal((images, 7, 9, 32)), rng.standard_normal((images, 3, 4, 5))
+    params = {"kernel": rng.standard_normal((3, 3, 32, 5)), "bias": rng.standard_normal(5)}
+
+    def passes(params, x, dy):
+        y, cache = CONV_POOL.forward(params, x, padding="SAME")
+        return y, conv_pool_backward(cache, dy, padding="SAME")
+
+    at_once = quick_jit(passes)(params, x, dy)
+    of_an_image = 16 * 3 * 4 * 32
+    monkeypatch.setattr(winograd, "BLOCK", 2 * of_an_image)
+    again = functools.partial(passes)  # JAX would trace the same function once.
+    assert "scan" in str(jax.make_jaxpr(again)(params, x, dy))
+    assert_close(quick_jit(again)(params, x, dy), at_once, 1e-13)
 
 
 def without_overlaps(cache, d_out, **static):

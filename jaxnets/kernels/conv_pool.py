@@ -26,7 +26,7 @@ a window of the pool reaches: 6x6 of 7x7 outputs.
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, TypeGuard
 
 import flax.linen as nn
@@ -53,6 +53,7 @@ from jaxnets.backprop.windows import BEYOND, Padding, Pads, Size, window_pads
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
 from jaxnets.kernels.convolution import FEWEST_CHANNELS, fast_conv_backward, fast_conv_forward
 from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows, stored
+from jaxnets.kernels.winograd import in_blocks, sum_in_blocks
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool
 
@@ -100,7 +101,11 @@ def conv_pool_forward(params: Params, x: Images, *, padding: Padding) -> tuple[O
         z, _ = fast_conv_forward({"kernel": kernel}, _reached(seen), padding="VALID", **CONVOLUTION)
         y, (winner, _) = max_pool_forward(z, **POOL)
     else:
-        y, winner = stored(lambda m: _largest(_transform(AT, m)), _products(seen, kernel))
+        y, winner = in_blocks(
+            lambda x: stored(lambda m: _largest(_transform(AT, m)), _products(x, kernel)),
+            _numbers_in_tiles(seen, kernel),
+            seen,
+        )
     if "bias" in params:
         y = y + params["bias"]
     return y, (x, params, winner)
@@ -137,8 +142,12 @@ def conv_pool_backward(
         )
     else:
         d_out = stored(lambda d: d + 0, d_out)
-        d_params = {"kernel": _kernel_gradient(seen, d_out, winner)}
-        dx = _input_gradient(d_out, winner, kernel) if input_gradient else None
+        numbers = _numbers_in_tiles(seen, kernel)
+        d_kernel = sum_in_blocks(_kernel_gradient, numbers, seen, d_out, winner)
+        d_params = {"kernel": d_kernel}
+        dx = None
+        if input_gradient:
+            dx = in_blocks(partial(_input_gradient, kernel=kernel), numbers, d_out, winner)
     if "bias" in params:
         d_params = {**d_params, "bias": d_out.sum((0, 1, 2))}
     if dx is None:
@@ -176,6 +185,14 @@ def _are_apart(kernel: jax.Array) -> bool:
     channels, features = kernel.shape[2:]
     few = FEW_CHANNELS < channels < FEWEST_IN_TILES
     return few or min(channels, features) >= FEWEST_CHANNELS[WINDOW]
+
+
+def _numbers_in_tiles(x: jax.Array, kernel: jax.Array) -> int:
+    """The larger one's numbers of V and M, for an image; the loop over `_sums` stores neither."""
+    if kernel.shape[2] <= FEW_CHANNELS:
+        return 1
+    rows, columns = (size // 2 - 1 for size in x.shape[1:3])
+    return 16 * rows * columns * max(kernel.shape[2:])
 
 
 def _reached(x: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 from jaxnets.kernels import winograd
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
-from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows
+from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows, stored
 from jaxnets.models.chain import Layer
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
@@ -50,8 +50,9 @@ def fast_conv_backward(
 ) -> tuple[Params, Images | None]:
     """Returns what `conv_backward` returns; each gradient is computed in its fastest form."""
     x, params = cache
-    # All three gradients read dz: without the barrier XLA computes it anew for some of them.
-    dz = lax.optimization_barrier(dz)
+    # All three gradients read dz: without the barrier XLA computes it anew for some of them. If its
+    # sum for the bias is the only one (examples/cifar94.py), XLA stores all factors of dz instead.
+    dz = lax.optimization_barrier(dz) if input_gradient else stored(lambda dz: dz + 0, dz)
     kernel = params["kernel"]
     image, window = x.shape[1:3], kernel.shape[:2]
     pads = window_pads(image, window, strides, padding)

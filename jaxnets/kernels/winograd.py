@@ -25,8 +25,7 @@ Source: Lavin and Gray 2016, section 4, whose matrices are those of Cook and Too
 """
 
 import math
-from collections.abc import Iterable
-from functools import reduce
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -36,6 +35,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.windows import Pads, Size
+from jaxnets.base.trees import Tree
 
 STEPS = 3, 4, 5, 6  # The outputs of a tile, in each direction.
 # And infinity. The numbers are small, because large powers would round. There are eight in all, for
@@ -106,8 +106,7 @@ def convolve(x: Images, kernel: Filters, pads: Pads) -> Outputs:
         z = z.reshape(step, step, -1, h, w, features).transpose(2, 3, 0, 4, 1, 5)
         return z.reshape(-1, step * h, step * w, features)[:, :rows, :columns]
 
-    blocks = _blocks(h * w * len(u) * max(u.shape[1:]), x)
-    return jnp.concatenate([outputs(block) for (block,) in blocks])
+    return in_blocks(outputs, h * w * len(u) * max(u.shape[1:]), x)
 
 
 def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Filters:
@@ -129,8 +128,7 @@ def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Filters
         d_m = _times(at.T, dz.reshape(step**2, -1, dz.shape[-1]))
         return jnp.einsum("tnc,tnk->tck", _times(bt, _tiles(x, tiling, len(bt), pads)), d_m)
 
-    blocks = _blocks(h * w * len(g) ** 2 * max(x.shape[-1], dz.shape[-1]), x, dz)
-    d_u = reduce(jnp.add, (gradient(*block) for block in blocks))
+    d_u = sum_in_blocks(gradient, h * w * len(g) ** 2 * max(x.shape[-1], dz.shape[-1]), x, dz)
     return _times(g.T, d_u).reshape(*window, *d_u.shape[1:])
 
 
@@ -153,16 +151,39 @@ def matrices(window: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return values(step).T, bt, values(window) / [[d] for d in (*denominators, 1)]
 
 
-def _blocks(numbers: int, *arrays: jax.Array) -> Iterable[tuple[jax.Array, ...]]:
-    """The arrays in blocks of images, such that V and M have at most BLOCK numbers in each.
+def in_blocks(function: Callable[..., Tree], numbers: int, *arrays: jax.Array) -> Tree:
+    """Calls a function of images block by block, one after the other, and joins what it returns.
 
     Args:
-      numbers: The size of the larger of V and M for one image.
+      function: (*arrays) -> arrays of as many images.
+      numbers: The numbers that it stores for one image; in a block, at most BLOCK.
       arrays: Arrays with the same number of images.
     """
+    images, blocks = len(arrays[0]), _blocks(numbers, arrays)
+    if len(blocks[0]) == 1:
+        return function(*arrays)
+    outputs = lax.map(lambda block: function(*block), blocks)
+    return jax.tree.map(lambda out: out.reshape(-1, *out.shape[2:])[:images], outputs)
+
+
+def sum_in_blocks(
+    function: Callable[..., jax.Array], numbers: int, *arrays: jax.Array
+) -> jax.Array:
+    """The same for a function that returns a sum over the images, to which zeros add nothing."""
+    blocks = _blocks(numbers, arrays)
+    if len(blocks[0]) == 1:
+        return function(*arrays)
+    zeros = jnp.zeros_like(jax.eval_shape(function, *(block[0] for block in blocks)))
+    return lax.scan(lambda total, block: (total + function(*block), None), zeros, blocks)[0]
+
+
+def _blocks(numbers: int, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """Each array as [blocks, images of a block, ...]; zeros fill the last block up."""
     images = len(arrays[0])
     count = -(-images // max(BLOCK // numbers, 1))
-    return zip(*(jnp.array_split(array, count) for array in arrays), strict=True)
+    size = -(-images // count)
+    filled = [jnp.pad(a, [(0, count * size - images), *[(0, 0)] * (a.ndim - 1)]) for a in arrays]
+    return [array.reshape(count, size, *array.shape[1:]) for array in filled]
 
 
 def _tiles(x: jax.Array, tiling: Tiling, side: int, pads: Pads) -> jax.Array:

@@ -46,7 +46,7 @@ def floor_of(summed: object, dtype: str, tolerance: float) -> float:
     """The size below which an array of a gradient is not compared with itself; see above.
 
     Args:
-      summed: All gradients of one network or layer; for a network also those of
+      summed: All gradients of one network or layer; for a network also the terms of
         `recording_terms`.
       dtype: The precision in which they were computed: a key of `ROUNDINGS`.
       tolerance: The largest relative error that is allowed.

@@ -5,7 +5,7 @@ own rounding is small: below 1 %. But the forward pass also rounds, so a few ReL
 on the other side of their kinks, where the function has a different slope: the `cnn` then differs
 by 69 % in one leaf. In float32 one such ReLU of `alexnet` makes 3 %. So stock JAX differentiates
 the plain network in float32 at the numbers that the forward pass by hand gave. If these differ from
-the plain layer's numbers by more than rounding, it does not use them.
+the plain layer's numbers by more than rounding, it does not follow them.
 """
 
 from collections.abc import Callable, Iterator, Sequence

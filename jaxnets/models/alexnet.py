@@ -142,7 +142,7 @@ def alexnet_small(
     """AlexNet reduced for images of 28 to 64 pixels: 3,509,864 parameters at 32 and 1,000 classes.
 
     The arguments are those of `alexnet`, and whether a batch norm follows each convolution, which
-    then has no bias. Without input_size it takes images of any such size.
+    then has no bias. Without input_size it takes images unchanged.
     """
     return Chain(
         [

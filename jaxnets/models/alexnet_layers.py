@@ -63,7 +63,7 @@ class LocalResponseNorm:
 class Enlarge:
     """Enlarges by bilinear interpolation and repeats grey to three channels.
 
-    So AlexNet, made for 224 × 224 × 3, takes MNIST. An image of this shape passes unchanged.
+    With it AlexNet, made for 224 × 224 × 3, takes MNIST. An image of this shape passes unchanged.
     """
 
     size: int

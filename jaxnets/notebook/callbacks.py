@@ -64,7 +64,7 @@ class Callback:
 
 
 def bar_for(verbose: int | str) -> bool | None:
-    """The `bar` of a Progress: a notebook shows one, though its stdout is no terminal."""
+    """The `bar` of a Progress: a notebook shows one, although its stdout is not a terminal."""
     if verbose not in (1, "auto"):  # As in Keras.
         return False
     return type(sys.stdout).__module__.startswith("ipykernel") or None

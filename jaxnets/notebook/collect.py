@@ -21,7 +21,7 @@ def collected(data: Any) -> Any:
         (images, labels).
 
     Raises:
-      UserError: A batch is something else, or there are no batches.
+      UserError: A batch has another form, or there are no batches.
     """
     is_one = isinstance(data, str | os.PathLike | tuple | list | dict)
     if is_one or not isinstance(data, Iterable) or hasattr(data, "shape"):

@@ -620,7 +620,7 @@ class Network(Described):
         return dict(self._given)
 
     def set_params(self, **params: Any) -> Self:
-        """Makes the network anew, untrained.
+        """Resets the network, untrained, with changed arguments.
 
         Args:
           **params: The arguments to change.
@@ -715,7 +715,7 @@ def _batches_of(batch_size: int | None) -> dict[str, Any]:
 
 
 def _check_setting(name: str) -> None:
-    """Raises AttributeError for a field of Config, which is no attribute of a Network."""
+    """Raises AttributeError for a field of Config, which is not an attribute of a Network."""
     if name in INSTEAD:
         raise AttributeError(f'Network has no "{name}"; {INSTEAD[name]}')
     if name in Config.__dataclass_fields__:

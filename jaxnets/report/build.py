@@ -48,7 +48,7 @@ FACTS = {
     "test_loss": N_("test loss"),
 }
 MAX_SETTINGS = 200  # A config.json may come from anywhere.
-MAX_ADDED = 20  # At most so many sections of other rooms, values in a paragraph, and series.
+MAX_ADDED = 20  # The most sections of other rooms, values in a paragraph, and series.
 NAME = re.compile(r"[a-z_]{1,30}")  # The name of a section that another room has added.
 LONGEST = 200  # Characters of a value in a table, at most.
 

@@ -113,7 +113,7 @@ def overfitting(run: RunFacts) -> Finding:
 
 
 def still_falling(run: RunFacts) -> Finding:
-    """Whether more epochs would lower the loss, as far as its last quarter and the schedule say.
+    """Whether more epochs would lower the loss, judged by its last quarter and the schedule.
 
     With few validation images, the training loss is judged.
     """

@@ -49,7 +49,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-SIGNIFICANCE = 0.05  # α; the chance of a false alarm that "significant" allows, too.
+SIGNIFICANCE = 0.05  # α, and the highest probability of a false alarm for "significant".
 # c: of 1, 1.5, 2 and 3 the one that needs the fewest runs for leads of 1 to 3 deviations of a run.
 PRIOR = 1.5
 

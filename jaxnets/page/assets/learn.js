@@ -18,7 +18,7 @@ function examplePictures() {
   return examples;
 }
 
-/** Drawn once, on a paper of its own. */
+/** Drawn once, on its own paper. */
 function drawnExamples() {
   return state.classNames.flatMap((name, label) => {
     if (!(name in EXAMPLES)) return [];

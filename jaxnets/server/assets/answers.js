@@ -12,7 +12,7 @@
   const user = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
     byte.toString(16).padStart(2, "0"),
   ).join(""); // For this visit only: nothing is stored.
-  // What is asked about, the newest first: {file, url, answers, problem}; of a drawing without file.
+  // The questions, the newest first: {file, url, answers, problem}; a drawing has no file.
   let asked = [];
   const told = new Map(); // The feedback on each answer: "right" or "wrong".
   let failure = ""; // Of the last feedback.

@@ -2,7 +2,6 @@
 
 import ast
 import errno
-import fcntl
 import functools
 import io
 import os
@@ -20,6 +19,8 @@ from jaxnets.base.errors import UserError
 from jaxnets.data.pictures import folder
 from jaxnets.machine import distributed
 from jaxnets.tune import backends
+
+fcntl = pytest.importorskip("fcntl", reason="this is Windows itself")
 
 PACKAGE = ROOT / "jaxnets"
 SOURCES = {

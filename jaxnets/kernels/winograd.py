@@ -155,7 +155,7 @@ def in_blocks(function: Callable[..., Tree], numbers: int, *arrays: jax.Array) -
     """Calls a function of images block by block, one after the other, and joins what it returns.
 
     Args:
-      function: (*arrays) -> arrays of as many images.
+      function: (arrays ...) -> arrays of as many images.
       numbers: The numbers that it stores for one image; in a block, at most BLOCK.
       arrays: Arrays with the same number of images.
     """

@@ -13,6 +13,7 @@ import address
 import pytest
 from conftest import ROOT
 
+import hatch_build
 from jaxnets import __version__
 from jaxnets.page import build
 
@@ -83,6 +84,18 @@ def test_zenodo_the_citation_and_the_changelog_describe_this_version():
     assert f" version: {__version__} " in citation
     changes = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert next(version for version in changes if version != "Unreleased") == __version__
+
+
+def test_no_link_of_the_page_on_pypi_leads_nowhere():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    text = hatch_build.description(readme, None)
+    assert "](" not in text and "<img" not in text and "see [Install]" not in text
+    text = hatch_build.description(readme, SOMEONE)
+    links = re.findall(rf"\]\({SOMEONE}/blob/main/([^)#]+)", text)
+    files = SOMEONE.replace("github.com", "raw.githubusercontent.com")
+    pictures = re.findall(rf'src(?:set)?="{files}/main/([^"]+)"', text)
+    assert len(links) == text.count("](") > 20 and len(pictures) == text.count("src") > 3
+    assert [path for path in links + pictures if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.oracle

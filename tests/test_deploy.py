@@ -223,7 +223,7 @@ def test_slurm_starts_a_process_for_each_gpu():
 def test_the_image_has_what_pip_builds():
     """The files of tests/test_wheel.py, which builds them, and what the recipes start."""
     copied = re.findall(r"^COPY (.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.M)
-    files = "pyproject.toml README.md LICENSE train.py jaxnets deploy/start.sh"
+    files = "pyproject.toml hatch_build.py README.md LICENSE train.py jaxnets deploy/start.sh"
     files += " deploy/kubernetes/ray_app.py"
     assert " ".join(copied) == files
     (extras,) = re.findall(r'"\.\[(.*)\]"', (DEPLOY / "Dockerfile").read_text())

@@ -24,7 +24,7 @@ def site(tmp_path_factory):
     copy = folder / "project"
     hidden = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "jaxnets", copy / "jaxnets", ignore=hidden)
-    for name in ("README.md", "LICENSE", "train.py"):
+    for name in ("README.md", "LICENSE", "hatch_build.py", "train.py"):
         shutil.copy(ROOT / name, copy)
     (copy / "pyproject.toml").write_text(with_address((ROOT / "pyproject.toml").read_text()))
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder]
@@ -57,6 +57,7 @@ def test_a_wheel_brings_train_and_the_script(site, run_installed):
 def test_its_licence_is_the_codes_and_mnists(site):
     folder = next(site.glob("*.dist-info"))
     metadata = Parser().parsestr((folder / "METADATA").read_text("utf-8"))
+    assert f"]({SOMEONE}/blob/main/docs/install.md)" in metadata.get_payload()
     expression = metadata["License-Expression"]
     assert expression == canonicalize_license_expression("Apache-2.0 AND CC-BY-SA-3.0")
     readme = (ROOT / "README.md").read_text("utf-8")

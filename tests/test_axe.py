@@ -1,4 +1,4 @@
-"""The pages of runs and those that need no installation, by axe-core, in both themes."""
+"""Reports, the pages of runs and those that need no installation, by axe-core, in both themes."""
 
 import axe
 import play
@@ -48,4 +48,17 @@ def test_a_page_without_an_installation_is_for_everybody(page, path, dark):
         page.click("#train-step")
         page.click(".units button")
         page.click("#language")
+        assert axe.violations(page) == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_report_is_for_everybody(page, train_tiny, run_command, tmp_path, dark):
+    for name in ("first", "second"):
+        assert train_tiny("softmax", f"--workdir={tmp_path / name}").status == 0
+    axe.see_dark(page, dark)
+    for names in (["first"], ["first", "second"]):
+        runs = [tmp_path / name for name in names]
+        assert run_command("report", *runs, f"--output={tmp_path / 'report.html'}").status == 0
+        page.open(tmp_path / "report.html")
+        page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
         assert axe.violations(page) == []

@@ -299,7 +299,7 @@ class Tags(HTMLParser):
         self.text += data
 
 
-NAMED_TAGS = """html head meta title style body header h1 h2 h3 h4 nav a main section figure
+NAMED_TAGS = """html head meta title style body header h1 h2 h3 nav a main section figure
 figcaption p dl dt dd div details summary table thead tbody tr th td footer ul li svg g rect line
 text polyline polygon circle image label input span code"""
 TAGS = set(NAMED_TAGS.split())
@@ -445,7 +445,7 @@ def test_several_runs_stand_side_by_side_with_what_differs(run, copy, tmp_path):
     names = [figure.name for figure in drawn]
     assert len(names) == len(set(names)) and "runs-loss" in names
     assert {f"{run.name}-confusion", f"{run.name}-2-confusion"} <= set(names)
-    section = html.partition('id="runs-differences"')[2].partition("<h3")[0]
+    section = html.partition('id="runs-differences"')[2].partition("<h2")[0]
     found = re.findall(r'<th[^>]*scope="row">(\w+)</th>', section)
     assert found == ["learning_rate"]
     assert "0.01" in section and "0.25" in section

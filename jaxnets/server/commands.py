@@ -31,7 +31,7 @@ def serve(
     layers: OwnLayers = (),
     json: bool = False,
 ) -> int:
-    """Classify pictures over HTTP with one run, or with two in an A/B test.
+    """Classify pictures over HTTP with one run, or two in an A/B test.
 
     Args:
       split: percentages of users for A and B

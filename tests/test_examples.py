@@ -14,10 +14,12 @@ import optax
 import pytest
 from conftest import ROOT, read_json, slow
 
+from benchmarks import cifar94 as benchmark
 from jaxnets import check_layer, load_dataset
 from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
+from jaxnets.gradcheck.errors import relative_error
 from jaxnets.networks.own import from_file
 
 
@@ -329,17 +331,58 @@ def test_the_optimizer_is_muon_and_pytorchs_sgd(cifar94):
     assert not np.abs(updates["whiten"]["kernel"]).max()
 
 
-@pytest.mark.slow
-def test_the_gradients_of_cifar94_by_hand_are_autodiffs():
+@pytest.fixture(scope="module")
+def cifar94_gradients():
+    """The example's gradients of 24 images, and how to take them with other kernels."""
     own = from_file(str(ROOT / "examples" / "cifar94.py")).for_data((32, 32, 3), 10)
-    images = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), np.uint8)
+    # Floats of little contrast: among equal bytes, and where GELU is all but 0, numbers tie.
+    images = np.random.default_rng(0).normal(0.5, 0.04, (24, 32, 32, 3)).astype(np.float32)
     split = Split(images, np.arange(24, dtype=np.int32) % 10)
     data = Dataset("pictures", 10, split, split[:0], split, checksum="")
-    experiment = Experiment.create(preset(own, batch_size=24, devices=1), data)
-    state = experiment.init_state()
-    hand, auto = (experiment.gradients(state, split, by=by) for by in ("manual", "auto"))
-    plain = Experiment.create(preset(own, batch_size=24, devices=1, kernels="plain"), data)
-    stock = plain.gradients(state, split, by="auto")
-    for ours in (hand, auto):
-        for found, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(stock), strict=True):
-            assert abs(found - expected).max() <= 2e-4 * abs(expected).max()
+
+    def take(by, **changes):
+        config = preset(own, batch_size=24, devices=1, **changes)
+        experiment = Experiment.create(config, data)
+        state = experiment.init_state()
+        return state.params, experiment.gradients(state, split, by=by)
+
+    return split, take
+
+
+@pytest.mark.slow
+def test_the_gradients_of_cifar94_by_hand_are_autodiffs(cifar94_gradients):
+    _, take = cifar94_gradients
+    _, stock = take("auto", kernels="plain")
+    for by in ("manual", "auto"):
+        assert relative_error(take(by)[1], stock)[0] <= 2e-4
+
+
+@pytest.mark.oracle
+@pytest.mark.usefixtures("float64")
+def test_pytorchs_network_has_the_gradients_of_cifar94(cifar94_gradients):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    split, take = cifar94_gradients
+    params, gradients = take("manual", precision="float64")
+    network = benchmark.pytorch_network().double()
+    names = ["whiten", *sorted(name for name in params if name.startswith("conv")), "logits"]
+    layers = [layer for layer in network if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
+    for name, layer in zip(names, layers, strict=True):
+        kernel = torch.tensor(np.array(params[name]["kernel"]))
+        layer.weight.data = kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+    layers[0].bias.data = torch.tensor(np.array(params["whiten"]["bias"]))
+    x = torch.tensor(split.images).permute(0, 3, 1, 2).double()
+    y = torch.tensor(split.labels).long()
+    torch.nn.functional.cross_entropy(network(x), y).backward()  # Smoothing is the data's.
+    ours = {name: gradients[name]["kernel"] for name in names[1:]}
+    grads = [layer.weight.grad for layer in layers[1:]]
+    theirs = [g.permute(2, 3, 1, 0) if g.ndim == 4 else g.T for g in grads]
+    theirs = dict(zip(ours, (g.numpy() for g in theirs), strict=True))
+    assert relative_error(ours, theirs)[0] <= 1e-10
+    bias = layers[0].bias.grad.numpy()
+    assert relative_error(gradients["whiten"]["bias"], bias)[0] <= 1e-10
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_cifar94_counts_each_step():
+    for way in ("manual", "sgemm"):
+        assert all(seconds > 0 for seconds in benchmark.cpu_seconds(way, size=8, steps=2))

@@ -17,7 +17,7 @@ from jaxnets.backprop.rules import KINDS, RULES
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.course.exercises import judge
-from jaxnets.gradcheck import compare, table
+from jaxnets.gradcheck import causes, compare, table
 from jaxnets.gradcheck import networks as network_checks
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
@@ -334,3 +334,24 @@ def test_the_package_is_a_command_whose_help_needs_no_jax(run_python):
         outcome = run_python("-W", "error", "-c", code, *arguments)
         assert outcome.status == 0 and text in outcome.out, outcome.err
         assert outcome.out.endswith("\nset()\n")
+
+
+RIGHT = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+
+
+@pytest.mark.parametrize(
+    ("yours", "says"),
+    [
+        (RIGHT.T, "transposed"),
+        (RIGHT[:1], "expected the shape (2, 3), got (1, 3)"),
+        (RIGHT + [0, 0, np.inf], "not finite"),
+        (RIGHT.astype(np.float16) + 1e-6, "rounded"),
+        (RIGHT * 100, "percent"),
+        (RIGHT * -2, "-2 times"),
+        (RIGHT[::-1], "places"),
+        (RIGHT + [[0, 0, 0], [0, 1, 0]], "1 of 6"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_wrong_array_is_described(yours, says):
+    assert says in causes.looks("d_x", yours, RIGHT)

@@ -1,6 +1,7 @@
 """Update rules, the step, epochs on one device and on eight, the notebook API."""
 
 import dataclasses
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -258,6 +259,26 @@ def test_an_epoch_in_one_loop_is_step_by_step(tiny, tiny_preset, float64, model,
     assert int(a.count) == int(b.count) == count
     assert a.loss == pytest.approx(b.loss, rel=1e-12)
     np.testing.assert_array_equal(a.confusion, b.confusion)
+
+
+@pytest.mark.usefixtures("quick_steps")
+@pytest.mark.parametrize(
+    ("longest", "expected"), [(math.inf, [1, 2, 3, 3, 3]), (0.0, [1, 2, 1, 1, 1])]
+)
+def test_no_step_is_ahead_of_a_long_one(tiny, tiny_preset, monkeypatch, longest, expected):
+    monkeypatch.setattr(loop, "LONG_STEP", longest)
+    ours = Experiment.create(tiny_preset("softmax", batch_size=32), tiny)
+    begun, in_flight = [], []
+
+    def begins(step, state, batch):
+        begun.append(step)
+        in_flight.append(len(begun))
+
+    watch = watching(before_step=begins, on_steps_end=lambda count, all: begun.pop())
+    watch.sees_every_step = True
+    run_epoch = loop.stepped_epoch(ours.train_step(), ours.loader, ours.parallel, [watch])
+    run_epoch(loop.Checkpoint(ours.init_state()), 0)
+    assert in_flight == expected
 
 
 @pytest.mark.slow

@@ -66,7 +66,7 @@ def test_the_size_of_the_pixels_moves_the_rate():
     (rates,) = re.findall(r"^pixels +(.*)$", page, re.MULTILINE)
     tried = [("bytes", 1e-3), ("[0, 1]", 0.01), ("[0, 1]", 1.0), ("standardized", 0.1)]
     for name, rate in tried:
-        (row,) = re.findall(rf"^{re.escape(name)} +(.*)$", page, re.MULTILINE)
+        (row,) = re.findall(rf"^{re.escape(name)} {{2,}}(.*)$", page, re.MULTILINE)
         printed = dict(zip(map(float, rates.split()), map(float, row.split()), strict=True))[rate]
         # The page has the mean of three seeds.
         assert script["accuracy"](forms[name], data, rate, seed=0) == pytest.approx(

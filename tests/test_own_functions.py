@@ -129,7 +129,7 @@ def test_a_saved_run_names_its_functions_and_predicts_without_them(
     with pytest.raises(UserError, match=r"loss: .* my_loss .*: jaxnets.load\(DIR, loss=my_loss\)"):
         jaxnets.load(folder).fit()
     run_main("--resume", f"--workdir={folder}", "--epochs=3").assert_refused("loss=my_loss")
-    with pytest.raises(UserError, match="^seed: expected the run's own"):
+    with pytest.raises(UserError, match="^seed: the run was not trained"):
         jaxnets.load(folder, seed=3)
     again = jaxnets.load(folder, **own)
     assert_same(trained(again).state.params, trained(network).state.params)

@@ -731,7 +731,7 @@ def test_a_picture_is_opened_and_what_is_none_refused(page, tmp_path):
     page.frame()
     assert text_of(page, "#answer").startswith("The network says 7: ")
     choose("bad.png")
-    page.wait("document.querySelector('#problem').innerText.startsWith('This file is no picture')")
+    page.wait("document.querySelector('#problem').innerText.startsWith('The browser cannot show')")
     choose("empty.png")
     page.wait("document.querySelector('#problem').innerText === 'There is no ink to see.'")
     assert text_of(page, "#answer") == "Nothing drawn yet."

@@ -3,7 +3,7 @@
     M=--model=examples/cifar94.py
     python train.py $M --validation_size=0     on all 50,000 training images
     jaxnets evaluate RUN --views=mirror,shift  six views of each test image
-    jaxnets gradcheck $M                       every gradient by hand beside autodiff's
+    jaxnets gradcheck $M                       every gradient compared with autodiff's
 
 The recipe is that of airbench94 (Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
 arXiv:2404.00498) with Muon on the filters (Jordan 2024, "Muon: An optimizer for hidden layers in
@@ -12,10 +12,10 @@ neural networks"). The published 94 % is a mean over six views of each test imag
                   32 pixels
     image         [B, 32, 32,   3]
     whiten        [B, 31, 31,  24]   2x2, not trained but for its bias, GELU
-    conv1         [B, 15, 15,  64]   3x3, max pool 2x2, batch norm, GELU
-    conv2         [B, 15, 15,  64]   3x3, batch norm, GELU
-    conv3, conv4  [B,  7,  7, 256]   as conv1 and conv2
-    conv5, conv6  [B,  3,  3, 256]   as conv1 and conv2
+    conv2         [B, 15, 15,  64]   3x3, max pool 2x2, batch norm, GELU
+    conv3         [B, 15, 15,  64]   3x3, batch norm, GELU
+    conv4, conv5  [B,  7,  7, 256]   as conv2 and conv3
+    conv6, conv7  [B,  3,  3, 256]   as conv2 and conv3
     pool          [B,  1,  1, 256]   3x3, max
     logits        [B, 10]
 """

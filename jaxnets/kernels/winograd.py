@@ -159,10 +159,11 @@ def in_blocks(function: Callable[..., Tree], numbers: int, *arrays: jax.Array) -
       numbers: The numbers that it stores for one image; in a block, at most BLOCK.
       arrays: Arrays with the same number of images.
     """
-    images, blocks = len(arrays[0]), _blocks(numbers, arrays)
-    if len(blocks[0]) == 1:
+    images = len(arrays[0])
+    count = _count(numbers, images)
+    if count == 1:
         return function(*arrays)
-    outputs = lax.map(lambda block: function(*block), blocks)
+    outputs = lax.map(lambda block: function(*block), _blocks(count, arrays))
     return jax.tree.map(lambda out: out.reshape(-1, *out.shape[2:])[:images], outputs)
 
 
@@ -170,17 +171,22 @@ def sum_in_blocks(
     function: Callable[..., jax.Array], numbers: int, *arrays: jax.Array
 ) -> jax.Array:
     """The same for a function that returns a sum over the images, to which zeros add nothing."""
-    blocks = _blocks(numbers, arrays)
-    if len(blocks[0]) == 1:
+    count = _count(numbers, len(arrays[0]))
+    if count == 1:
         return function(*arrays)
+    blocks = _blocks(count, arrays)
     zeros = jnp.zeros_like(jax.eval_shape(function, *(block[0] for block in blocks)))
     return lax.scan(lambda total, block: (total + function(*block), None), zeros, blocks)[0]
 
 
-def _blocks(numbers: int, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+def _count(numbers: int, images: int) -> int:
+    """The number of blocks, of at most BLOCK numbers each, or of one image."""
+    return -(-images // max(BLOCK // numbers, 1))
+
+
+def _blocks(count: int, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     """Each array as [blocks, images of a block, ...]; zeros fill the last block up."""
     images = len(arrays[0])
-    count = -(-images // max(BLOCK // numbers, 1))
     size = -(-images // count)
     filled = [jnp.pad(a, [(0, count * size - images), *[(0, 0)] * (a.ndim - 1)]) for a in arrays]
     return [array.reshape(count, size, *array.shape[1:]) for array in filled]

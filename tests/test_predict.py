@@ -614,3 +614,18 @@ def test_a_picture_that_cannot_be_read_is_named(predictor, seven):
         predictor([seven, "8.png"])
     with pytest.raises(BadPictureError, match="^picture 1 of 99 x 99: no ink found$"):
         predictor([seven, np.zeros((99, 99), np.uint8)])
+
+
+ALONE = """
+import sys, jax, jax.numpy as jnp
+from jaxnets.predict.predict import load_predictor
+load_predictor(sys.argv[1])
+x = jnp.ones((1500, 1500))
+print(jax.jit(lambda x: x @ x @ x @ x)(x).is_ready())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_predicts_computes_in_its_own_thread(mnist_run, run_python):
+    outcome = run_python("-c", ALONE, mnist_run)
+    assert (outcome.status, outcome.out) == (0, "True\n"), outcome.err

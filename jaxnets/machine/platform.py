@@ -58,6 +58,7 @@ def set_up_jax(
     cpu_devices: int | None = None,
     connected: bool = False,
     keep_memory: bool = True,
+    asynchronous: bool = True,
 ) -> Devices:
     """Sets JAX up, before it touches a device, and returns the devices to train on.
 
@@ -71,6 +72,9 @@ def set_up_jax(
       cpu_devices: How many devices the CPU simulates in each process, instead of any accelerator.
       connected: Whether to return the devices of all connected processes instead of this one's.
       keep_memory: Whether freed memory is kept for the next step instead of other programs.
+      asynchronous: Whether the caller goes on while a CPU computes. If it waits anyway, one image
+        takes 0.6 of the CPU time in its own thread: no other thread must wake up. A JAX that runs
+        already stays as it is.
     """
     if cpu_devices is not None:
         platform = "cpu"
@@ -78,6 +82,8 @@ def set_up_jax(
         jax.config.update("jax_platforms", "cpu")
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
+    if not asynchronous:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     _keep_compiled_programs()
     # JAX's public process_count would start its devices.
     processes = (global_state.num_processes or 1) if connected else 1

@@ -78,8 +78,8 @@ def inference(images, **more):
 class Served:
     """A server without a socket: its application, in an event loop in a thread of its own."""
 
-    def __init__(self, folders, log, share=0.5, sizes=(1, 4), hosts=None):
-        self.service = Service([str(folder) for folder in folders], share, log, sizes)
+    def __init__(self, folders, log, share=0.5, sizes=(1, 4), hosts=None, engine="jax"):
+        self.service = Service([str(folder) for folder in folders], share, log, sizes, engine)
         self.app = create_app(self.service, hosts)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)

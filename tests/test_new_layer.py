@@ -172,7 +172,7 @@ def copy(tmp_path):
     rules, line = package / "backprop/rules.py", "from jaxnets.backprop.rule import"
     edit(rules, line, f"from jaxnets.backprop.swish import SWISH\n{line}")
     edit(rules, "    DENSE,\n", "    DENSE,\n    SWISH,\n")
-    edit(package / "export/onnx_file.py", NODE)
+    edit(package / "predict/onnx_file.py", NODE)
     edit(package / "export/archive.py", NUMPY)
     edit(package / "page/assets/network.js", "const KINDS = {\n", JAVASCRIPT)
     edit(tmp_path / "my_net.py", NETWORK)
@@ -285,7 +285,7 @@ KINDS = IN_TABLE | {kind_of(kind).__name__: rule.name for rule in TABLE for kind
 OF_LAYERS = ("models", "backprop", "kernels")
 # Those that list the layers, and why.
 LISTS = {
-    "export/onnx_file.py": "the table of ONNX nodes",
+    "predict/onnx_file.py": "the table of ONNX nodes",
     "export/archive.py": "the table of functions in NumPy",
     "course/exercises/drawn.py": "sizes of a student's trials, small enough for a loop over them",
     "__init__.py": "the public names",
@@ -315,7 +315,7 @@ def test_nothing_but_the_table_lists_the_layers():
 
 def test_other_programs_have_every_layer_of_the_table():
     """A new layer fails here until it has its forms, or its rule says what stands in its place."""
-    onnx_file = pytest.importorskip("jaxnets.export.onnx_file", reason="onnx is not installed")
+    onnx_file = pytest.importorskip("jaxnets.predict.onnx_file", reason="onnx is not installed")
     others = {rule.name for rule in TABLE if rule.exported}
     assert IN_TABLE.keys() - archive.LAYERS == IN_TABLE.keys() - onnx_file.NODES == others
     assert IN_TABLE.keys() - build.KINDS == {"enlarge"}  # Of large images.

@@ -136,7 +136,7 @@ class LayerRule(NamedTuple):
     # None if no layer is needed.
     exported: Callable[[LayerRow, Arrays], tuple[LayerRow, Arrays] | None] | None = None
     # For a user's own layer, what other programs compute: its ONNX nodes, (graph, x, the input's
-    # shape, row, arrays) -> the name of the output (`export/onnx_file.py`); and the text of its
+    # shape, row, arrays) -> the name of the output (`predict/onnx_file.py`); and the text of its
     # JavaScript pair, "{ forward: ..., backward: ... }" (`page/assets/network.js`).
     onnx: Callable[..., str] | None = None
     javascript: str = ""

@@ -139,15 +139,13 @@ def content_of(trained: TrainedNetwork, kind: str) -> bytes:
         "step": trained.step,
         "config": dataclasses.asdict(trained.config),
     }
-    made = archive.Archive(metadata, network.arrays)
     if kind == "safetensors":
         folding.check_kinds(network.layers, kind, archive.LAYERS.get)
-        return archive.to_bytes(made)
+        return archive.to_bytes(archive.Archive(metadata, network.arrays))
 
-    from jaxnets.export import onnx_file
+    from jaxnets.predict import onnx_file
 
-    folding.check_kinds(network.layers, kind, onnx_file.node_of)
-    return onnx_file.to_bytes(made)
+    return onnx_file.to_bytes(network, metadata)
 
 
 def _prove(kind: str, path: str, trained: TrainedNetwork) -> tuple[float, float]:

@@ -226,7 +226,7 @@ class Network(Described):
         self.stop_training = False
         self._experiment: Experiment | None = None
         self._checkpoint: Checkpoint | None = None
-        self._predictor: Predictor | None = None
+        self._predictors: dict[str, Predictor] = {}  # By engine.
 
     @property
     def experiment(self) -> Experiment:
@@ -506,7 +506,12 @@ class Network(Described):
         return float(np.mean(self.predict(split.images).argmax(axis=1) == split.labels))
 
     def predict(
-        self, pictures: PictureOrMany, *, batch_size: int | None = None, verbose: int | str = 0
+        self,
+        pictures: PictureOrMany,
+        *,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+        engine: str = "jax",
     ) -> np.ndarray:
         """The probability of each class, as `Predictor` gives it.
 
@@ -515,25 +520,33 @@ class Network(Described):
             floats from 0 to 1.
           batch_size: The largest number of pictures that the network takes at once.
           verbose: As in Keras, but nothing is printed.
+          engine: What computes, as in `load_predictor`: "jax" or "onnxruntime".
 
         Returns:
           Probabilities [N, K] float32.
         """
-        if not self.predictor.step and self.config.init_from is None:
+        predictor = self._predictor_by(engine)
+        if not predictor.step and self.config.init_from is None:
             message = "the network is not trained: its weights are random; net.fit() trains it"
             warnings.warn(message, UserWarning, stacklevel=2)
-        return self.predictor(pictures, **_batches_of(batch_size))
+        return predictor(pictures, **_batches_of(batch_size))
 
     predict_proba = predict
 
     @property
     def predictor(self) -> Predictor:
         """The network without its training, from pictures to probabilities."""
+        return self._predictor_by("jax")
+
+    def _predictor_by(self, engine: str) -> Predictor:
+        known = self._predictors.get(engine)
         if self._folder is not None and self._checkpoint is None:  # Loaded, without data.
-            self._predictor = self._predictor or load_predictor(str(self._folder.path))
-        elif self._predictor is None or self._predictor.step != int(self.state.step):
-            self._predictor = create_predictor(self.config, self.data, self.state, self._finished)
-        return self._predictor
+            known = known or load_predictor(str(self._folder.path), engine=engine)
+        elif known is None or known.step != int(self.state.step):
+            trained = self.config, self.data, self.state, self._finished
+            known = create_predictor(*trained, engine)
+        self._predictors[engine] = known
+        return known
 
     @property
     def _finished(self) -> bool:

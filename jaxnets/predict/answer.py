@@ -29,6 +29,7 @@ def answer(
     *,
     top: int = 5,
     prepare_as: str = "auto",
+    engine: str = "jax",
     as_json: bool = False,
 ) -> bool:
     """Prints predictions for files, folders of pictures and "-" for stdin.
@@ -37,7 +38,7 @@ def answer(
     """
     if list(names).count(STDIN) > 1:
         raise UserError("expected - for stdin at most once")
-    predictor = load_predictor(workdir, prepare_as)
+    predictor = load_predictor(workdir, prepare_as, engine)
     if not predictor.finished:
         _report(_(NOT_FINISHED, predictor.step))
     labels = predictor.class_names

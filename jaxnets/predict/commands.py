@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from jaxnets.base.errors import DONE, WRONG_REQUEST, UserError
 from jaxnets.config.command import Flag, Json, command
 from jaxnets.config.fields import COUNT
+from jaxnets.predict import ENGINES
 from jaxnets.runs.commands import OwnLayers, RunPath, check_runs, holds_run
+
+Engine = Annotated[
+    str,
+    Flag(
+        ENGINES,
+        "what computes the network: onnxruntime answers few pictures sooner on a CPU, always in "
+        "float32 (pip install 'jaxnets[export]')",
+    ),
+]
 
 
 @command
@@ -15,6 +25,7 @@ def predict(
     *,
     top: Annotated[int, Flag(COUNT)] = 5,
     prepare: Literal["auto", "digit", "digits", "picture"] = "auto",
+    engine: Engine = "jax",
     layers: OwnLayers = (),
     json: Json = False,
 ) -> int:
@@ -35,5 +46,5 @@ def predict(
 
     from jaxnets.predict.answer import answer
 
-    all_good = answer(run_folder, images, top=top, prepare_as=prepare, as_json=json)
+    all_good = answer(run_folder, images, top=top, prepare_as=prepare, engine=engine, as_json=json)
     return DONE if all_good else WRONG_REQUEST

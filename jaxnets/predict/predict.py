@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps
 
-from jaxnets.base.errors import UserError
+from jaxnets.base.errors import UserError, unknown
 from jaxnets.base.facts import Described, size_text
 from jaxnets.config.fields import Config
 from jaxnets.data.arrays import as_pixels, as_rows, transpose_hint
@@ -23,13 +23,16 @@ from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_8_bit
 from jaxnets.machine.platform import compiler_options, default_platform
 from jaxnets.models.chain import Chain
 from jaxnets.networks.create import create_model
+from jaxnets.predict import ENGINES
 from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
+from jaxnets.predict.onnx_engine import onnx_logits, softmax
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.crops import with_views
 from jaxnets.training.step import TrainState, to_float
 
 PictureLike = Any  # A path, a file's bytes, a Pillow image, or an array [H, W] or [H, W, C].
 PictureOrMany = PictureLike | Sequence[PictureLike]  # An array [N, H, W] or [N, H, W, C], too.
+Forward = Callable[[np.ndarray], jax.Array | np.ndarray]
 
 BATCH = 128  # The largest number of pictures in a batch.
 SINGLE = (str, os.PathLike, bytes, Image.Image)
@@ -47,8 +50,8 @@ class Predictor(Described):
     step: int  # The number of training steps.
     finished: bool
     # The compiled network: images [B, H, W, C] → probabilities [B, K] float32, and → logits.
-    forward: Callable[[np.ndarray], jax.Array]
-    forward_to_logits: Callable[[np.ndarray], jax.Array]
+    forward: Forward
+    forward_to_logits: Forward
 
     def _facts(self) -> dict[str, Any]:
         own = {"image": size_text(self.image_shape), "classes": len(self.class_names)}
@@ -72,6 +75,9 @@ class Predictor(Described):
         if len(self.image_shape) == 1:
             rows = np.atleast_2d(np.asarray(pictures))
             return self.probabilities(as_rows(rows, self.image_shape), batch_size)
+        form = self.image_shape
+        if isinstance(pictures, np.ndarray) and pictures.size and pictures.shape[1:] == form:
+            return self.probabilities(as_pixels(pictures), batch_size)  # One check for all.
         images = []
         for number, picture in enumerate(as_list(pictures, self.image_shape)):
             try:
@@ -134,7 +140,7 @@ class Predictor(Described):
 
     def _in_batches(
         self,
-        forward: Callable[[np.ndarray], jax.Array],
+        forward: Forward,
         images: Sequence[np.ndarray] | np.ndarray,
         batch_size: int,
     ) -> np.ndarray:
@@ -145,10 +151,12 @@ class Predictor(Described):
         out = np.zeros((len(images), len(self.class_names)), np.float32)
         size = min(batch_size, 1 << max(len(images) - 1, 0).bit_length())
         for start in range(0, len(images), size):
-            batch = images[start : start + size]
-            padded = np.zeros((size, *self.image_shape), images[0].dtype)
-            padded[: len(batch)] = batch
-            out[start : start + size] = np.asarray(forward(padded))[: len(batch)]
+            batch = np.asarray(images[start : start + size])
+            count = len(batch)
+            if count < size:
+                missing = np.zeros((size - count, *self.image_shape), batch.dtype)
+                batch = np.concatenate([batch, missing])
+            out[start : start + size] = np.asarray(forward(batch))[:count]
         return out
 
 
@@ -195,7 +203,7 @@ def to_picture(picture: PictureLike, side: int) -> Image.Image:
     return to_8_bits(Image.fromarray(pixels))
 
 
-def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
+def load_predictor(workdir: str, prepare_as: str = "auto", engine: str = "jax") -> Predictor:
     """Loads a run's network from its last checkpoint; the data set is not needed.
 
     Args:
@@ -204,17 +212,23 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
         `prepare_each` is to find several; "picture" to cut it to a square and resize it; "auto" for
         "digit" if the run has grey images of 28 x 28 and class names of one character, like
         MNIST's. With "auto", several characters are an error.
+      engine: What computes: "jax", or "onnxruntime", which is faster for few pictures on a CPU and
+        always computes in float32; pip install 'jaxnets[export]' installs it.
 
     Raises:
-      UserError: The folder holds no run, a damaged one, or no checkpoint yet.
+      UserError: The folder holds no run, a damaged one, or no checkpoint yet; or ONNX Runtime is
+        missing, or cannot compute a layer.
     """
-    return to_predictor(load_network(workdir, takes_rows=True), prepare_as)
+    return to_predictor(load_network(workdir, takes_rows=True), prepare_as, engine=engine)
 
 
 def to_predictor(
-    trained: TrainedNetwork, prepare_as: str = "auto", compiled: Callable | None = None
+    trained: TrainedNetwork,
+    prepare_as: str = "auto",
+    compiled: Callable | None = None,
+    engine: str = "jax",
 ) -> Predictor:
-    """A trained network's predictor; `compiled` is its `compile_network`, if known."""
+    """A trained network's predictor; `compiled` is JAX's `compile_network`, if known."""
     config, image_shape, class_names = trained.config, trained.image_shape, trained.class_names
     if prepare_as in ("digit", "digits") and image_shape != (SIDE, SIDE, 1):
         raise UserError(
@@ -222,10 +236,16 @@ def to_predictor(
         )
     if prepare_as == "auto":
         prepare_as = usual_preparation(image_shape, class_names)
-    compiled = compiled or compile_network(config, trained.model)
-    to_logits = compile_network(config, trained.model, lambda logits: logits)
-    params = jax.device_put(trained.params)
-    forwards = functools.partial(compiled, params), functools.partial(to_logits, params)
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if engine == "onnxruntime":
+        in_onnx = onnx_logits(trained)
+        forwards = (lambda images: softmax(in_onnx(images))), in_onnx
+    else:
+        compiled = compiled or compile_network(config, trained.model)
+        to_logits = compile_network(config, trained.model, lambda logits: logits)
+        params = jax.device_put(trained.params)
+        forwards = functools.partial(compiled, params), functools.partial(to_logits, params)
     step, finished = trained.step, trained.finished
     return Predictor(config, image_shape, class_names, prepare_as, step, finished, *forwards)
 
@@ -262,11 +282,13 @@ def compile_network(
     return jax.jit(probabilities, compiler_options=compiler_options(default_platform()))
 
 
-def create_predictor(config: Config, data: Dataset, state: TrainState, finished: bool) -> Predictor:
+def create_predictor(
+    config: Config, data: Dataset, state: TrainState, finished: bool, engine: str = "jax"
+) -> Predictor:
     """The network at this point of a training; further steps do not change it."""
     params = jax.tree.map(np.array, jax.device_get(state.params))
     model, step = create_model(config, data.num_classes), int(state.step)
     trained = TrainedNetwork(
         config, model, params, data.image_shape, data.class_names, step, finished
     )
-    return to_predictor(trained)
+    return to_predictor(trained, engine=engine)

@@ -6,6 +6,7 @@ from typing import Annotated
 from jaxnets.base.errors import UserError, not_installed
 from jaxnets.config.command import Flag, command
 from jaxnets.config.fields import COUNT
+from jaxnets.predict.commands import Engine
 from jaxnets.runs.commands import RUN, OwnLayers, check_runs
 
 HALVES = "50/50"
@@ -28,6 +29,7 @@ def serve(
         str | None, Flag(metavar="local|ADDRESS", unset="one process, without Ray")
     ] = None,
     replicas: Annotated[int, Flag(COUNT)] = 1,
+    engine: Engine = "jax",
     layers: OwnLayers = (),
     json: bool = False,
 ) -> int:
@@ -65,6 +67,7 @@ def serve(
         as_json=json,
         cluster=ray,
         replicas=replicas,
+        engine=engine,
         layers=layers,
     )
 

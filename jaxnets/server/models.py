@@ -121,7 +121,13 @@ class Model:
     """A run folder behind a name, with its newest version and the one before it."""
 
     def __init__(
-        self, name: str, folder: str, thread: Executor, observe: Observe, sizes: Sequence[int]
+        self,
+        name: str,
+        folder: str,
+        thread: Executor,
+        observe: Observe,
+        sizes: Sequence[int],
+        engine: str,
     ):
         """Loads and compiles the run, which may take some seconds.
 
@@ -129,7 +135,7 @@ class Model:
           UserError: The folder holds no run, a damaged one, or no checkpoint yet.
         """
         self.name, self.folder, self.sizes = name, folder, sizes
-        self._thread, self._observe = thread, observe
+        self._thread, self._observe, self._engine = thread, observe, engine
         self._seen = files_of(folder)
         self.version = self._load(None)
         self.earlier: Version | None = None
@@ -154,7 +160,7 @@ class Model:
             if _program_of(old) == _program_of(trained):
                 compiled = before.compiled
         compiled = compiled or compile_network(trained.config, trained.model)
-        predictor = to_predictor(trained, compiled=compiled)
+        predictor = to_predictor(trained, compiled=compiled, engine=self._engine)
         for size in self.sizes:
             np.asarray(predictor.forward(np.zeros((size, *trained.image_shape), np.float32)))
 

@@ -145,7 +145,12 @@ class Service:
     """One or two models behind names, and the log of their feedback."""
 
     def __init__(
-        self, folders: Sequence[str], share: float, log: str | Path, sizes: Sequence[int] = SIZES
+        self,
+        folders: Sequence[str],
+        share: float,
+        log: str | Path,
+        sizes: Sequence[int] = SIZES,
+        engine: str = "jax",
     ):
         """Loads the runs and compiles them, then opens the log.
 
@@ -160,7 +165,7 @@ class Service:
         self._loader = ThreadPoolExecutor(1, "loader")
         self._disk = ThreadPoolExecutor(1, "disk")
         self.models = [
-            Model(name, folder, self._network, self.metrics.saw_batch, sizes)
+            Model(name, folder, self._network, self.metrics.saw_batch, sizes, engine)
             for name, folder in zip(names, folders, strict=True)
         ]
         a, b = self.models[0].version.trained, self.models[-1].version.trained

@@ -41,6 +41,7 @@ def serve(
     as_json: bool = False,
     cluster: str | None = None,
     replicas: int = 1,
+    engine: str = "jax",
     layers: Sequence[str] = (),
 ) -> int:
     """Serves one or two runs until a signal comes; returns the exit status.
@@ -54,6 +55,7 @@ def serve(
       as_json: Whether the line that says where the server listens is JSON.
       cluster: The Ray cluster that serves, "local" or its address; None for only this process.
       replicas: The number of processes in the cluster.
+      engine: What computes the networks, as in `load_predictor`.
       layers: The files that define the user's own layers, which a replica runs again.
 
     Raises:
@@ -67,7 +69,8 @@ def serve(
         else:
             where = log = os.path.abspath(Path(log).expanduser())
         # If other processes serve, this one checks first whether they would fail.
-        service = Service(folders, share, log, SIZES if cluster is None else SIZES[:1])
+        sizes = SIZES if cluster is None else SIZES[:1]
+        service = Service(folders, share, log, sizes, engine)
         address = listener.getsockname()
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
@@ -97,7 +100,7 @@ def serve(
     def make_app() -> FastAPI:
         for file in layers:
             know(file)
-        return create_app(Service(runs, share, log), hosts)
+        return create_app(Service(runs, share, log, engine=engine), hosts)
 
     return serve_replicas(make_app, replicas, cluster, address[:2], not shared, announce)
 

@@ -13,8 +13,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from jaxnets.backprop.rules import rule_named
-from jaxnets.export.archive import Archive
 from jaxnets.models.alexnet_layers import averaging_matrices
+from jaxnets.predict.folding import PlainNetwork, check_kinds
 
 # Read by ONNX Runtime since 1.14, Triton's and KServe's since early 2023.
 OPSET, IR_VERSION = 17, 8
@@ -22,14 +22,19 @@ INPUT, OUTPUT = "images", "logits"
 TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
-def to_bytes(archive: Archive) -> bytes:
-    """The content of the file: images [batch, H, W, C] float32 from 0 to 1 -> logits [batch, K]."""
+def to_bytes(network: PlainNetwork, metadata: dict[str, Any]) -> bytes:
+    """The content of the file: images [batch, H, W, C] float32 from 0 to 1 -> logits [batch, K].
+
+    Raises:
+      UserError: ONNX cannot hold a layer.
+    """
     graph = Graph()
-    image_shape, layers = archive.metadata["image_shape"], archive.metadata["layers"]
+    image_shape, layers, arrays = network
+    check_kinds(layers, "onnx", node_of)
     x = graph.add("Transpose", INPUT, perm=TO_NCHW) if len(image_shape) == 3 else INPUT
-    graph.add("Identity", graph.chain(x, image_shape, layers, archive.arrays))
+    graph.add("Identity", graph.chain(x, image_shape, layers, arrays))
     graph.nodes[-1].output[0] = OUTPUT
-    num_classes = len(archive.metadata["class_names"])
+    (num_classes,) = layers[-1]["shape"]
     made = helper.make_graph(
         graph.nodes,
         "jaxnets",
@@ -41,7 +46,7 @@ def to_bytes(archive: Archive) -> bytes:
     model = helper.make_model(
         made, producer_name="jaxnets", opset_imports=opset, ir_version=IR_VERSION
     )
-    texts = {name: json.dumps(value) for name, value in archive.metadata.items()}
+    texts = {name: json.dumps(value) for name, value in metadata.items()}
     helper.set_model_props(model, texts)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()

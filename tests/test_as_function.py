@@ -210,7 +210,7 @@ def test_the_lectures_cnn_has_the_gradient_of_stock_flax(way, float64):
 def test_an_example_trains(name):
     if name == "equinox":
         pytest.importorskip("equinox", reason="an oracle")
-    assert example(name)["main"](60) > 0.8  # 0.1 without learning.
+    assert example(name)["main"](30) > 0.6  # 0.1 without learning.
 
 
 def of_nnx(function, params, x, d_out):
@@ -248,7 +248,7 @@ def of_equinox(function, params, x, d_out):
 def test_a_layer_of_any_shape_has_autodiffs_gradient_in_other_libraries(name, way):
     rule = RULES[name]
     function = as_function(rule)
-    for setting in drawn_settings(rule, draws=25, seed=56):
+    for setting in drawn_settings(rule, draws=12, seed=56):
         with precision("float64"):
             passes = whole_problem_of(rule, setting).at("float64")
             params = passes.inputs.get("params", {})

@@ -20,10 +20,8 @@ import chinese_lines
 import chinese_search
 import flags_page
 import links
-import nbformat
 import redirects
 from docutils import nodes
-from nbformat import v4
 
 import jaxnets
 from jaxnets.cli.commands import COMMANDS
@@ -163,6 +161,9 @@ BOXES = """[...document.querySelectorAll("th p")].map((p) => {
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """A small site of two pages."""
+    import nbformat  # Not above: each worker collects the tests, and this takes 2 s.
+    from nbformat import v4
+
     folder = tmp_path_factory.mktemp("site")
     source = folder / "source"
     source.mkdir()

@@ -228,6 +228,7 @@ def test_a_step_for_absent_devices_has_their_layers(tiny, tiny_preset, batch, gr
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("kind", "joined"), [("jit", False), ("pmap", True), ("shard_map", True)])
 def test_both_compares_the_pass_that_trains(tiny, tiny_preset, monkeypatch, kind, joined):
     """On two devices: jit splits the batch itself."""

@@ -123,8 +123,10 @@ def test_an_epochs_loop_adds_up_once_a_step(tiny, tiny_preset):
     [(name, "manual") for name in LECTURE]
     + [(name, "auto") for name in LECTURE if name != "alexnet_small"],  # 44 s of CPU each.
 )
-def test_shard_map_in_float64_is_one_device_to_1e_12(tiny, tiny_preset, name, gradients):
+def test_shard_map_in_float64_is_one_device_to_1e_12(tiny, tiny_preset, request, name, gradients):
     large = name == "alexnet_small"
+    if not large:  # Its convolutions in float64 would take four times as long.
+        request.getfixturevalue("quick_steps")
     changes: dict[str, Any] = dict(precision="float64", gradients=gradients)
     changes |= {"batch_size": 12 if large else 48}
     changes |= {"dropout": 0.0} if "dropout" in PRESETS[name] else {}

@@ -23,10 +23,6 @@ from jaxnets.tune import backends
 fcntl = pytest.importorskip("fcntl", reason="this is Windows itself")
 
 PACKAGE = ROOT / "jaxnets"
-SOURCES = {
-    path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8"))
-    for path in PACKAGE.rglob("*.py")
-}
 # What Windows lacks; the standard library's pages say "Availability: Unix".
 MODULES = {"fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
 NAMES = {
@@ -53,6 +49,15 @@ GUARDED = {
 }
 
 
+@functools.cache
+def sources() -> dict[str, ast.Module]:
+    """The package's files, parsed: not when tests are collected, which every worker does."""
+    return {
+        path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8"))
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
 def of_unix(tree: ast.AST) -> set[str]:
     """The modules and names of Unix in a file."""
     found = set()
@@ -69,7 +74,7 @@ def of_unix(tree: ast.AST) -> set[str]:
 
 
 def test_what_windows_lacks_is_used_only_where_it_has_another_way():
-    found = {name: names for name, tree in SOURCES.items() if (names := of_unix(tree))}
+    found = {name: names for name, tree in sources().items() if (names := of_unix(tree))}
     assert found == GUARDED
     assert of_unix(ast.parse("import pwd\nfrom signal import alarm\nos.fork()")) == {
         *("pwd", "alarm", "fork")
@@ -103,7 +108,7 @@ def without_encoding(tree: ast.AST) -> list[str]:
 
 def test_no_file_is_read_or_written_in_the_encoding_of_the_system():
     assert {
-        name: found for name, tree in SOURCES.items() if (found := without_encoding(tree))
+        name: found for name, tree in sources().items() if (found := without_encoding(tree))
     } == {}
     wrong = "open(file); open(file, 'w'); path.open('a'); path.read_text(); path.write_text(x)"
     right = (

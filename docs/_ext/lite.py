@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from notebooks import LANGUAGES, Cell, read_source, to_notebook
 from sphinx.application import Sphinx
 
@@ -54,6 +53,8 @@ def build(site: Path) -> int:
     if importlib.util.find_spec("jupyterlite_core") is None:
         print("jupyterlite-core is missing: pip install -e '.[docs]'", file=sys.stderr)
         return 1
+    import nbformat  # Takes 2 s, which the tests of the rest need not.
+
     with tempfile.TemporaryDirectory() as folder:
         for language in LANGUAGES:
             for name in NAMES:

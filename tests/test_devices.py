@@ -1,4 +1,4 @@
-"""What JAX finds: simulated devices, platforms that are not there."""
+"""What JAX finds: simulated devices, platforms that are not there, the compiler's options."""
 
 import os
 from typing import Any
@@ -8,7 +8,13 @@ import pytest
 from conftest import slow
 
 from jaxnets.base.errors import UserError
-from jaxnets.machine.platform import set_up_jax
+from jaxnets.gradcheck.compare import QUICK_COMPILATION
+from jaxnets.machine.platform import (
+    compiler_options,
+    compiler_options_for_init,
+    compiler_options_for_step,
+    set_up_jax,
+)
 
 COUNTS = """
 import jax
@@ -86,3 +92,18 @@ def test_simulated_devices_are_the_cpus_beside_an_accelerator_too(monkeypatch):
     for request, refused in requests:
         with pytest.raises(UserError, match=refused):
             set_up_jax(**request)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        compiler_options("cpu"),
+        compiler_options_for_step(True, "cpu"),
+        compiler_options_for_init("cpu"),
+        QUICK_COMPILATION,
+    ],
+    ids=["shared", "step", "init", "quick"],
+)
+def test_this_jaxlib_has_each_option_of_the_compiler(options):
+    for name, value in (options or {}).items():
+        jax.jit(lambda x: -x, compiler_options={name: value})(1.0)  # Else the error names it.

@@ -26,8 +26,8 @@ ROOMS = {
     "models": "base config",
     "backprop": "base data losses metrics models",
     "networks": "backprop base config models",
-    "kernels": "backprop base models",
     "machine": "base",
+    "kernels": "backprop base machine models",
     "training": "base config data losses machine metrics",
     "gradcheck": "backprop base config data kernels losses machine metrics models networks "
     "training",

@@ -651,6 +651,7 @@ def runs(tiny_folder, tmp_path_factory):
     return folders
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_on_the_same_pictures(runs, tiny, run_command):
     from jaxnets.predict.predict import load_predictor
 

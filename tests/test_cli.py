@@ -143,6 +143,7 @@ def test_help_shows_the_defaults_of_the_model_that_is_named(run_main, capsys):
 TALKS = ("completion", "demo", "exercise train", "replay")  # It prints a program, or a run's lines.
 
 
+@pytest.mark.slow
 def test_the_demo_trains_and_opens_its_page_on_a_display(
     run_command, tiny_folder, tmp_path, monkeypatch
 ):
@@ -187,6 +188,7 @@ def test_a_learning_rate_that_another_optimizer_brings_is_noted(model, optimizer
     assert not learning_rate_note(own, recipe_of(model))
 
 
+@pytest.mark.slow
 def test_that_note_is_in_the_headline(run_main, tiny_flags):
     outcome = run_main("--model=softmax", *tiny_flags, "--optimizer=adam")
     assert (outcome.status, outcome.err) == (0, "")

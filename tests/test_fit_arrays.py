@@ -80,6 +80,7 @@ def test_rows_lists_and_data_frames_are_the_same_images(fitted, pictures):
     assert sha256(again) == sha256(fitted)
 
 
+@pytest.mark.slow
 def test_a_second_fit_of_the_same_data_trains_on(fitted, pictures):
     network, straight = copy.deepcopy(fitted), copy.deepcopy(fitted)
     network.fit(*pictures, validation_split=0.2, epochs=2, verbose=0)

@@ -86,6 +86,7 @@ def test_twenty_steps_are_numpys(tiny, tiny_preset, optimizer, schedule, smoothi
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_labels_after_mixup_are_its_weights_to_the_last_digit(tiny):
     augment = quick_jit(augmentation(["mixup"], tiny, dtype=jnp.float64))
     batch = Batch(tiny.train.images[:32], np.arange(32) % 3, np.ones(32, np.float32))

@@ -185,6 +185,7 @@ def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, monkeypa
     assert record["data_seconds"] == 20 * making
 
 
+@pytest.mark.slow
 def test_validation_seconds_are_those_of_the_evaluation(tiny, tiny_preset, monkeypatch):
     now = 0.0
 

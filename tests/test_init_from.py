@@ -78,6 +78,7 @@ def test_a_tuned_run_is_resumed_from_the_same_weights_only(
     assert run_main(*again).status == 0
 
 
+@pytest.mark.slow
 def test_flags_win_over_what_the_run_brings(first):
     weights = run_with_weights(str(first))
     config = resolve({"hidden": (5,), "decode_size": 9}, weights=weights).config

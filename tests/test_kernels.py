@@ -177,6 +177,7 @@ def batch(tiny):
     return Batch(images, tiny.train.labels[:8], np.ones(8, np.float32))
 
 
+@pytest.mark.slow
 def test_plain_manual_runs_the_taught_pairs_alone(tiny, tiny_preset, batch, break_rule):
     """On a CPU, where kernels would replace most layers of the network."""
     called = []
@@ -333,6 +334,7 @@ def test_a_negative_padding_cuts_the_images_of_a_joined_pool(channels):
     assert relative_error(gradients(fast.apply), expected)[0] < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [7, 8])
 def test_blocks_of_images_give_what_all_at_once_gives(float64, monkeypatch, images):
     """The last of several blocks may be filled up with zeros."""

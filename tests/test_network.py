@@ -73,6 +73,7 @@ def test_a_second_fit_is_a_resume_with_more_epochs(make, train_tiny, run_main, t
     assert without_times(network.history) == history(folder)
 
 
+@pytest.mark.slow
 def test_what_train_py_wrote_is_loaded_and_trains_on(make, trained, train_tiny, tmp_path):
     train_tiny("softmax")
     loaded = jaxnets.load(tmp_path / "run")
@@ -242,6 +243,7 @@ def test_ctrl_c_keeps_the_steps_until_then(make, trained):
     assert sha256(network) == sha256(trained[0])
 
 
+@pytest.mark.slow
 def test_a_loss_not_finite_leaves_the_network_as_made(make):
     network = make(learning_rate=1e4, weight_decay=1.0)  # It multiplies them by -9,999.
     before = sha256(network)

@@ -213,6 +213,7 @@ def test_a_wrong_pass_is_found(break_rule, tiny, precision, kind, changes):
     assert relative_error(manual, automatic)[0] > 4 * GRADIENT_TOLERANCE["bfloat16"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 def test_a_run_ends_where_gradients_in_16_bits_disagree(break_rule, tiny, tiny_preset):
     break_rule(paired_relu, backward=wrong_relu)

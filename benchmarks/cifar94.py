@@ -28,10 +28,11 @@ CONVOLUTIONS += [(7, 3, 256, 256), (7, 3, 256, 256), (3, 3, 256, 256)]
 SIDE = 2048
 
 
-def batch_of(size: int) -> tuple[np.ndarray, np.ndarray]:
+def batch_of(size: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
     """Images of noise: a step takes as long."""
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (size, 32, 32, 3), np.uint8), rng.integers(0, 10, size, np.int32)
+    images = rng.integers(0, 256, (size, side, side, 3), np.uint8)
+    return images, rng.integers(0, 10, size, np.int32)
 
 
 def ours(gradients: str, size: int) -> Callable[[], object]:
@@ -124,15 +125,20 @@ def sgemm() -> Callable[[], object]:
     return lambda: a @ b
 
 
-def cpu_seconds(way: str, size: int, steps: int) -> Iterator[float]:
+def cpu_seconds(take: Callable[[], object], steps: int) -> Iterator[float]:
     """The CPU time of each step, after the first."""
-    takes = {"pytorch": lambda: pytorch(size), "sgemm": sgemm}
-    take = takes.get(way, lambda: ours(way, size))()
-    for step in range(1 + (4 * steps if way == "sgemm" else steps)):
+    for step in range(1 + steps):
         started = time.process_time()
         take()
         if step:
             yield time.process_time() - started
+
+
+def seconds_of(way: str, size: int, steps: int) -> Iterator[float]:
+    """The CPU time of each step of a way."""
+    if way == "sgemm":
+        return cpu_seconds(sgemm(), 4 * steps)
+    return cpu_seconds(pytorch(size) if way == "pytorch" else ours(way, size), steps)
 
 
 def main() -> None:
@@ -144,7 +150,7 @@ def main() -> None:
     parser.add_argument("--way", help="internal: run one way and print its times")
     flags = parser.parse_args()
     if flags.way:
-        print(*cpu_seconds(flags.way, flags.batch_size, flags.steps))
+        print(*seconds_of(flags.way, flags.batch_size, flags.steps))
         return
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(flags.rounds):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_close, shapes_of, slow
 
+from benchmarks import growth
 from benchmarks.__main__ import main
 from benchmarks.peers import networks, page, run
 from benchmarks.peers.networks import (
@@ -128,6 +129,22 @@ def test_the_products_are_those_that_xla_counts(model):
     counted = (lowered.cost_analysis() or {})["flops"]
     # XLA counts biases, ReLUs and pools too, and leaves out what falls on the padding.
     assert flops_per_image(network, training=False) == pytest.approx(counted, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axis", ["channels", "side"])
+def test_the_products_of_growth_are_those_that_xla_counts(axis):
+    point = growth.USUAL | {"batch": 1, axis: 64}
+    chain = growth.network(point["channels"])
+    image = jax.ShapeDtypeStruct((1, point["side"], point["side"], 3), np.float32)
+    params = shapes_of(chain, image.shape[1:])
+    lowered = jax.jit(lambda p, x: chain.apply({"params": p}, x)).lower(params, image)
+    counted = (lowered.cost_analysis() or {})["flops"]
+    assert growth.flop(**point) / 3 == pytest.approx(counted, rel=0.1)
+
+
+def test_the_slope_of_a_power_is_its_exponent():
+    assert growth.slope((1, 2, 4), [3, 12, 48]) == pytest.approx(2)
 
 
 @pytest.mark.parametrize("module", [networks, page])

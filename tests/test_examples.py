@@ -388,4 +388,4 @@ def test_pytorchs_network_has_the_gradients_of_cifar94(cifar94_gradients):
 @pytest.mark.slow
 def test_the_benchmark_of_cifar94_counts_each_step():
     for way in ("manual", "sgemm"):
-        assert all(seconds > 0 for seconds in benchmark.cpu_seconds(way, size=8, steps=2))
+        assert all(seconds > 0 for seconds in benchmark.seconds_of(way, size=8, steps=2))

@@ -582,10 +582,16 @@ def number(text):
 def test_a_checked_gradient_agrees_with_the_central_difference(page, layer, view):
     draw(page, "7")
     page.click("#labels label:nth-child(3) input")
-    index = page.evaluate(f"largestAt(viewsOf({layer}).find(([name]) => name === '{view}')[2]())")
-    page.evaluate(f"showCell({layer}, '{view}', {index}, mapOf({layer}, '{view}'))")
-    page.click("#check")
-    assert text_of(page, "#check-result").startswith("They agree: "), text_of(page, "#cell")
+    values = f"Array.from(viewsOf({layer}).find(([name]) => name === '{view}')[2]())"
+    sizes = np.abs(page.evaluate(values))
+    for index in np.argsort(-sizes)[:10]:  # The network's last bits say which have a kink nearby.
+        page.evaluate(f"showCell({layer}, '{view}', {index}, mapOf({layer}, '{view}'))")
+        page.click("#check")
+        found = text_of(page, "#check-result")
+        assert found.startswith(("They agree: ", "There is a kink")), text_of(page, "#cell")
+        if found.startswith("They agree: "):
+            return
+    raise AssertionError("ten kinks")
 
 
 @pytest.mark.slow

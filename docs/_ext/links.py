@@ -24,7 +24,7 @@ from sphinx.util import logging
 LOGGER = logging.getLogger(__name__)
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
-SHOWN = ("jaxnets", "tests", "benchmarks", "deploy")
+SHOWN = ("jaxnets", "examples", "tests", "benchmarks", "deploy")
 ALONE = ("train.py", "LICENSE", "docs/LICENSE", "deploy/Dockerfile", "CODE_OF_CONDUCT.md")
 ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml", ".sbatch", ".conf"}
 PAGES = {

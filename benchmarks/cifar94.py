@@ -35,22 +35,28 @@ def batch_of(size: int, side: int = 32) -> tuple[np.ndarray, np.ndarray]:
     return images, rng.integers(0, 10, size, np.int32)
 
 
-def ours(gradients: str, size: int) -> Callable[[], object]:
-    """A function that takes a step."""
-    import jax
-
+def on_noise(network: Any, size: int, side: int = 32, **changes: Any) -> tuple[Any, Any]:
+    """The experiment of a network of the user's own on images of noise, and its batch."""
     import jaxnets
     from jaxnets.data.batches import train_batches
     from jaxnets.data.datasets import Dataset, Split
     from jaxnets.experiment import Experiment
+
+    split = Split(*batch_of(size, side))
+    data = Dataset("noise", 10, split, split[:0], split, checksum="")
+    network = network.for_data((side, side, 3), 10)
+    config = jaxnets.preset(network, batch_size=size, augment="none", **changes)
+    batch = next(train_batches(split, size, seed=0, epoch=0))
+    return Experiment.create(config, data), batch
+
+
+def ours(gradients: str, size: int) -> Callable[[], object]:
+    """A function that takes a step."""
+    import jax
+
     from jaxnets.networks.own import from_file
 
-    split = Split(*batch_of(size))
-    data = Dataset("noise", 10, split, split[:0], split, checksum="")
-    batch = next(train_batches(split, size, seed=0, epoch=0))
-    network = from_file(str(EXAMPLE)).for_data((32, 32, 3), 10)
-    changes: dict[str, Any] = dict(gradients=gradients, devices=1, augment="none")
-    experiment = Experiment.create(jaxnets.preset(network, batch_size=size, **changes), data)
+    experiment, batch = on_noise(from_file(str(EXAMPLE)), size, gradients=gradients, devices=1)
     step = experiment.parallel.compile(experiment.train_step(), donate=True)
     state = experiment.init_state()
 

@@ -16,19 +16,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-import jaxnets
-from benchmarks.cifar94 import SIDE, batch_of, cpu_seconds, sgemm
+from benchmarks.cifar94 import SIDE, cpu_seconds, on_noise, sgemm
 from jaxnets import Chain, MaxPool, flatten
-from jaxnets.data.batches import train_batches
-from jaxnets.data.datasets import Dataset, Split
 from jaxnets.drawing.charts import Caption, Scale, Series, curves
-from jaxnets.experiment import Experiment
 from jaxnets.networks.own import from_object
 
 NOTES = Path(__file__).parent / "notes"
@@ -52,14 +47,10 @@ def network(channels: int) -> Chain:
 
 def measure(batch: int, channels: int, side: int, devices: int) -> dict[str, float]:
     """The CPU seconds of a step, and the megabytes of its arrays."""
-    changes: dict[str, Any] = dict(gradients="manual", augment="none", batch_size=batch)
-    changes |= dict(devices=devices, parallel="pmap" if devices > 1 else "jit")
-    changes |= dict(cpu_devices=devices) if devices > 1 else {}
-    config = jaxnets.preset(from_object(network(channels)).for_data((side, side, 3), 10), **changes)
-    split = Split(*batch_of(batch, side))
-    data = Dataset("noise", 10, split, split[:0], split, checksum="")
-    experiment = Experiment.create(config, data)
-    rows = experiment.parallel.split(next(train_batches(split, batch, seed=0, epoch=0)))
+    way = dict(devices=devices, cpu_devices=devices, parallel="pmap" if devices > 1 else "jit")
+    chain = from_object(network(channels))
+    experiment, rows = on_noise(chain, batch, side, gradients="manual", **way)
+    rows = experiment.parallel.split(rows)
     state = experiment.init_state()
     step = experiment.parallel.compile(experiment.train_step(), donate=True)
     program = step.lower(state, rows).compile()

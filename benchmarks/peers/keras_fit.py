@@ -5,9 +5,39 @@ from typing import Any
 import keras
 import numpy as np
 
-from benchmarks.peers.networks import ALEXNET, CHANNELS, Network, Params
+from benchmarks.peers.networks import (
+    ALEXNET,
+    CHANNELS,
+    EPSILON,
+    MOMENTUM,
+    RESNET20,
+    Network,
+    Params,
+)
 
 layers: Any = keras.layers
+
+
+def convolution(features: int, window: int = 3, stride: int = 1) -> list[Any]:
+    """A convolution of resnet20, padded by half its window, and its batch norm."""
+    made: list[Any] = [layers.ZeroPadding2D(window // 2)] if stride > 1 and window > 1 else []
+    padded = "valid" if stride > 1 else "same"
+    made.append(layers.Conv2D(features, window, stride, padded, use_bias=False))
+    return [*made, layers.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON)]
+
+
+class Block(layers.Layer):
+    """A residual block."""
+
+    def __init__(self, features: int, stride: int):
+        super().__init__()
+        first, second = convolution(features, 3, stride), convolution(features)
+        self.chain = keras.Sequential([*first, layers.ReLU(), *second])
+        shortcut = convolution(features, 1, stride) if stride > 1 else [layers.Identity()]
+        self.shortcut = keras.Sequential(shortcut)
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.relu(self.chain(x) + self.shortcut(x))
 
 
 def build(network: Network) -> Any:
@@ -28,6 +58,10 @@ def build(network: Network) -> Any:
         made.append(layers.Flatten())
         for units in network.hidden:
             made += [layers.Dropout(network.dropout), layers.Dense(units, activation="relu")]
+    elif network.model == "resnet20":
+        made += [*convolution(16), layers.ReLU()]
+        made += [Block(features, stride) for features, stride in RESNET20]
+        made.append(layers.GlobalAveragePooling2D())
     else:
         made.append(layers.Flatten())
         made += [layers.Dense(units, activation="relu") for units in network.hidden]
@@ -43,8 +77,7 @@ class Keras:
     def __init__(self, network: Network, params: Params, steps_per_execution=1, cycle_steps=0):
         self.network, self.model = network, build(network)
         self.labels: Any = None
-        arrays = [x for layer in params.values() for x in (layer["kernel"], layer["bias"])]
-        self.model.set_weights(arrays)
+        self.model.set_weights([x for layer in params.values() for x in layer.values()])
         rate: Any = network.learning_rate
         if cycle_steps:
             rise = round(0.3 * cycle_steps)

@@ -9,9 +9,11 @@ import math
 
 import numpy as np
 
+from benchmarks.peers.ways import DENSE
 from jaxnets.config.resolve import preset
 
-Params = dict[str, dict[str, np.ndarray]]  # Each layer's kernel and bias, laid out as in Flax.
+# Each layer's kernel, bias, ..., laid out as in Flax; its name is its path in jaxnets's parameters.
+Params = dict[str, dict[str, np.ndarray]]
 
 CHANNELS = (32, 64)  # Of cnn's two convolutions, 3 x 3 without padding, each with a 2 x 2 pool.
 # alexnet's convolutions: features, window, stride, padding, whether a 3 x 3 pool of stride 2 comes.
@@ -22,6 +24,10 @@ ALEXNET = (
     (256, 3, 1, 1, False),
     (256, 3, 1, 1, True),
 )
+# resnet20's blocks: features and stride; one with a stride has a convolution as its shortcut.
+RESNET20 = tuple((f, 2 if f > 16 and n == 0 else 1) for f in (16, 32, 64) for n in range(3))
+# Of its batch norms: running = momentum * running + (1 - momentum) * the batch's.
+EPSILON, MOMENTUM = 1e-5, 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,17 +49,18 @@ class Network:
     @property
     def is_dense(self) -> bool:
         """Whether it has no convolution."""
-        return self.model not in ("cnn", "alexnet")
+        return self.model in DENSE
 
 
 def network_of(model: str, **changes) -> Network:
     """A network with its recipe, some fields changed; alexnet is ImageNet's, at 224 pixels."""
     config = preset(model, **changes)
     large = model == "alexnet"
+    shapes = {"alexnet": (224, 224, 3), "resnet20": (32, 32, 3)}
     return Network(
         model=model,
         hidden=(4096, 4096) if large else tuple(config.hidden or ()),
-        image_shape=(224, 224, 3) if large else (28, 28, 1),
+        image_shape=shapes.get(model, (28, 28, 1)),
         num_classes=1000 if large else 10,
         batch_size=config.batch_size or 128,
         dropout=config.dropout or 0.0,
@@ -85,6 +92,18 @@ def layers_of(network: Network) -> list[tuple[str, tuple[int, ...], int]]:
             layers.append((f"conv{number}", (window, window, channels, features), side**2))
             side, channels = (side - 3) // 2 + 1 if pool else side, features
         names = ["dense6", "dense7"]
+    elif network.model == "resnet20":
+        layers.append(("conv1", (3, 3, channels, 16), side**2))
+        channels = 16
+        for number, (features, stride) in enumerate(RESNET20, start=1):
+            side //= stride
+            block, places = f"residual{number}", side**2
+            layers.append((f"{block}/chain/conv1", (3, 3, channels, features), places))
+            layers.append((f"{block}/chain/conv2", (3, 3, features, features), places))
+            if stride > 1:
+                layers.append((f"{block}/shortcut/conv1", (1, 1, channels, features), places))
+            channels = features
+        side, names = 1, []  # The mean over all places.
     else:
         names = [f"hidden{number}" for number, _ in enumerate(network.hidden, start=1)]
     inputs = side * side * channels
@@ -107,13 +126,21 @@ def flops_per_image(network: Network, training: bool) -> int:
 
 
 def draw_params(network: Network, seed: int = 0) -> Params:
-    """He et al.'s initial weights, biases 0; every peer starts from the same."""
+    """He et al.'s initial weights, biases 0; every peer starts from the same.
+
+    A convolution of resnet20 has no bias but a batch norm, which changes nothing yet.
+    """
     rng = np.random.default_rng(seed)
     params: Params = {}
     for name, shape, _ in layers_of(network):
         kernel = rng.standard_normal(shape, np.float32)
         kernel *= np.float32(math.sqrt(2 / math.prod(shape[:-1])))
-        params[name] = {"kernel": kernel, "bias": np.zeros(shape[-1], np.float32)}
+        zeros, ones = np.zeros(shape[-1], np.float32), np.ones(shape[-1], np.float32)
+        params[name] = {"kernel": kernel, "bias": zeros}
+        if network.model == "resnet20" and kernel.ndim == 4:
+            params[name] = {"kernel": kernel}
+            norm = {"scale": ones, "bias": zeros, "mean": zeros.copy(), "var": ones.copy()}
+            params[name.replace("conv", "norm")] = norm
     return params
 
 

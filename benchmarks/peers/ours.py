@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from benchmarks.peers.networks import Network, Params
 from jaxnets.config.resolve import preset
@@ -22,16 +23,19 @@ class Jaxnets:
     """A network of jaxnets with given weights."""
 
     def __init__(self, network: Network, params: Params, gradients="auto", cpu_devices=None):
-        self.network, self.params = network, params
+        self.network, self.params = network, unflatten_dict(params, sep="/")
         self._epochs, self._predictor = None, None
         size = dict(input_size=network.image_shape[0]) if network.model == "alexnet" else {}
-        hidden = dict(hidden=network.hidden) if network.model not in ("softmax", "alexnet") else {}
-        dropout = {} if network.is_dense else dict(dropout=network.dropout)
+        fixed = ("softmax", "alexnet", "resnet20")  # They have no sizes to set.
+        hidden = dict(hidden=network.hidden) if network.model not in fixed else {}
+        dropout = dict(dropout=network.dropout) if network.model in ("cnn", "alexnet") else {}
+        normalize = dict(normalize="none") if network.model == "resnet20" else {}
         self.config = preset(
             network.model,
             **size,
             **hidden,
             **dropout,
+            **normalize,
             batch_size=network.batch_size,
             gradients=gradients,
             cpu_devices=cpu_devices,

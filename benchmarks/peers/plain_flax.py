@@ -8,9 +8,49 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.training.train_state import TrainState
+from flax.training import train_state
+from flax.traverse_util import unflatten_dict
 
-from benchmarks.peers.networks import ALEXNET, CHANNELS, Network, Params
+from benchmarks.peers.networks import (
+    ALEXNET,
+    CHANNELS,
+    EPSILON,
+    MOMENTUM,
+    RESNET20,
+    Network,
+    Params,
+)
+
+
+class TrainState(train_state.TrainState):
+    """Flax's, and the running statistics of the batch norms."""
+
+    batch_stats: Any
+
+
+def convolution(
+    x: Any, features: int, name: str, train: bool, window: int = 3, stride: int = 1
+) -> Any:
+    """In the call of a module: a convolution of resnet20 and its batch norm."""
+    shape, norm = (window, window), name.replace("conv", "norm")
+    x = nn.Conv(features, shape, stride, window // 2, use_bias=False, name=name)(x)
+    return nn.BatchNorm(not train, momentum=MOMENTUM, epsilon=EPSILON, name=norm)(x)
+
+
+class Block(nn.Module):
+    """A residual block."""
+
+    features: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: Any, train: bool) -> Any:
+        features, stride = self.features, self.stride
+        y = nn.relu(convolution(x, features, "chain_conv1", train, 3, stride))
+        y = convolution(y, features, "chain_conv2", train)
+        if stride > 1:
+            x = convolution(x, features, "shortcut_conv1", train, 1, stride)
+        return nn.relu(x + y)
 
 
 class Model(nn.Module):
@@ -33,6 +73,11 @@ class Model(nn.Module):
                 x = nn.relu(nn.Conv(features, shape, stride, padding, name=name)(x))
                 x = nn.max_pool(x, (3, 3), (2, 2)) if pool else x
             names = ["dense6", "dense7"]
+        elif network.model == "resnet20":
+            x = nn.relu(convolution(x, 16, "conv1", train))
+            for number, (features, stride) in enumerate(RESNET20, start=1):
+                x = Block(features, stride, name=f"residual{number}")(x, train)
+            x = x.mean((1, 2))
         x = x.reshape(len(x), -1)
         for name, units in zip(names, network.hidden, strict=True):
             if network.model == "alexnet":
@@ -49,12 +94,29 @@ def train_step(state: TrainState, images: Any, labels: Any, key: Any, loss: str)
 
     def mean_loss(params: Any) -> Any:
         rngs = {"dropout": jax.random.fold_in(key, state.step)}
-        logits = state.apply_fn({"params": params}, images, train=True, rngs=rngs)
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        logits, updates = state.apply_fn(
+            variables, images, train=True, rngs=rngs, mutable=["batch_stats"]
+        )
+        batch_stats = updates.get("batch_stats", {})
         if loss == "mse":
-            return jnp.square(nn.softmax(logits) - jax.nn.one_hot(labels, 10)).mean()
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            return jnp.square(nn.softmax(logits) - jax.nn.one_hot(labels, 10)).mean(), batch_stats
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), batch_stats
 
-    return state.apply_gradients(grads=jax.grad(mean_loss)(state.params))
+    grads, batch_stats = jax.grad(mean_loss, has_aux=True)(state.params)
+    return state.apply_gradients(grads=grads, batch_stats=batch_stats)
+
+
+def variables_of(params: Params) -> dict[str, Any]:
+    """The weights as Flax keeps them: the statistics apart, and each block with its own layers."""
+    found: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    for layer, arrays in params.items():
+        *block, rest = layer.split("/", 1)
+        for name, array in arrays.items():
+            kind = "batch_stats" if name in ("mean", "var") else "params"
+            found[kind][*block, rest.replace("/", "_"), name] = array
+    return {kind: unflatten_dict(arrays) for kind, arrays in found.items()}
 
 
 class Flax:
@@ -70,8 +132,15 @@ class Flax:
         else:
             tx = optax.sgd(rate, network.momentum or None, network.nesterov)
         apply: Any = Model(network).apply
-        self.state = TrainState.create(apply_fn=apply, params=jax.device_put(params), tx=tx)
-        self._predict = jax.jit(lambda params, x: nn.softmax(apply({"params": params}, x, False)))
+        self.state = TrainState.create(
+            apply_fn=apply, tx=tx, **jax.device_put(variables_of(params))
+        )
+        self._predict = jax.jit(lambda variables, x: nn.softmax(apply(variables, x, False)))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """Weights and statistics."""
+        return {"params": self.state.params, "batch_stats": self.state.batch_stats}
 
     def epoch(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Trains on the images once."""
@@ -83,9 +152,8 @@ class Flax:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """The network's logits [N, K]."""
-        logits: Any = self.state.apply_fn({"params": self.state.params}, images, train=False)
-        return np.asarray(logits)
+        return np.asarray(self.state.apply_fn(self.variables, images, train=False))
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Probabilities [N, K] of one batch."""
-        return np.asarray(self._predict(self.state.params, images))
+        return np.asarray(self._predict(self.variables, images))

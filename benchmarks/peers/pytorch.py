@@ -8,9 +8,38 @@ from typing import Any
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 
-from benchmarks.peers.networks import ALEXNET, CHANNELS, Network, Params
+from benchmarks.peers.networks import (
+    ALEXNET,
+    CHANNELS,
+    EPSILON,
+    MOMENTUM,
+    RESNET20,
+    Network,
+    Params,
+)
 
 nn, F = torch.nn, torch.nn.functional
+NAMES = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+
+
+def convolution(inputs: int, features: int, window: int = 3, stride: int = 1) -> list[Any]:
+    """A convolution of resnet20 and its batch norm, whose running variance is the unbiased one."""
+    conv = nn.Conv2d(inputs, features, window, stride, window // 2, bias=False)
+    return [conv, nn.BatchNorm2d(features, EPSILON, 1 - MOMENTUM)]
+
+
+class Block(nn.Module):
+    """A residual block."""
+
+    def __init__(self, inputs: int, features: int, stride: int):
+        super().__init__()
+        first, second = convolution(inputs, features, 3, stride), convolution(features, features)
+        self.chain = nn.Sequential(*first, nn.ReLU(), *second)
+        shortcut = convolution(inputs, features, 1, stride) if stride > 1 else []
+        self.shortcut = nn.Sequential(*shortcut)  # Without layers it returns its input.
+
+    def forward(self, x: Any) -> Any:
+        return F.relu(self.chain(x) + self.shortcut(x))
 
 
 def build(network: Network) -> Any:
@@ -42,6 +71,13 @@ def build(network: Network) -> Any:
             layers += [nn.Dropout(p), nn.Linear(inputs, units), nn.ReLU()]
             inputs = units
         return nn.Sequential(*layers, nn.Linear(inputs, classes))
+    if network.model == "resnet20":
+        layers, channels = [*convolution(3, 16), nn.ReLU()], 16
+        for features, stride in RESNET20:
+            layers.append(Block(channels, features, stride))
+            channels = features
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
+        return nn.Sequential(*layers)
     layers, inputs = [nn.Flatten()], int(np.prod(network.image_shape))
     for units in network.hidden:
         layers += [nn.Linear(inputs, units), nn.ReLU()]
@@ -51,19 +87,22 @@ def build(network: Network) -> Any:
 
 def set_params(model: Any, params: Params) -> None:
     """Gives the layers their weights; after a convolution a dense layer's rows are permuted."""
-    layers = [layer for layer in model if hasattr(layer, "weight")]
+    layers = [layer for layer in model.modules() if hasattr(layer, "weight")]
     channels = 0
     for layer, arrays in zip(layers, params.values(), strict=True):
-        kernel = arrays["kernel"]
-        if kernel.ndim == 4:
-            channels, weight = kernel.shape[3], kernel.transpose(3, 2, 0, 1)
-        else:
-            if channels:  # [H, W, C] in a row in Flax, [C, H, W] here.
-                rows = kernel.reshape(-1, channels, kernel.shape[1]).swapaxes(0, 1)
-                kernel, channels = rows.reshape(kernel.shape), 0
-            weight = kernel.T
-        layer.weight.data = torch.from_numpy(weight.copy())
-        layer.bias.data = torch.from_numpy(arrays["bias"].copy())
+        others = dict(arrays)
+        kernel = others.pop("kernel", None)
+        if kernel is not None:
+            if kernel.ndim == 4:
+                channels, weight = kernel.shape[3], kernel.transpose(3, 2, 0, 1)
+            else:
+                if channels:  # [H, W, C] in a row in Flax, [C, H, W] here.
+                    rows = kernel.reshape(-1, channels, kernel.shape[1]).swapaxes(0, 1)
+                    kernel, channels = rows.reshape(kernel.shape), 0
+                weight = kernel.T
+            layer.weight.data = torch.from_numpy(weight.copy())
+        for name, array in others.items():
+            getattr(layer, NAMES[name]).data = torch.from_numpy(array.copy())
 
 
 class PyTorch:

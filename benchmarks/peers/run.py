@@ -21,8 +21,9 @@ from jaxnets.machine.platform import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTS = ("machine", "rate", "accuracy", "inference", "startup", "growth")
-# Images of a repetition; alexnet's are two batches.
-COUNTS = {**dict.fromkeys(DENSE, 60000), "cnn": 12800, "alexnet": 256}
+# Images of a repetition, and of a trial's; alexnet's are two batches.
+COUNTS = {**dict.fromkeys(DENSE, 60000), "cnn": 12800, "alexnet": 256, "resnet20": 1280}
+FEW = {**dict.fromkeys(DENSE, 1280), "cnn": 1280, "alexnet": 256, "resnet20": 256}
 # Accuracies on the test images, and how the CNN gets there.
 TARGETS = {0.99: ["--recipe=fast", "--stop_at_target"], 0.995: ["--epochs=9"]}
 # What grows: the network, the field, its values.
@@ -68,7 +69,7 @@ def jobs(parts: Sequence[str], networks: Sequence[str], folder: Path, quick: boo
         for network in networks:
             for way in TRAINING:
                 if network in way.networks:
-                    count = 1280 if quick and network != "alexnet" else COUNTS[network]
+                    count = (FEW if quick else COUNTS)[network]
                     made += _measure("rate", "training", way, network, count, repeats)
     if "accuracy" in parts:
         made += _accuracy_jobs(folder, quick)

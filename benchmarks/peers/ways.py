@@ -4,7 +4,8 @@ import importlib.util
 from typing import Any, NamedTuple
 
 DENSE = ("softmax", "mlp_functional", "mlp")
-NETWORKS = (*DENSE, "cnn", "alexnet")
+CONVOLUTIONAL = ("cnn", "alexnet", "resnet20")
+NETWORKS = (*DENSE, *CONVOLUTIONAL)
 OURS = "jaxnets"
 
 
@@ -32,7 +33,6 @@ class Way(NamedTuple):
 _TORCH, _KERAS, _FLAX = "pytorch:PyTorch", "keras_fit:Keras", "plain_flax:Flax"
 _ON_TENSORFLOW, _ON_JAX = {"KERAS_BACKEND": "tensorflow"}, {"KERAS_BACKEND": "jax"}
 _LAST, _COMPILED = {"channels_last": True}, {"compiled": True}
-CONVOLUTIONAL = ("cnn", "alexnet")
 
 TRAINING = (
     Way("jaxnets", "ours:Jaxnets", ("jax",)),

@@ -419,7 +419,7 @@ wrong_pass(
     lambda c: c.strides == (1, 1) and c.window == (3, 3),
     x=half,
 )
-wrong_pass("relu_behind_norm", "rows beyond 128", lambda c: c.batch > 128, x=of_first_rows(128))
+wrong_pass("relu", "rows beyond 128", lambda c: c.batch > 128, x=of_first_rows(128))
 
 
 def of_any_stride(right, conv, activation, pool):

@@ -1,6 +1,5 @@
 """Batch normalization: Flax's and PyTorch's numbers, the statistics' way through a whole run."""
 
-import functools
 from typing import Any, cast
 
 import chex
@@ -15,13 +14,11 @@ from conftest import quick_jit, random_params, shapes_of, slow
 import jaxnets
 from jaxnets.backprop.batch_norm import batch_norm_backward, batch_norm_forward
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.backprop.relu import relu_backward
-from jaxnets.backprop.rules import RULES, rule_of
+from jaxnets.backprop.rules import RULES
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import optimizer_of
 from jaxnets.kernels import accelerate
-from jaxnets.kernels.layers import relu_behind_norm
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import MODELS
@@ -275,32 +272,3 @@ def test_a_saved_run_trains_on_to_the_same_bits(tmp_path, gradients):
     chex.assert_trees_all_equal(whole.state.params, other.state.params)
     assert not np.array_equal(other.state.params["norm1"]["mean"], np.zeros(32))
     chex.assert_trees_all_equal(other.evaluate(), whole.evaluate())
-
-
-@pytest.mark.slow
-def test_relu_behind_a_norm_keeps_x_as_a_kernel():
-    def noting(caches, layer):
-        rule = rule_of(layer)
-        if rule is None or layer not in (nn.relu, relu_behind_norm):
-            return rule
-        return rule._replace(backward=lambda x, dy: caches.append(x) or relu_backward(x, dy))
-
-    model = small()
-    batch = Batch(jnp.asarray(IMAGES), jnp.asarray(LABELS), jnp.ones(6))
-    params = jax.tree.map(jnp.asarray, random_params(model, IMAGES.shape[1:]))
-    _, expected = quick_jit(GRADIENTS["plain"](model))(params, batch, KEY)
-
-    def by_hand(network, *arguments):
-        caches = []
-        way = manual_loss_and_grad(network, "cross_entropy", functools.partial(noting, caches))
-        return way(*arguments)[1], caches
-
-    kept = []
-    for network in (accelerate(model, "cpu"), model):
-        gradients, caches = quick_jit(functools.partial(by_hand, network))(params, batch, KEY)
-        chex.assert_trees_all_close(gradients, expected, rtol=1e-4, atol=1e-5)
-        kept += caches
-    x, y = kept
-    assert x.min() < 0
-    assert y.min() == 0  # The plain network keeps y, up to rounding max(x, 0).
-    np.testing.assert_allclose(y, np.maximum(x, 0), atol=1e-5)

@@ -177,7 +177,7 @@ def test_a_new_exercise_is_judged_blank_wrong_and_solved(run_command, tmp_path, 
 
 
 @pytest.mark.slow
-def test_a_bug_is_judged_with_its_cache_and_at_ties(run_command, mine, monkeypatch):
+def test_a_bug_is_judged_at_ties(run_command, mine, monkeypatch):
     monkeypatch.setattr(judge, "PRECISIONS", PRECISIONS)
     text = EXERCISES["bug12"].text()
     outcome = run_command("gradcheck", f"--mine={mine(text)}", "--hint")

@@ -292,14 +292,14 @@ def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
 
 @pytest.mark.slow
 def test_a_bug_whose_cache_is_another_trains_when_repaired(mine, tiny):
-    """The forward pass of bug12 keeps x in place of y."""
-    text = EXERCISES["bug12"].text()
+    """The forward pass of bug11 keeps y in place of x."""
+    text = EXERCISES["bug11"].text()
     quick = dict(batch_size=32, epochs=1, devices=1, gradients="manual", kernels="plain")
     config = jaxnets.preset("mlp", **quick)
     wrong = own_passes(mine(text), even_if_wrong=True)
     wrong.judge(config, tiny)
-    assert [one["function"] for one in wrong.wrong] == ["bug12"]
-    repaired = own_passes(mine(text.replace("x < 0", "x <= 0")))
+    assert [one["function"] for one in wrong.wrong] == ["bug11"]
+    repaired = own_passes(mine(text.replace("y >= 0", "y > 0")))
     repaired.judge(config, tiny)
     states = [
         jaxnets.Experiment.create(config, tiny, None, find_rule).train()[0]

@@ -313,8 +313,8 @@ def test_a_transposed_winograd_gradient_is_found_in_alexnet_small(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_wrong_relu_behind_a_norm_is_found(break_rule):
-    break_rule(layers.relu_behind_norm, backward=lambda x, dy: jnp.where(x > -0.1, dy, 0))
+def test_a_wrong_relu_of_a_training_network_is_found(break_rule):
+    break_rule(layers.paired_relu, backward=lambda x, dy: jnp.where(x > -0.1, dy, 0))
     assert error_of_network("cnn_tiny") > 1e-3
 
 

@@ -9,7 +9,6 @@ KERNELS = (
     convolution.KERNEL,
     layers.DENSE_KERNEL,
     layers.POOL_KERNEL,
-    layers.RELU_KERNEL,
 )
 
 

@@ -16,7 +16,6 @@ from jaxnets.models.chain import Layer
 Module = TypeVar("Module", bound=nn.Module)
 
 CPU = ("cpu",)
-ANY: tuple[str, ...] = ()  # Every platform.
 
 
 class Kernel(NamedTuple):
@@ -43,7 +42,7 @@ class Kernel(NamedTuple):
 
     def fits(self, platform: str, sharded: bool) -> bool:
         """Whether the kernel is for this platform, and for a batch that XLA splits over devices."""
-        return platform in (self.platforms or (platform,)) and (self.sharded or not sharded)
+        return platform in self.platforms and (self.sharded or not sharded)
 
 
 def with_kind(kind: type[Module], layer: nn.Module, **changes: object) -> Module:

@@ -22,7 +22,7 @@ from jaxnets.backprop.rule import Domain, Params
 from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Size
 from jaxnets.kernels.by_rule import conv_by_rule, dense_by_rule, is_plain_conv
-from jaxnets.kernels.kernel import ANY, CPU, Kernel, stored
+from jaxnets.kernels.kernel import CPU, Kernel, stored
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import AveragePool, MaxPool
@@ -138,24 +138,9 @@ def paired_relu(x: Numbers) -> Numbers:
     return relu_forward(x)[0]
 
 
-def relu_behind_norm(x: Numbers) -> Numbers:
-    """A ReLU after a batch norm."""
-    return relu_forward(x)[0]
-
-
-# After a batch norm a ReLU keeps x, which is positive exactly where y is. XLA computes x again from
-# what the norm keeps, so y need not be kept for the backward pass: alexnet_small_bn takes 1.00 of
-# the CPU time of jax.grad instead of 1.05 (benchmarks/by_hand.py).
-RELU_BEHIND_NORM = RELU._replace(
-    name="relu_behind_norm",
-    layer=relu_behind_norm,
-    forward=lambda x: (relu_forward(x)[0], x),
-)
-
 register_rule(PairedMaxPool, MAX_POOL)
 register_rule(PairedAveragePool, AVERAGE_POOL)
 register_rule(paired_relu, RELU)
-register_rule(RELU_BEHIND_NORM)
 
 
 def paired(layer: Layer) -> Layer:
@@ -173,17 +158,3 @@ def paired(layer: Layer) -> Layer:
     if type(layer) is AveragePool:
         return PairedAveragePool(layer.window, layer.stride)
     return paired_relu if layer is nn.relu else layer
-
-
-def _behind_norm(norm: Layer, layer: Layer) -> list[Layer] | None:
-    return [norm, relu_behind_norm] if type(norm) is BatchNorm and layer is nn.relu else None
-
-
-RELU_KERNEL = Kernel(
-    run=2,
-    replace=_behind_norm,
-    rule=RELU_BEHIND_NORM,
-    pair=RELU,
-    platforms=ANY,
-    benchmark="python benchmarks/by_hand.py alexnet_small_bn",
-)

@@ -503,7 +503,6 @@ STRANGE = {
     "its settings": [DENSE | {"kernel_init": {"normal": {"x": 1}}}],
     "own": [{"own": "system", "file": "os", "sha256": "0"}],
     "its digest": [{"own": "system", "file": "os", "sha256": [1]}],
-    "a slope": [{"kind": "LeakyReLU", "slope": -1}],
     "a name": [DENSE | {"name": "../a"}],
     "another name": [DENSE | {"name": 3}],
     "twice": [DENSE, DENSE],

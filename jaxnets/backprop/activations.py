@@ -123,13 +123,12 @@ TANH = LayerRule(
 def leaky_relu_forward(x: Numbers, *, slope: float) -> tuple[Numbers, Numbers]:
     """Keeps positive numbers and shrinks the others: y = x for x >= 0, else slope x.
 
-    The cache is y: the slope is above 0, so y has the sign of x, and the next layer keeps y anyway.
+    The cache is x.
 
     Source: Maas et al. 2013, "Rectifier nonlinearities improve neural network acoustic models",
     section 2.
     """
-    y = jnp.where(x >= 0, x, slope * x)
-    return y, y
+    return jnp.where(x >= 0, x, slope * x), x
 
 
 def leaky_relu_backward(cache: Numbers, dy: Numbers, *, slope: float) -> Numbers:
@@ -137,8 +136,8 @@ def leaky_relu_backward(cache: Numbers, dy: Numbers, *, slope: float) -> Numbers
 
     ∂y/∂x = 1 for x >= 0, else slope     at the kink x = 0 we take 1, as JAX; PyTorch takes slope
     """
-    y = cache
-    return jnp.where(y >= 0, dy, slope * dy)
+    x = cache
+    return jnp.where(x >= 0, dy, slope * dy)
 
 
 def _with_slope(slope: float, **sizes: object) -> Setting:
@@ -160,7 +159,7 @@ LEAKY_RELU = LayerRule(
     static=_slope_of,
     sides=lambda x, slope: x >= 0,
     domain=Domain(
-        _with_slope, {**ARRAYS.ranges, "slope": (0.001, 0.002, 0.01, 0.1, 0.2, 0.3, 1.0, 2.0)}
+        _with_slope, {**ARRAYS.ranges, "slope": (-0.5, 0.0, 0.001, 0.002, 0.01, 0.2, 1.0, 2.0)}
     ),
 )
 

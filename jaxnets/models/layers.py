@@ -70,17 +70,9 @@ def global_average_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B C"]:
 
 @dataclasses.dataclass(frozen=True)
 class LeakyReLU:
-    """x where x >= 0, else slope x. nn.leaky_relu is LeakyReLU(0.01).
-
-    Raises:
-      ValueError: The slope is not above 0. nn.relu has slope 0.
-    """
+    """x where x >= 0, else slope x. nn.leaky_relu is LeakyReLU(0.01)."""
 
     slope: float = 0.01
-
-    def __post_init__(self) -> None:
-        if not self.slope > 0:
-            raise ValueError(f"LeakyReLU: expected a slope above 0, got {self.slope}")
 
     def __call__(self, x: Float[Array, "*sizes"]) -> Float[Array, "*sizes"]:
         return nn.leaky_relu(x, self.slope)

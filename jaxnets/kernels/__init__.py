@@ -1,4 +1,4 @@
-"""Faster forms of layers in `backprop`, each for some platforms; `accelerate` applies them."""
+"""Faster forms of layers in `backprop` on a CPU; `accelerate` applies them."""
 
 from jaxnets.kernels import conv_pool, convolution, layers
 from jaxnets.models.chain import Chain, map_chains
@@ -13,18 +13,19 @@ KERNELS = (
 
 
 def accelerate(model: Chain, platform: str, *, sharded: bool = False) -> Chain:
-    """The same network with its layers replaced by kernels that are faster on this platform.
+    """The same network with its layers replaced by kernels where they are faster.
 
-    Parameters, values and gradients are the same up to rounding. Where no kernel fits, jax.grad
-    takes a layer's gradient from its pair (`layers.paired`). The chain is only for training: call
-    `model` itself for an evaluation.
+    Parameters, values and gradients are the same up to rounding. Elsewhere jax.grad takes a layer's
+    gradient from its pair (`layers.paired`). The chain is only for training: call `model` itself
+    for an evaluation.
 
     Args:
       model: A chain of layers.
       platform: "cpu", "gpu" or "tpu": that of the devices, which need not be on this machine.
       sharded: Whether XLA splits the batch over devices by itself, as jit does on several.
     """
-    kernels = [kernel for kernel in KERNELS if kernel.fits(platform, sharded)]
+    on_cpu = KERNELS if platform == "cpu" else ()
+    kernels = [kernel for kernel in on_cpu if kernel.sharded or not sharded]
 
     def faster(chain: Chain) -> Chain:
         found = list(chain.layers)

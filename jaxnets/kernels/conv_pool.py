@@ -52,7 +52,7 @@ from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import BEYOND, Padding, Pads, Size, window_pads
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
 from jaxnets.kernels.convolution import FEWEST_CHANNELS, fast_conv_backward, fast_conv_forward
-from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows, stored
+from jaxnets.kernels.kernel import Kernel, product_of_rows, stored
 from jaxnets.kernels.winograd import in_blocks, sum_in_blocks
 from jaxnets.machine.platform import OLDER_EMITTER
 from jaxnets.models.chain import Layer
@@ -495,7 +495,6 @@ KERNEL = Kernel(
     replace=_replace,
     rule=CONV_POOL,
     pair=CONV_POOL._replace(forward=_pairs_forward, backward=_pairs_backward),
-    platforms=CPU,
     benchmark="python benchmarks/step.py",
     sharded=False,  # XLA would gather the rows that it transposes.
 )

@@ -14,7 +14,7 @@ from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 from jaxnets.kernels import winograd
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
-from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows, stored
+from jaxnets.kernels.kernel import Kernel, product_of_rows, stored
 from jaxnets.models.chain import Layer
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
@@ -166,6 +166,5 @@ KERNEL = Kernel(
     replace=_replace,
     rule=FAST_CONV,
     pair=CONV,
-    platforms=CPU,
     benchmark="python benchmarks/winograd.py; python benchmarks/step.py",
 )

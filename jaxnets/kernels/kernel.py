@@ -15,11 +15,9 @@ from jaxnets.models.chain import Layer
 
 Module = TypeVar("Module", bound=nn.Module)
 
-CPU = ("cpu",)
-
 
 class Kernel(NamedTuple):
-    """A faster form of a layer, or of a run of layers, of a chain.
+    """A form of one or several layers of a chain that is faster on a CPU.
 
     The new layers have their own class, for which the kernel's rule is registered. Both gradients
     use that rule: the one by hand, and jax.grad through `as_function`.
@@ -30,7 +28,6 @@ class Kernel(NamedTuple):
     replace: Callable[..., Sequence[Layer] | None]
     rule: LayerRule  # The kernel's passes, and the settings on which they are tried.
     pair: LayerRule  # The taught pair that it must equal, or several of them composed.
-    platforms: tuple[str, ...]  # The platforms on which it is faster.
     benchmark: str  # The command that shows it.
     sharded: bool = True  # Whether XLA may split its batch over devices.
     float32_error: float = 1e-5  # The largest error against the pair in float64.
@@ -39,10 +36,6 @@ class Kernel(NamedTuple):
     def name(self) -> str:
         """The name of its rule."""
         return self.rule.name
-
-    def fits(self, platform: str, sharded: bool) -> bool:
-        """Whether the kernel is for this platform, and for a batch that XLA splits over devices."""
-        return platform in self.platforms and (self.sharded or not sharded)
 
 
 def with_kind(kind: type[Module], layer: nn.Module, **changes: object) -> Module:

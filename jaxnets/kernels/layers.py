@@ -22,7 +22,7 @@ from jaxnets.backprop.rule import Domain, Params
 from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Size
 from jaxnets.kernels.by_rule import conv_by_rule, dense_by_rule, is_plain_conv
-from jaxnets.kernels.kernel import CPU, Kernel, stored
+from jaxnets.kernels.kernel import Kernel, stored
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import AveragePool, MaxPool
@@ -70,7 +70,6 @@ DENSE_KERNEL = Kernel(
     replace=_wide,
     rule=WIDE_DENSE,
     pair=DENSE,
-    platforms=CPU,
     benchmark="python benchmarks/step.py",
 )
 
@@ -114,7 +113,6 @@ POOL_KERNEL = Kernel(
     replace=_overlapping,
     rule=OVERLAPPING_MAX_POOL,
     pair=MAX_POOL,
-    platforms=CPU,
     benchmark="python benchmarks/step.py",
 )
 

@@ -1,9 +1,8 @@
 """One image by each engine: `load_predictor(RUN, engine=...)`, in turn, in one thread that waits.
 
-    python benchmarks/latency.py runs/cnn [--asynchronous]
+    python benchmarks/latency.py runs/cnn
 
-"jax, constants" is the network compiled with its parameters as constants. With --asynchronous, JAX
-hands each computation to a thread of its own, as it does in a process that trains.
+"jax, constants" is the network compiled with its parameters as constants.
 """
 
 import argparse
@@ -45,10 +44,7 @@ def main() -> None:
     """Measures the ways that are installed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
-    parser.add_argument("--asynchronous", action="store_true")
     request = parser.parse_args()
-    if request.asynchronous:
-        jax.devices()  # It starts JAX, which then stays as it is.
     by_jax, network = load_predictor(request.run), load_network(request.run)
     image = np.random.default_rng(0).random((1, *network.image_shape), np.float32)
     program: Any = compile_network(network.config, network.model)

@@ -1,6 +1,7 @@
 """What JAX finds: simulated devices, platforms that are not there, the compiler's options."""
 
 import os
+import sys
 from typing import Any
 
 import jax
@@ -24,6 +25,27 @@ from jaxnets.experiment import find_devices
 used = find_devices(preset(**parse_flags(sys.argv[1:])))
 print(len(jax.devices()), len(used))
 """
+
+
+FAULTS = """
+import resource
+import jax
+from jaxnets.machine.platform import set_up_jax
+set_up_jax()
+step = jax.jit(lambda x: x + 1)
+x, faults = jax.numpy.zeros(2**25), []
+for _ in range(10):
+    jax.block_until_ready(step(x))
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(faults[-1] - faults[2])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc keeps freed memory")
+def test_a_step_takes_the_memory_of_the_one_before(run_python):
+    """An array of 128 MB has 32,768 pages; mapped anew, each is a page fault in each step."""
+    status, output, _ = run_python("-c", FAULTS)
+    assert status == 0 and int(output) < 32_768
 
 
 @pytest.mark.slow

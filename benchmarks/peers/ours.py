@@ -66,7 +66,7 @@ class Jaxnets:
 
     def trained(self) -> TrainedNetwork:
         """The network as it is read from a run's folder."""
-        set_up_jax(None, self.config.precision, asynchronous=False)
+        set_up_jax(None, self.config.precision)
         classes, shape = self.network.num_classes, self.network.image_shape
         model, names = create_model(self.config, classes), tuple(map(str, range(classes)))
         return TrainedNetwork(self.config, model, self.params, shape, names, 0, True)

@@ -58,7 +58,6 @@ def set_up_jax(
     cpu_devices: int | None = None,
     connected: bool = False,
     keep_memory: bool = True,
-    asynchronous: bool = True,
 ) -> Devices:
     """Sets JAX up, before it touches a device, and returns the devices to train on.
 
@@ -72,9 +71,6 @@ def set_up_jax(
       cpu_devices: How many devices the CPU simulates in each process, instead of any accelerator.
       connected: Whether to return the devices of all connected processes instead of this one's.
       keep_memory: Whether freed memory is kept for the next step instead of other programs.
-      asynchronous: Whether the caller goes on while a CPU computes. If it waits anyway, one image
-        takes 0.6 of the CPU time in its own thread: no other thread must wake up. A JAX that runs
-        already stays as it is.
     """
     if cpu_devices is not None:
         platform = "cpu"
@@ -82,8 +78,9 @@ def set_up_jax(
         jax.config.update("jax_platforms", "cpu")
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
-    if not asynchronous:
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    # A CPU computes in the thread that asks for it: no other thread must wake up, and the main
+    # thread's heap keeps the memory of a step. A JAX that runs already stays as it is.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     _keep_compiled_programs()
     # JAX's public process_count would start its devices.
     processes = (global_state.num_processes or 1) if connected else 1
@@ -92,7 +89,7 @@ def set_up_jax(
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
     if keep_memory:
-        keep_freed_memory()
+        _keep_freed_memory()
     found = _found(platform)
     if cpu_devices is not None:
         if cpu_devices > len(found):
@@ -268,19 +265,17 @@ def _keep_compiled_programs() -> None:
 
 
 @functools.cache
-def keep_freed_memory() -> None:
+def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next step.
 
     A step's temporary arrays take tens of megabytes to a gigabyte. By default each is mapped anew
     and cleared page by page: the CNN's step then takes twice the time (jaxlib 0.10.2, AMD EPYC).
-    Call it before any thread allocates memory, even one that reads pictures: with a second heap,
-    each step's arrays are mapped anew. Without glibc nothing is set.
+    Without glibc nothing is set.
     """
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if not hasattr(libc, "mallopt"):
         return
-    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8  # malloc.h
-    libc.mallopt(m_arena_max, 1)
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     libc.mallopt(m_mmap_max, 0)
     libc.mallopt(m_trim_threshold, -1)
 

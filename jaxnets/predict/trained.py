@@ -51,7 +51,7 @@ def load_network(workdir: str, *, takes_rows: bool = False) -> TrainedNetwork:
             "{}: expected a run on pictures, got one on rows of {} numbers", workdir, size
         )
     checksum = folder.read(CONFIG).get("data_sha256")
-    set_up_jax(None, config.precision, asynchronous=False)
+    set_up_jax(None, config.precision)
     model = create_model(config, len(class_names), draws=False)
     like = params_like(folder, config, model, image_shape)
     step, params = folder.read_params(like)

@@ -25,7 +25,6 @@ from jaxnets.data.arrays import NAME as ARRAYS
 from jaxnets.data.arrays import scaling_of
 from jaxnets.data.datasets import MAX_CLASSES, Dataset
 from jaxnets.data.load import load_dataset
-from jaxnets.machine.platform import keep_freed_memory
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.chain import Chain, has_layer
 from jaxnets.networks.create import create_model
@@ -49,7 +48,6 @@ class Request(NamedTuple):
 
 def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
     """The config's data set, limited as the config asks."""
-    keep_freed_memory()  # Before threads read pictures.
     data = load_dataset(
         config.dataset,
         config.data_dir,

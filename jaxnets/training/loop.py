@@ -20,10 +20,7 @@ from jaxnets.training.observer import Observer, Record
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import Checkpoint, EvalStep, TrainState, TrainStep
 
-# Steps that are dispatched ahead of the last result: enough to keep a device busy. Each of them has
-# temporary arrays, which take 2.4 GB in examples/cifar94.py: none is ahead of a long step.
-IN_FLIGHT = 2
-LONG_STEP = 0.5  # Seconds.
+IN_FLIGHT = 2  # Steps dispatched ahead of the last result: enough to keep an accelerator busy.
 EVAL_BATCH_SIZE = 512  # The largest.
 
 
@@ -157,7 +154,6 @@ def stepped_epoch(
         state, metrics, data_seconds = start.state, start.metrics, start.data_seconds
         done = int(state.step)
         pending: collections.deque[Sums] = collections.deque()
-        is_long = False  # The last step.
 
         def collect(leave: int) -> None:
             nonlocal metrics, done
@@ -174,7 +170,7 @@ def stepped_epoch(
             return Checkpoint(state, metrics, time.perf_counter() - started, data_seconds)
 
         batches = loader.batches(done, (epoch + 1) * loader.steps, parallel.rows(loader.batch_size))
-        with contextlib.closing(prefetch(batches)) as ready:
+        with contextlib.closing(prefetch(map(parallel.split, batches))) as ready:
             while True:
                 asked = time.perf_counter()
                 batch = next(ready, None)
@@ -182,14 +178,12 @@ def stepped_epoch(
                 if batch is None:
                     break
                 stop_or_save(done + len(pending), reached, observers)
-                batch = parallel.split(batch)
                 for observer in observers:
                     if observer.sees_every_step:
                         observer.before_step(done + len(pending), state, batch)
                 state, step_metrics = compiled(state, batch)
                 pending.append(step_metrics)
-                collect(leave=0 if is_long else IN_FLIGHT)
-                is_long = time.perf_counter() - asked > LONG_STEP
+                collect(leave=IN_FLIGHT)
         return reached()
 
     return run_epoch
@@ -233,8 +227,8 @@ def accumulate_metrics(total: Sums | None, metrics: Sums, where: str) -> Sums:
 def on_host(metrics: Sums) -> Sums:
     """The same numbers in 64 bits."""
     return jax.tree.map(
-        lambda x: x.astype(np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64),
-        jax.device_get(metrics),
+        lambda x: np.asarray(x, np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64),
+        metrics,
     )
 
 
@@ -263,9 +257,9 @@ def evaluate(
     size = -(-examples // count) * count
     total = None
     batches = eval_batches(split, size, parallel.rows(size))
-    with contextlib.closing(prefetch(batches)) as ready:
+    with contextlib.closing(prefetch(map(parallel.split, batches))) as ready:
         for number, batch in enumerate(ready, start=1):
-            metrics = eval_step(params, parallel.split(batch))
+            metrics = eval_step(params, batch)
             total = accumulate_metrics(total, metrics, f"evaluation batch {number}")
     assert total is not None
     return total

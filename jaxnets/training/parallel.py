@@ -112,11 +112,9 @@ class Parallel:
         self.check_batch_size(size * len(self.devices) // count)
         if self.kind == "pmap":
             return jax.tree.map(lambda x: _shares(x, count, axis), tree)
-        if len(self.devices) == 1:
-            return tree
         spread = self._spread(axis)
         if spread.is_fully_addressable:
-            return jax.device_put(tree, spread)
+            return jax.block_until_ready(jax.device_put(tree, spread))
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), tree)
 
     @property

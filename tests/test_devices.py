@@ -1,4 +1,4 @@
-"""What JAX finds: simulated devices, platforms that are not there, the compiler's options."""
+"""What JAX finds and keeps: simulated devices, missing platforms, compiler options, memory."""
 
 import os
 import sys
@@ -28,9 +28,11 @@ print(len(jax.devices()), len(used))
 
 
 FAULTS = """
-import resource
+import concurrent.futures, resource
 import jax
 from jaxnets.machine.platform import set_up_jax
+readers = concurrent.futures.ThreadPoolExecutor(4)  # Each has a heap of its own.
+assert len(list(readers.map(bytes, range(100_000)))) == 100_000
 set_up_jax()
 step = jax.jit(lambda x: x + 1)
 x, faults = jax.numpy.zeros(2**25), []

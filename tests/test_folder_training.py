@@ -1,12 +1,8 @@
 """Training on a folder of pictures: as on an array."""
 
-import ctypes
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 from types import SimpleNamespace
 
@@ -44,22 +40,6 @@ def flags(folder, tmp_path):
 
 
 # Prints how many heaps glibc has once a process has read a folder of pictures.
-HEAPS = """
-import ctypes, sys
-from jaxnets.config.resolve import preset
-from jaxnets.runs.request import load_data
-
-folder, facts = sys.argv[1:]
-load_data(preset(model="mlp", dataset=folder))
-libc = ctypes.CDLL(None)
-libc.fopen.restype = ctypes.c_void_p
-stream = ctypes.c_void_p(libc.fopen(facts.encode(), b"w"))
-libc.malloc_info(0, stream)
-libc.fclose(stream)
-print(open(facts).read().count("<heap nr"))
-"""
-
-
 def trained(data, config):
     """The parameters and the test's metrics, and the epochs' records."""
     ours = Experiment.create(config, data)
@@ -212,13 +192,3 @@ def test_what_fails_in_the_thread_ends_the_run(tiny, tiny_preset):
     with pytest.raises(OSError, match="the disk is gone"):
         trained(dataclasses.replace(tiny, train=split), tiny_preset("cnn"))
     assert not [thread for thread in threading.enumerate() if "prefetch" in thread.name]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(
-    os.name != "posix" or not hasattr(ctypes.CDLL(None), "malloc_info"), reason="glibc's heaps"
-)
-def test_threads_that_read_pictures_share_one_heap(folder, tmp_path):
-    # With several, every step's arrays are mapped anew.
-    command = [sys.executable, "-c", HEAPS, folder, tmp_path / "facts.xml"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "1\n"

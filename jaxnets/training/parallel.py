@@ -114,6 +114,7 @@ class Parallel:
             return jax.tree.map(lambda x: _shares(x, count, axis), tree)
         spread = self._spread(axis)
         if spread.is_fully_addressable:
+            # A CPU's step would not wait for a copy, but run later, in another thread.
             return jax.block_until_ready(jax.device_put(tree, spread))
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), tree)
 

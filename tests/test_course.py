@@ -48,6 +48,12 @@ def rows_of(language: str, week: int) -> list[tuple[int, str]]:
     return [(int(minutes), what) for minutes, what in ROW.findall(text_of(page_of(language, week)))]
 
 
+def linked_from(page: Path) -> set[Path]:
+    """The files of the project that a page links to."""
+    targets = {target.partition("#")[0] for _text, target in LINK.findall(text_of(page))}
+    return {(page.parent / target).resolve() for target in targets if ":" not in target}
+
+
 def section_of(text: str, anchor: str) -> str:
     """A page's text below one heading, up to the next of its level; the page without an anchor."""
     if not anchor:
@@ -175,20 +181,50 @@ def test_every_exercise_exists_and_the_course_is_whole():
 
 
 @pytest.mark.parametrize("language", FOLDERS)
+def test_a_week_has_one_title_everywhere(language):
+    folder = FOLDERS[language].parent
+    index, plan = (text_of(folder / page) for page in ("course/index.md", "teachers.md"))
+    sessions = "".join(map(text_of, sorted((folder / "teachers").glob("weeks-*.md"))))
+    slides = text_of(DOCS / "_slides" / "course.md")
+    slide = {"en": r"^# en: Week %d: (.*)$", "zh": r"^# zh: 第 %d 周：(.*)$"}[language]
+    for week in WEEKS:
+        places = (
+            (index, rf"^\| \[{week}\. (.*?)\]\(week-"),
+            (plan, rf"^\| {week} \| \[(.*?)\]\(course/week-"),
+            (sessions, rf"^## {week}\. (.*)$"),
+            (slides, slide % week),
+        )
+        with speaking(language):
+            title = _(catalogue.WEEKS[week - 1])
+        for text, pattern in places:
+            (found,) = re.findall(pattern, text, re.MULTILINE)
+            assert found.lower() == title
+
+
+def test_both_languages_link_to_the_same_pages():
+    for page in FOLDERS["en"].glob("*.md"):
+        ours, theirs = (
+            {Path(str(path).replace(f"{DOCS / 'zh'}/", f"{DOCS}/")) for path in linked_from(one)}
+            for one in (page, FOLDERS["zh"] / page.name)
+        )
+        assert ours == theirs, page
+
+
+@pytest.mark.parametrize("language", FOLDERS)
 def test_every_chapter_and_notebook_leads_back_to_its_week(language):
     folder = FOLDERS[language].parent
     chapters = {*folder.glob("backprop/*.md")} - {
         folder / "backprop" / name for name in ("index.md", "sheet.md")
     }
-    asked = {
-        (page.parent / target.partition("#")[0]).resolve()
-        for page in FOLDERS[language].glob("week-*.md")
-        for _text, target in LINK.findall(text_of(page))
-    }
-    notebooks = {path for path in asked if path.suffix == ".ipynb"}
+    asked = {week: linked_from(page_of(language, week)) for week in ALL_WEEKS}
+    notebooks = {path for one in asked.values() for path in one if path.suffix == ".ipynb"}
     assert len(notebooks) >= 8
+    back = re.compile(r"\]\([./]*course/week-(\d)\.md#")
     for path in chapters | notebooks:
-        assert re.search(r"\]\([./]*course/week-\d\.md#", text_of(path)), path
+        assert back.search(text_of(path)), path
+    for path in {*chapters, *folder.glob("*.ipynb"), *folder.glob("lecture/*.ipynb")}:
+        for week in back.findall(text_of(path)):
+            assert path in asked[int(week)], f"week {week} does not list {path}"
     index = text_of(folder / "backprop" / "index.md")
     assert "](../course/index.md)" in index
 

@@ -98,6 +98,21 @@ def test_every_row_of_a_table_has_as_many_cells_as_its_head():
     ]
 
 
+def swallowed_bullets(text: str) -> list[str]:
+    """The lines that end with a bullet, or hold one after a clause: wrapping has moved it up."""
+    return re.findall(r"^.*\S [-*]$|^.*[.;:。；：] [-*] .*$", FENCE.sub("", text), re.MULTILINE)
+
+
+def test_every_bullet_begins_its_line():
+    sources = [*DOCUMENTS, *(ROOT / "docs" / "_lecture").glob("*.md")]
+    found = {path: swallowed_bullets(path.read_text("utf-8")) for path in sources}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+    assert swallowed_bullets("- one; -\n  two\n- **three**\n- a - b\n- four; - five\n") == [
+        "- one; -",
+        "- four; - five",
+    ]
+
+
 def is_alt(words: str, chinese: bool) -> bool:
     """Whether words say in a page's language what a picture shows: a line, no file name."""
     in_language = bool(re.search("[\u4e00-\u9fff]", words)) == chinese

@@ -172,6 +172,8 @@ CHINESE_SYNONYMS = {
     "蒙版|遮罩": "掩码",
     "批次|批量(?!训练|更新)": "批",  # 批量训练函数 is a slide's title.
     "雅各比|雅克比": "雅可比矩阵",
+    "失活率|dropout 的?比率": "dropout 率",
+    "训练文件夹": "运行文件夹",
 }
 ENGLISH_SYNONYMS = {
     "normalis": "normalization",

@@ -17,7 +17,7 @@ MISTAKES = [  # One of each kind of error.
     ("train --model=cn", '未知的 model "cn"；是不是想写 "cnn"？（可用：'),
     ("train --epochs=0", "epochs：应为 1 到 100000 的整数，得到 0"),
     ("train --overwrite=yes", "overwrite：--overwrite 后面不带值，得到 'yes'"),
-    ("train --resume --workdir=nowhere", "错误: 应为训练文件夹，nowhere 中没有 config.json"),
+    ("train --resume --workdir=nowhere", "错误: 应为运行文件夹，nowhere 中没有 config.json"),
     ("gradchek", '未知的命令 "gradchek"；是不是想写 "gradcheck"？（可用：'),
     ("predict", "应给出 RUN IMAGE...，得到"),
     ("summary --output=a.pdf", "output：图应为 .svg 或 .png ，得到 .pdf"),
@@ -42,7 +42,7 @@ def test_a_common_mistake_is_answered_in_chinese(
 
 
 def test_the_flag_chooses_the_language_of_an_error(run_command, monkeypatch):
-    assert run_command("report", "no", "--language=zh").err.startswith("错误: no：应为训练文件夹")
+    assert run_command("report", "no", "--language=zh").err.startswith("错误: no：应为运行文件夹")
     monkeypatch.setenv("LANGUAGE", "zh")
     assert run_command("report", "no", "--language=en").err.startswith("error: no: expected a run")
     assert run_command("report", "no", "--language=fr").err.startswith('错误: 未知的 language "fr"')

@@ -22,7 +22,7 @@ from jaxnets.abtest.log import UserAnswer, Users
 from jaxnets.abtest.pairs import Pairs, PairsResult
 from jaxnets.abtest.trial import Plan, compare_arms
 from jaxnets.base.errors import UserError
-from jaxnets.base.proportions import mcnemar, two_sided_z, wilson
+from jaxnets.base.proportions import mcnemar, rounding_variance, two_sided_z, wilson
 from jaxnets.drawing.charts import WIDTH
 from jaxnets.server import feedback
 from jaxnets.server.feedback import FeedbackLog, FeedbackRow
@@ -226,7 +226,7 @@ def test_t_tests_are_scipys_however_few_the_users(n_a, n_b):
     pairs: Any = stats.ttest_rel(b, a[:n_b])
     for theirs, ours in (
         (welch, classical.welch(a, b, 0.05)),
-        (pairs, classical.paired_t_test(b - a[:n_b], 0.05)),
+        (pairs, classical.paired_means(b - a[:n_b], 1e-24, 0.05)),
     ):
         (low, high), p = ours
         assert p == pytest.approx(theirs.pvalue, rel=1e-9)
@@ -237,7 +237,14 @@ def test_t_tests_are_scipys_however_few_the_users(n_a, n_b):
 def test_users_who_are_all_alike_prove_nothing(share):
     values = np.full(7, share)
     assert classical.welch(values, values + 0.5, 0.05) == ((-1, 1), 1)
-    assert classical.paired_t_test(values, 0.05) == ((-1, 1), 1)
+
+
+def test_equal_differences_prove_as_much_as_their_answers_are_many():
+    """As in a search: two users may agree by chance, and seven rarely do (a fair coin: 0.016)."""
+    rounding = rounding_variance(np.full(7, 3), np.full(7, 3))
+    (low, high), p = classical.paired_means(np.full(7, 1 / 3), rounding, 0.05)
+    assert p < 0.05 and 0 < low < 1 / 3 < high
+    assert classical.paired_means(np.full(2, 1 / 3), rounding, 0.05)[1] > 0.05
 
 
 @pytest.mark.parametrize(

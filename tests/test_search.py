@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import signal
 import subprocess
 
@@ -11,6 +10,7 @@ import pytest
 from conftest import history, read_json
 from scipy import stats
 
+from jaxnets.base.proportions import paired_t_test, rounding_variance
 from jaxnets.tune import ranking, search
 from jaxnets.tune.many import TrainingSummary
 
@@ -26,9 +26,10 @@ def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def a_search(tmp_path, scores):
+def a_search(tmp_path, scores, num_images=5000):
     """A search that found these accuracies: {hidden: accuracies by seed}."""
     found = search.Search({"model": "mlp"}, {"hidden": [(size,) for size in scores]}, tmp_path)
+    found.num_images = num_images
     for size, accuracies in scores.items():
         for seed, accuracy in enumerate(accuracies):
             found.runs[((size,),), seed] = TrainingSummary(0.1, 0.9, 1 - accuracy, accuracy)
@@ -151,7 +152,9 @@ def test_a_run_that_diverged_has_no_loss_in_json(run_command, tiny_flags, tmp_pa
 def test_p_is_scipys_paired_test_corrected_as_holm_did():
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(0.9, 0.01, 8), rng.normal(0.89, 0.01, 8)
-    p = ranking.paired_p(list(ours - theirs))
+    half, p = paired_t_test(ours - theirs, FINE, 0.05)
+    low, high = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert half == pytest.approx((high - low) / 2, rel=1e-9)
     assert p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, rel=1e-9)
     # By hand: t = mean / (sd / sqrt(n)), 7 degrees of freedom.
     t = np.mean(ours - theirs) / (np.std(ours - theirs, ddof=1) / np.sqrt(8))
@@ -159,18 +162,55 @@ def test_p_is_scipys_paired_test_corrected_as_holm_did():
     # Holm 1979: 0.01 * 4, max(0.04, 0.02 * 3), max(..., 0.03 * 2), 0.5; in the order given.
     assert ranking.holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert ranking.holm([0.9, 0.8]) == [1.0, 1.0]
-    # Equal differences are certain, or nothing.
-    assert ranking.paired_p([0.5, 0.5, 0.5]) == 0.0
-    assert ranking.paired_p([0.0, 0.0]) == 1.0
-    assert math.isnan(ranking.paired_p([0.1]))
+    assert np.isnan(paired_t_test([0.1], FINE, 0.05)).all()
 
 
-@pytest.mark.slow
-def test_a_false_alarm_is_as_rare_as_it_says():
-    """Two settings that are the same: a lead is called significant in a twentieth of all cases."""
-    rng = np.random.default_rng(1)
-    alarms = [ranking.paired_p(list(rng.normal(0, 1, 10))) < 0.05 for _ in range(2000)]
-    assert np.mean(alarms) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 2000))
+def test_equal_leads_are_as_certain_as_the_images_are_many():
+    """Their variance is 0, so that of rounding takes its place: Sheppard's 1/12 of a step²."""
+    p = {count: paired_t_test([0.02] * 2, rounding_variance(count, count), 0.05)[1]
+         for count in (50, 200, 6000)}  # fmt: skip
+    for count, found in p.items():
+        t = 0.02 / np.sqrt(2 / 12 / count**2 / 2)
+        assert found == pytest.approx(2 * stats.t.sf(t, 1), rel=1e-9)
+    assert p[50] > 0.15 and p[6000] < 0.01
+    assert paired_t_test([0.0, 0.0], rounding_variance(50, 50), 0.05)[1] == 1.0
+    drawn = np.random.default_rng(0).random((2, 100_000))  # Shares before they are rounded.
+    error = np.diff(np.round(drawn * 15) / 15 - drawn, axis=0)
+    assert rounding_variance(15, 15) == pytest.approx(error.var(), rel=0.02)
+
+
+DRAWS = 3000
+FINE = 1e-24  # The rounding of numbers that are not counts.
+
+
+def share_called_significant(images, seeds, accuracy, rival, draws=DRAWS):
+    """How often two settings, right on images with these chances, are called different."""
+    rng = np.random.default_rng([images, seeds])
+    a, b = (rng.binomial(images, p, (draws, seeds)) / images for p in (accuracy, rival))
+    rounding = rounding_variance(images, images)
+    return np.mean([paired_t_test(one, rounding, 0.05)[1] < 0.05 for one in a - b])
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("images", [15, 50, 200, 6000])
+def test_a_false_alarm_is_rare_however_few_the_images_and_seeds(images, seeds):
+    """Two settings that are the same: a lead is called significant in a twentieth at most."""
+    for accuracy in (0.7, 0.9):
+        alarms = share_called_significant(images, seeds, accuracy, accuracy)
+        assert alarms <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / DRAWS), accuracy
+
+
+def test_a_real_lead_is_found():
+    for images, seeds, rival in ((200, 5, 0.8), (6000, 2, 0.7), (6000, 3, 0.88), (50, 5, 0.65)):
+        assert share_called_significant(images, seeds, 0.9, rival, draws=500) > 0.8, images
+
+
+def test_a_search_of_few_images_and_two_seeds_is_not_sure(tmp_path):
+    scores = {4: [0.90, 0.88], 8: [0.92, 0.90]}
+    few, many = (a_search(tmp_path, scores, num_images=count) for count in (50, 6000))
+    assert "): not significant (p = 0.18" in ranking.Ranking(few).text()
+    assert "): significant (p = 0.0015" in ranking.Ranking(many).text()
+    assert [ranking.Ranking(one).values()["significant"] for one in (few, many)] == [False, True]
 
 
 def test_a_lead_within_luck_is_not_called_equality(tmp_path):

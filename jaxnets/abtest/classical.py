@@ -4,13 +4,12 @@ A and B are right in shares p_A and p_B; the difference is always B minus A.
 """
 
 import math
-from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from jaxnets.base.proportions import Interval, two_sided_z, wilson
+from jaxnets.base.proportions import Interval, paired_t_test, two_sided_z, wilson
 
 ROUNDING = 1e-24  # A variance that equal shares have by rounding.
 
@@ -49,26 +48,24 @@ def newcombe(right_a: float, total_a: int, right_b: float, total_b: int, alpha: 
 
 
 def welch(a: np.ndarray, b: np.ndarray, alpha: float) -> tuple[Interval, float]:
-    """The interval of mean(b) - mean(a), and the two-sided p, by Welch's t-test."""
-    return _t_test(float(np.mean(b) - np.mean(a)), (a, b), alpha)
+    """The interval of mean(b) - mean(a), and the two-sided p, by Welch's t-test.
 
-
-def paired_t_test(differences: np.ndarray, alpha: float) -> tuple[Interval, float]:
-    """The interval of the mean difference, and the two-sided p, by Student's t-test."""
-    return _t_test(float(np.mean(differences)), (differences,), alpha)
-
-
-def _t_test(
-    difference: float, samples: Sequence[np.ndarray], alpha: float
-) -> tuple[Interval, float]:
-    """SciPy's tests, which warn where values are equal: these tell nothing about chance."""
-    variances = [float(np.var(sample, ddof=1)) / len(sample) for sample in samples]
+    SciPy's warns where all values are equal, which tell nothing about chance.
+    """
+    difference = float(np.mean(b) - np.mean(a))
+    variances = [float(np.var(sample, ddof=1)) / len(sample) for sample in (a, b)]
     if (variance := sum(variances)) < ROUNDING:
         return (-1.0, 1.0), 1.0
-    parts = (v**2 / (len(x) - 1) for v, x in zip(variances, samples, strict=True))
+    parts = (v**2 / (len(x) - 1) for v, x in zip(variances, (a, b), strict=True))
     freedom, error = variance**2 / sum(parts), math.sqrt(variance)
     p = 2 * float(stdtr(freedom, -abs(difference) / error))
     return _around(difference, float(stdtrit(freedom, 1 - alpha / 2)) * error), p
+
+
+def paired_means(differences: np.ndarray, rounding: float, alpha: float) -> tuple[Interval, float]:
+    """The interval of the mean difference, and the two-sided p, by the paired t-test."""
+    half, p = paired_t_test(differences, rounding, alpha)
+    return _around(float(np.mean(differences)), half), p
 
 
 def _around(difference: float, half: float) -> Interval:

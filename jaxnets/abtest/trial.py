@@ -17,7 +17,7 @@ from jaxnets.abtest.sequential import (
 )
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import N_
-from jaxnets.base.proportions import Interval, mcnemar
+from jaxnets.base.proportions import Interval, mcnemar, rounding_variance
 
 UNLIKELY = 0.001  # A split or feedback that is rarer than this by chance is a mistake.
 
@@ -137,7 +137,8 @@ def compare_arms(users: Users, plan: Plan) -> Trial:
         shown = int((shown_a ^ shown_b).sum())
         split_p = float(binomtest(int((~shown_a).sum()), shown, plan.share_b).pvalue)
     feedback, feedback_p = _feedback(users, is_paired)
-    test, once, p = _once(a, b, is_paired, plan.alpha)
+    rounding = rounding_variance(*users.judged[both].T) if is_paired else 0.0
+    test, once, p = _once(a, b, is_paired, rounding, plan.alpha)
     deviation = float(np.std(values, ddof=1))
     return Trial(
         plan=plan,
@@ -183,16 +184,16 @@ def _feedback(users: Users, is_paired: bool) -> tuple[tuple[float, float] | None
 
 
 def _once(
-    a: np.ndarray, b: np.ndarray, is_paired: bool, alpha: float
+    a: np.ndarray, b: np.ndarray, is_paired: bool, rounding: float, alpha: float
 ) -> tuple[str, Interval, float]:
-    """The one-look test: its name, interval and p."""
+    """The one-look test: its name, interval and p. `rounding` counts only for pairs."""
     is_binary = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
     if is_paired and is_binary:
         only_a, only_b = int((a > b).sum()), int((b > a).sum())
         interval = classical.paired_interval(only_a, only_b, len(a), alpha)
         return N_("McNemar's exact test"), interval, mcnemar(only_a, only_b)[0]
     if is_paired:
-        return (N_("paired t-test"), *classical.paired_t_test(b - a, alpha))
+        return (N_("paired t-test"), *classical.paired_means(b - a, rounding, alpha))
     if is_binary:
         counts = float(a.sum()), len(a), float(b.sum()), len(b)
         return (

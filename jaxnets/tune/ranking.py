@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from jaxnets.base.display import four_digits, short_path, table
 from jaxnets.base.language import _, speaking
+from jaxnets.base.proportions import paired_t_test, rounding_variance
 from jaxnets.config.command import CommandResult
 from jaxnets.drawing.charts import Caption, Marks, Scale, dots
 from jaxnets.drawing.svg import Figure
@@ -60,8 +60,10 @@ def ranking(search: Search) -> list[Rank]:
     differences = [
         [a - b for a, b in zip(scores[order[0]], scores[point], strict=False)] for point in order
     ]
+    rounding = rounding_variance(search.num_images, search.num_images)
+    tests = [paired_t_test(parts, rounding, SIGNIFICANCE) for parts in differences]
     if search.race_from is None:
-        chances = [math.nan, *holm([paired_p(parts) for parts in differences[1:]])]
+        chances = [math.nan, *holm([p for _half, p in tests[1:]])]
         evidence = [math.nan] * len(order)
     else:
         chances = [math.nan] * len(order)
@@ -73,13 +75,15 @@ def ranking(search: Search) -> list[Rank]:
             deviation=statistics.stdev(scores[point]) if len(parts) > 1 else math.nan,
             loss=statistics.mean(run.loss for run in runs[point]),
             lead=statistics.mean(parts),
-            margin=paired_margin(parts) if search.race_from is None else math.nan,
+            margin=half if search.race_from is None else math.nan,
             p=p,
             seeds=len(parts),
             e=drops[point].e if point in drops else e,
             beaten_by=search.name(search.points[drops[point].by]) if point in drops else None,
         )
-        for point, parts, p, e in zip(order, differences, chances, evidence, strict=True)
+        for point, parts, (half, _), p, e in zip(
+            order, differences, tests, chances, evidence, strict=True
+        )
     ]
 
 
@@ -91,25 +95,6 @@ def compared_runs(search: Search) -> dict[Point, list[TrainingSummary]]:
         point: [search.runs[point, seed] for seed in seeds[:count]]
         for point, count in counts.items()
     }
-
-
-def paired_p(differences: Sequence[float]) -> float:
-    """The two-sided p of Student's t-test that the mean difference is 0; NaN for one difference."""
-    if len(differences) < 2:
-        return math.nan
-    if statistics.stdev(differences) == 0:
-        return 0.0 if differences[0] else 1.0
-    test: Any = stats.ttest_1samp(differences, 0)
-    return float(test.pvalue)
-
-
-def paired_margin(differences: Sequence[float]) -> float:
-    """Half of Student's 95 % interval of the mean difference; NaN for one difference."""
-    count = len(differences)
-    if count < 2:
-        return math.nan
-    quantile = float(stats.t.ppf(1 - SIGNIFICANCE / 2, count - 1))
-    return quantile * statistics.stdev(differences) / math.sqrt(count)
 
 
 def holm(chances: Sequence[float]) -> list[float]:

@@ -58,6 +58,7 @@ class Search:
     folder: Path = Path()  # The folder of the results.
     began: dict[str, Any] = dataclasses.field(default_factory=dict)  # The first `surroundings`.
     checksum: str = ""  # That of the data set.
+    num_images: int = 0  # The number of validation images, by which the points are ranked.
     workers: Workers = Workers()
     backend: Backend = dataclasses.field(init=False)  # Trains the cells.
     training: "Training" = dataclasses.field(init=False)
@@ -256,6 +257,7 @@ def search_all(
         search.began["cores"] = search.workers.threads
     elif search.workers.processes > 1:
         raise UserError("processes: expected a CPU, got {}; ray shares it", search.began["device"])
+    search.num_images = len(data.validation)
     search.training = Training(data)
     with search.open(workdir, resume), search.workers.started(search.training) as search.backend:
         hint = Text("kept: {} (--resume --workdir={} continues it)", search.folder, search.folder)

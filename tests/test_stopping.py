@@ -19,6 +19,9 @@ from conftest import (
 
 from jaxnets import Network
 from jaxnets.base.errors import UserError
+from jaxnets.cli.flags import parse_flags
+from jaxnets.config.adapt import OwnData, for_small_set
+from jaxnets.config.file import read_flags
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
@@ -26,6 +29,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment
 from jaxnets.training import loop, scan
 from jaxnets.training.observer import why_stopped
+from jaxnets.training.optimizer import create_schedule
 
 CASES = [  # Losses, a patience, and the epoch after which training stops.
     ([0.5, 0.4, 0.4, 0.3], 2, None),
@@ -90,6 +94,41 @@ def test_a_run_stops_early_and_says_why(stopping_early, tmp_path):
     assert f"stopped early: {line}" in outcome.out.splitlines()
     result = read_json(tmp_path / "run" / "result.json")
     assert (result["epochs"], result["steps"]) == (len(losses), len(losses) * 5)
+
+
+def test_one_cycle_is_not_stopped_before_its_rate_has_fallen():
+    """The folder's recipe of the report: 160 epochs, patience 40, lowest loss in epoch 6."""
+    rate = create_schedule("one_cycle", 2e-3, 160 * 5)
+    rates = [float(np.asarray(rate(5 * epoch - 1))) for epoch in range(1, 161)]
+    losses = [abs(epoch - 6) for epoch in range(1, 161)]
+
+    def ends(rates, patience=40):
+        history = [
+            {"epoch": n, "validation_loss": loss, "learning_rate": r}
+            for n, (loss, r) in enumerate(zip(losses, rates, strict=True), start=1)
+        ]
+        return next((n for n in range(1, 161) if why_stopped(history[:n], patience)), None)
+
+    half = max(n for n, r in enumerate(rates, start=1) if r > max(rates) / 2)
+    assert rates.index(max(rates)) + 1 == 48 < half < 110
+    assert ends(rates) == half + 40 and ends(rates, patience=1) == half + 1
+    for name in ("constant", "cosine", "linear", "step"):  # Their rates never rise.
+        falls = create_schedule(name, 0.1, 160 * 5)
+        assert ends([float(np.asarray(falls(5 * n - 1))) for n in range(1, 161)]) == 46, name
+    assert ends([None] * 160) == 46  # A user's own optimizer, whose rate nobody knows.
+
+
+def test_early_stopping_can_be_never(tmp_path):
+    assert parse_flags(["--early_stopping=none"]) == {"early_stopping": None}
+    (tmp_path / "flags.toml").write_text('early_stopping = "none"')
+    assert read_flags(str(tmp_path / "flags.toml")) == {"early_stopping": None}
+    for never in (None, "none"):
+        assert preset("cnn", early_stopping=never).early_stopping is None
+    few = OwnData(60, ("a1", "b1"), False, True, 12288, is_folder=True)
+    assert for_small_set(preset("cnn"), (), few)[0].early_stopping
+    assert for_small_set(preset("cnn"), ("early_stopping",), few)[0].early_stopping is None
+    with pytest.raises(UserError, match="expected a whole number from 1 to 1000000 or none"):
+        preset("cnn", early_stopping=0)
 
 
 def test_a_stopped_run_trains_longer_with_more_patience(stopping_early, run_main, tmp_path):

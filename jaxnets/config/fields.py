@@ -128,7 +128,12 @@ class Config(Options):
         unset="a pass over all images",
     )
     early_stopping: int | None = option(
-        None, "epochs without a lower validation loss until training ends", COUNT, unset="never"
+        None,
+        "epochs without a lower validation loss until training ends, or none; those before "
+        "one_cycle has fallen to half its peak do not count",
+        COUNT,
+        none="none",
+        unset="never",
     )
     stop_at_target: bool = option(
         False, "end training as soon as the validation accuracy reaches target_accuracy"

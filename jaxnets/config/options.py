@@ -62,7 +62,7 @@ class Options(Described):
     def __post_init__(self):
         for field in options_of(type(self)):
             x = getattr(self, field.name)
-            if x == "full" == field.metadata["none"]:  # As on the command line.
+            if isinstance(x, str) and x == field.metadata["none"]:  # As on the command line.
                 object.__setattr__(self, field.name, None)
             kind, element, _ = types_of(field)
             if kind is tuple and isinstance(x, list | element):  # [64, 32] or 64.
@@ -122,7 +122,7 @@ def parse(field: Field, text: str) -> object:
 def value_text(field: Field, value: object) -> str:
     """A value as the help shows it."""
     if value is None or value == ():
-        return field.metadata["none"] or field.metadata["unset"] or "none"
+        return field.metadata["unset"] or field.metadata["none"] or "none"
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -17,6 +17,7 @@ from jaxnets.training.step import Checkpoint, TrainState
 Record = dict[str, Any]  # An epoch's line of metrics.jsonl.
 
 AT_TARGET = N_("stopped at the target: validation accuracy {} after epoch {}")
+FALLEN = 0.5  # Of the peak of the learning rate: from there on early stopping counts epochs.
 EARLY = N_("stopped early: no validation loss below the {} of epoch {} in 1 epoch")
 EARLY_OF = N_("stopped early: no validation loss below the {} of epoch {} in {} epochs")
 
@@ -106,7 +107,9 @@ def why_stopped(
 
     It ends when an epoch's validation accuracy reaches the target, or after `patience` epochs
     without a validation loss below the lowest one. Source: Prechelt 1998, "Early Stopping - But
-    When?"; the epochs are counted as Keras's EarlyStopping counts them.
+    When?"; the epochs are counted as Keras's EarlyStopping counts them. If the learning rate first
+    rises, as in one cycle, they are counted once it has fallen to half of its peak: near the peak
+    a loss is high, and falls again with the rate.
 
     Args:
       history: The records of all epochs until now.
@@ -118,6 +121,11 @@ def why_stopped(
     >>> print(why_stopped(history, patience=2))
     stopped early: no validation loss below the 0.2000 of epoch 2 in 2 epochs
     >>> why_stopped(history, patience=3)
+    >>> for record, rate in zip(history, [0.1, 0.5, 1.0, 0.4]):
+    ...     record["learning_rate"] = rate
+    >>> why_stopped(history, patience=2)
+    >>> print(why_stopped(history, patience=1))
+    stopped early: no validation loss below the 0.2000 of epoch 2 in 2 epochs
     >>> print(why_stopped([{"epoch": 1, "validation_accuracy": 0.9912}], target=0.99))
     stopped at the target: validation accuracy 0.9912 after epoch 1
     """
@@ -128,8 +136,23 @@ def why_stopped(
             return Text(AT_TARGET, f"{accuracy:.4f}", last["epoch"])
     validated = [record for record in history if record.get("validation_loss") is not None]
     best = min(validated, key=lambda record: record["validation_loss"], default=None)
-    if patience is None or best is None or history[-1]["epoch"] - best["epoch"] < patience:
+    if patience is None or best is None:
         return None
-    lowest, epoch = four_digits(best["validation_loss"]), best["epoch"]
-    text = EARLY if patience == 1 else EARLY_OF
-    return Text(text, lowest, epoch, patience)
+    last, begin = history[-1]["epoch"], _high_until([r.get("learning_rate") for r in history])
+    if last - max(best["epoch"], begin) < patience:
+        return None
+    lowest, count = four_digits(best["validation_loss"]), last - best["epoch"]
+    text = EARLY if count == 1 else EARLY_OF
+    return Text(text, lowest, best["epoch"], count)
+
+
+def _high_until(rates: Sequence[float | None]) -> int:
+    """The last epoch, from 1, with a rate above FALLEN of the peak; 0 if the rate never rose.
+
+    Args:
+      rates: The learning rate at the end of each epoch until now; None with a user's own optimizer.
+    """
+    known = [rate for rate in rates if rate is not None]
+    if not known or known[0] == max(known):
+        return 0
+    return max(epoch for epoch, rate in enumerate(known, start=1) if rate > FALLEN * max(known))

@@ -134,7 +134,7 @@ def test_the_calibration_is_scikit_learns_and_the_papers(predictions):
 
 
 def test_the_answers_are_those_of_the_run(run):
-    found = evaluation.predictions_of(run.trained, run.data.test)
+    found = evaluation.predictions_of(run.trained, run.data)
     result = read_json(run.folder.path / "result.json")
     assert found.right.mean() == result["test_accuracy"]
     assert found.confusion.sum() == result["test_count"]
@@ -374,7 +374,7 @@ def test_pictures_of_a_folder_are_read(run, tmp_path):
     names = {figure.name for figure in build.report([facts])[1]}
     assert set(NAMES) - names <= {"mistakes"} and facts.missing == []
     image = Image.open(tmp_path / "test" / "a" / "1.png")
-    np.testing.assert_array_equal(figures.picture(data, 1), np.asarray(image))
+    np.testing.assert_array_equal(figures.picture(data.test, 1), np.asarray(image))
 
 
 def damaged(folder, name, text):

@@ -30,6 +30,7 @@ SAYS = {  # Each verdict's kind, its sentence, and for a schedule's end what to 
     "learned": ("good", "near_zero", ""),
     "level": ("unknown", "level", "finish"),
     "risen": ("bad", "no_longer_falling", ""),
+    "risen on few": ("unknown", "risen_on_few", ""),
     "flat": ("bad", "hardly_fallen", ""),
     "too few": ("unknown", "falling_too_early", ""),
 }
@@ -126,13 +127,19 @@ HISTORIES = [
      "resume"),
     ("not finished, level", falls(20, 2), falls(20, 2, 0.12), 0.003, COSINE | {"epochs": 40},
      "no", "level"),
-    # Few validation images say nothing; the training loss does.
+    # Of few validation images only a rise counts; otherwise the training loss is judged.
     ("13 validation images", falls(80, 9, 0.005), REBOUND, 0.002, COSINE | FEW, "few images",
+     "risen on few"),
+    ("13 images, learned", falls(80, 9, 0.005), falls(80, 9), 0.002, COSINE | FEW, "few images",
      "learned"),
+    ("14 images of a folder", falls(160, 40, 0.03), np.interp(np.arange(160), [0, 30, 160],
+     [1.6, 0.94, 2.63]), 0.05, CYCLE | {"images": 14}, "few images", "risen on few"),
+    ("13 images, both fall", falls(24, 14), falls(24, 14, 0.3), 0.003, FEW, "few images",
+     "falling"),
     ("13 images, falling", falls(24, 14), falls(24, 3, 0.3) * rises(24, 8, 0.5), 0.003, FEW,
-     "few images", "falling"),
+     "few images", "risen on few"),
     ("99 images", falls(24, 1.5), falls(24, 3, 0.3) * rises(24, 8, 0.5), 0.003, {"images": 99},
-     "few images", "done"),
+     "few images", "risen on few"),
     ("no validation, falling", falls(24, 14), None, 0.003, NONE, "few epochs", "falling"),
     ("no validation, level", falls(24, 1.5), None, 0.003, COSINE | NONE, "few epochs", "done"),
     # It goes wrong.
@@ -231,7 +238,7 @@ def test_the_most_confused_classes_are_named_against_chance():
     even = verdicts.confused(predictions(labels, classes), list("abcde"))
     assert (even.kind, even.name) == ("unknown", "confused_by_chance")
     none = verdicts.confused(predictions(labels, labels), list("abcde"))
-    assert none == ("good", "none_confused", {"images": "500"})
+    assert none == ("good", "none_confused", {"images": "500 test images"})
 
 
 def test_of_two_classes_the_two_directions_are_compared():
@@ -261,7 +268,7 @@ def test_of_unequal_classes_equal_shares_of_mistakes_are_chance():
 def test_one_answer_for_all_images_is_said_so():
     labels = np.repeat(np.arange(3), 100)
     found = verdicts.confused(predictions(labels, np.full(300, 1)), list("abc"))
-    assert found == ("bad", "one_answer", {"images": "300", "answer": "b"})
+    assert found == ("bad", "one_answer", {"images": "300 test images", "answer": "b"})
 
 
 def drawn(seed, wrongness, count=600):
@@ -278,7 +285,24 @@ def test_calibration_is_told_from_its_contrary():
     assert good[:2] == ("good", "calibrated")
     assert over[:2] == ("bad", "overconfident") and under[:2] == ("bad", "underconfident")
     few = verdicts.calibration_finding(drawn(0, 2.0, count=99))
-    assert few == ("unknown", "calibration_few_images", {"images": 99, "needed": 100})
+    numbers = {"images": "99 test images", "needed": 100}
+    assert few == ("unknown", "calibration_few_images", numbers)
+
+
+def test_a_network_at_chance_is_not_called_calibrated():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 2000)
+    share = np.bincount(labels).max() / 2000
+    guesses = predictions(labels, np.full(2000, np.bincount(labels).argmax()),
+                          np.full(2000, share), size=10)  # fmt: skip
+    found = verdicts.calibration_finding(guesses)
+    assert verdicts.calibrated(guesses).p >= verdicts.ALPHA
+    assert found[:2] == ("unknown", "calibrated_at_chance"), found
+    # Twice as often right, and as sure: these probabilities say something.
+    classes = np.where(rng.random(2000) < 0.22, labels, (labels + rng.integers(1, 10, 2000)) % 10)
+    sure = np.full(2000, np.mean(classes == labels))
+    better = verdicts.calibration_finding(predictions(labels, classes, sure, size=10))
+    assert better[:2] == ("good", "calibrated"), better
 
 
 def test_the_calibration_error_is_the_papers_and_its_p_scipys():

@@ -233,10 +233,7 @@ class Network(Described):
         """The immutable parts that the config and the data determine (model, loader, step)."""
         if self._experiment is None:
             if self._data is None:
-                if self.config.dataset == NAME:
-                    ways = "net.fit(x, y) or jaxnets.load(DIR, data=(x, y))"
-                    raise UserError("data: the arrays are in no file; expected {}", ways)
-                self._data = load_data(self.config)
+                self._data = _dataset_of(None, self.config)
             if self._data.is_regression:
                 raise UserError("data: expected classes; Experiment.create(...).train() regresses")
             self._judge(self._data)
@@ -593,27 +590,37 @@ class Network(Described):
           file: The file to write.
 
         Raises:
-          UserError: The page cannot show this network, or the file cannot be written.
+          UserError: The network is not trained, the page cannot show it, or the file cannot be
+            written.
         """
         from jaxnets.page import build
 
+        self._check_trained("page")
         with self._saved() as (folder, data):
             show(build.write_page(folder, os.fspath(file), data=data).text())
 
     def report(self, file: str | os.PathLike[str] = "report.html") -> None:
         """Writes the same report as `jaxnets report`: curves, mistakes, gradients, in one file.
 
+        Without test images, it judges the network by the validation images.
+
         Args:
           file: The file to write.
 
         Raises:
-          UserError: The file cannot be written.
+          UserError: The network is not trained, or the file cannot be written.
         """
         from jaxnets.report import build  # scipy.stats takes a second.
 
+        self._check_trained("report")
         with self._saved() as (folder, data):
             written = build.write_report([folder], os.fspath(file), language=None, data=data)
             show(written.text())
+
+    def _check_trained(self, what: str) -> None:
+        """Raises UserError if there is nothing to show yet."""
+        if self._folder is None and not int(self.state.step):
+            raise UserError("{}: the network is not trained; net.fit() trains it", what)
 
     @contextlib.contextmanager
     def _saved(self) -> Iterator[tuple[str, Dataset | None]]:
@@ -706,6 +713,9 @@ def _name_of(data: Data) -> str:
 
 def _dataset_of(data: Data, config: Config) -> Dataset:
     """The data, limited as the config asks; by default the data set that it names."""
+    if data is None and config.dataset == NAME:
+        ways = "net.fit(x, y) or jaxnets.load(DIR, data=(x, y))"
+        raise UserError("data: the arrays are in no file; expected {}", ways)
     if data is None or _is_name(data):
         return load_data(config)
     dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)

@@ -22,7 +22,7 @@ from jaxnets.drawing.svg import Figure, check_png
 from jaxnets.predict.trained import to_input
 from jaxnets.report import figures, ledger
 from jaxnets.report.document import RunPart, Section, document
-from jaxnets.report.evaluation import Predictions, calibration, class_scores, mistakes
+from jaxnets.report.evaluation import Predictions, calibration, class_scores, mistakes, split_of
 from jaxnets.report.passes import passes_of
 from jaxnets.report.run_facts import RunFacts, read_run
 from jaxnets.report.verdicts import accuracy_interval, comparison, verdicts
@@ -345,8 +345,9 @@ def _mistakes(run: RunFacts) -> Part | None:
         figures.scores_figure(scores, names),
     ]
     worst = mistakes(found, run.data, figures.MISTAKES)
-    if worst:
-        drawn.append(figures.mistakes_figure(worst, run.data))
+    if worst and not run.data.is_table:  # Rows of numbers are no pictures.
+        wrong_in = split_of(run.data, found.part)
+        drawn.append(figures.mistakes_figure(worst, wrong_in, names))
     rows = [
         [name, *(f"{x:.4f}" if np.isfinite(x) else "–" for x in three), f"{count:,}"]
         for name, *three, count in zip(names, *scores, strict=True)
@@ -355,17 +356,19 @@ def _mistakes(run: RunFacts) -> Part | None:
         "bins": len(calibrated.accuracy),
         "error": f"{100 * calibrated.error:.3g} %",
         "any_rejected": any(one.is_rejected for one in worst),
+        "all_right": not worst,
         "rows": rows,
     }
 
 
 def _inside(run: RunFacts) -> Part | None:
     """The first layer's weights and, with the data set, an image through all layers."""
-    if (trained := run.trained) is None:
+    if (trained := run.trained) is None or len(trained.image_shape) == 1:
         return None
     image, label = np.zeros(trained.image_shape, np.uint8), 0
     if run.data is not None:
-        image, label = np.asarray(run.data.test.images[0]), int(run.data.test.labels[0])
+        split = run.data.train if run.judged_on is None else split_of(run.data, run.judged_on)
+        image, label = np.asarray(split.images[0]), int(split.labels[0])
     image = np.asarray(to_input(trained.config, image[None]))[0]
     found = passes_of(trained.model, trained.params, image, label, trained.config.loss)
     drawn = [figures.filters_figure(found)]

@@ -214,7 +214,7 @@ def _evaluate(
     if not len(data.test):
         raise UserError("{}: expected test images, found none", data.name)
     doing(_("evaluating {} pictures", f"{len(data.test):,}"))
-    found = predictions_of(trained, data.test, views)
+    found = predictions_of(trained, data, views=views)
     return Evaluation(run, trained, data, part, found, files, unreadable, views)
 
 
@@ -278,7 +278,7 @@ def sheet(found: Evaluation) -> Figure | None:
     if len(worst) < count:
         title = _("{} of {} wrong of {} pictures", f"{len(worst):,}", number, every)
     wide = min(max(len(worst), MISTAKE_COLUMNS), SHEET_COLUMNS)
-    return mistakes_figure(worst, found.data, wide, title)
+    return mistakes_figure(worst, found.data.test, found.data.class_names, wide, title)
 
 
 def _finite(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""A trained network's predictions for the test images: mistakes, scores and confidence."""
+"""A trained network's predictions for its test images: mistakes, scores and confidence."""
 
 from collections.abc import Sequence
 from importlib import resources
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.base.language import N_, _
 from jaxnets.data.batches import eval_batches
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.idx import read_idx
@@ -20,6 +21,8 @@ from jaxnets.training.crops import count_views
 BATCH = 500
 BINS = 10  # Bins of confidence, of equal width; a bin includes its upper edge.
 TEST_IMAGES = "mnist/t10k-images-idx3-ubyte.gz"
+# The parts of a data set that a network can be judged on, best first.
+PARTS = {"test": N_("{} test images"), "validation": N_("{} validation images")}
 
 # The 15 test images of MNIST whose label most people reject: at most two of five chose it. Each
 # index in the test file has the label that three or more chose, if there is one. Source: Northcutt,
@@ -36,8 +39,14 @@ class Predictions(NamedTuple):
 
     labels: np.ndarray  # [N]
     probabilities: np.ndarray  # [N, K] float32
-    rows: np.ndarray  # [N] The images' places in their split.
+    rows: np.ndarray  # [N] The images' places in their part of the data set.
     log_probabilities: np.ndarray | None = None  # [N, K] float32: finite where these are 0.
+    part: str = "test"  # One of PARTS.
+
+    @property
+    def images(self) -> str:
+        """The images' number and part as a text: "1,000 test images"."""
+        return _(PARTS[self.part], f"{len(self.labels):,}")
 
     @property
     def classes(self) -> np.ndarray:
@@ -75,14 +84,18 @@ class Predictions(NamedTuple):
         return counts
 
 
-def predictions_of(trained: TrainedNetwork, split: Split, views: Sequence[str] = ()) -> Predictions:
-    """The network's answers for every readable image of a split.
+def predictions_of(
+    trained: TrainedNetwork, data: Dataset, part: str = "test", views: Sequence[str] = ()
+) -> Predictions:
+    """The network's answers for every readable image of a part of a data set.
 
     Args:
       trained: The network.
-      split: The images and labels.
+      data: The data set.
+      part: One of PARTS; it has an image or more.
       views: Names of `training.crops.VIEWS`; the answer is the mean over these views of an image.
     """
+    split = split_of(data, part)
     forward = compile_network(trained.config, trained.model, jax.nn.log_softmax, views)
     params = jax.device_put(trained.params)
     parts, read = [], []
@@ -91,7 +104,12 @@ def predictions_of(trained: TrainedNetwork, split: Split, views: Sequence[str] =
         read.append(batch.mask > 0)
     rows = np.flatnonzero(np.concatenate(read)[: len(split)])
     logs = np.concatenate(parts)[: len(split)][rows]
-    return Predictions(split.labels[rows], np.nan_to_num(np.exp(logs)), rows, logs)
+    return Predictions(split.labels[rows], np.nan_to_num(np.exp(logs)), rows, logs, part)
+
+
+def split_of(data: Dataset, part: str) -> Split:
+    """One of PARTS of a data set."""
+    return {"test": data.test, "validation": data.validation}[part]
 
 
 class ClassScores(NamedTuple):
@@ -153,9 +171,9 @@ def calibration(found: Predictions) -> Calibration:
 
 
 class Mistake(NamedTuple):
-    """A misclassified test image."""
+    """A misclassified image."""
 
-    row: int  # In the test split.
+    row: int  # In its part of the data set.
     label: int
     predicted: int
     confidence: float
@@ -171,7 +189,7 @@ def mistakes(found: Predictions, data: Dataset, count: int) -> list[Mistake]:
     worst = []
     for i in at:
         row = int(found.rows[i])
-        content = _content(data.test, row) if known else b""
+        content = _content(split_of(data, found.part), row) if known else b""
         both = int(found.labels[i]), int(found.classes[i])
         sure = float(found.confidences[i])
         worst.append(Mistake(row, *both, sure, content in known, known.get(content)))

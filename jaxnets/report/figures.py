@@ -7,7 +7,7 @@ from PIL import Image
 
 from jaxnets.base.display import printable, shortened
 from jaxnets.base.language import N_, _
-from jaxnets.data.datasets import Dataset
+from jaxnets.data.datasets import Split
 from jaxnets.drawing.charts import (
     WIDTH,
     Caption,
@@ -87,16 +87,16 @@ def _from_to(series: Series, show) -> str:
 
 
 def confusion_figure(found: Predictions, names: Sequence[str]) -> Figure:
-    """The confusion matrix of the test images."""
+    """The confusion matrix of the images."""
     counts, wrong = found.confusion, found.confused
     row, column = divmod(int(wrong.argmax()), len(names))
     worst = _("none")
     if wrong.any():
         worst = _("{} taken for {} ({} times)", names[row], names[column], int(wrong[row, column]))
     alt = _(
-        "{} of {} test images are right. Most frequent mistake: {}.",
+        "{} of {} are right. Most frequent mistake: {}.",
         format(found.right.sum(), ","),
-        format(len(found.labels), ","),
+        found.images,
         worst,
     )
     return matrix(
@@ -138,10 +138,14 @@ def calibration_figure(found: Calibration) -> Figure:
 
 
 def mistakes_figure(
-    found: Sequence[Mistake], data: Dataset, columns: int = MISTAKE_COLUMNS, title: str = ""
+    found: Sequence[Mistake],
+    split: Split,
+    class_names: Sequence[str],
+    columns: int = MISTAKE_COLUMNS,
+    title: str = "",
 ) -> Figure:
     """The pictures of the mistakes with label, prediction and confidence."""
-    names, cell = [printable(name) for name in data.class_names], WIDTH / MISTAKE_COLUMNS
+    names, cell = [printable(name) for name in class_names], WIDTH / MISTAKE_COLUMNS
     side, tall = cell - 26, cell + 30
     rows = -(-len(found) // columns)
     first = found[0]
@@ -152,7 +156,7 @@ def mistakes_figure(
     figure = Figure("mistakes", columns * cell, rows * tall + 4, title, alt)
     for number, mistake in enumerate(found):
         x, y = number % columns * cell, number // columns * tall
-        figure.image(x + 13, y + 6, side, side, picture(data, mistake.row))
+        figure.image(x + 13, y + 6, side, side, picture(split, mistake.row))
         lines = [
             (f"{label} {names[mistake.label]}", "soft"),
             (f"{prediction} {names[mistake.predicted]}", "ink"),
@@ -178,9 +182,9 @@ def mistakes_figure(
     return figure
 
 
-def picture(data: Dataset, row: int) -> np.ndarray:
-    """A test image as bytes [h, w] or [h, w, 3], with sides of at most MAX_SIDE."""
-    image = np.asarray(data.test.images[row])
+def picture(split: Split, row: int) -> np.ndarray:
+    """An image as bytes [h, w] or [h, w, 3], with sides of at most MAX_SIDE."""
+    image = np.asarray(split.images[row])
     if image.dtype != np.uint8:
         image = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
     drawn = Image.fromarray(_reduced(image))
@@ -229,7 +233,7 @@ def _tile(weights: np.ndarray) -> np.ndarray:
 
 def activations_figure(found: ImagePasses, name: str) -> Figure:
     """An image, and the first channels of every layer's output."""
-    title = _("One test image through the layers")
+    title = _("One image through the layers")
     alt = _(
         "The image of class {}, then the first channels of each layer; orange is above zero, blue "
         "below.",

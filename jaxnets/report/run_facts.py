@@ -12,7 +12,7 @@ from jaxnets.base.language import _, said
 from jaxnets.data.datasets import Dataset
 from jaxnets.predict.run_data import data_of
 from jaxnets.predict.trained import TrainedNetwork, load_network
-from jaxnets.report.evaluation import Predictions, predictions_of
+from jaxnets.report.evaluation import PARTS, Predictions, predictions_of, split_of
 from jaxnets.runs.run_folder import CONFIG, RESULT, SECTIONS, RunFolder
 
 
@@ -32,11 +32,20 @@ class RunFacts:
 
     @functools.cached_property
     def predictions(self) -> Predictions | None:
-        """The network's answers for the test images; None if they are not available."""
+        """The network's answers on the part `judged_on`; None if they are not available."""
         with self.attempt(_("Mistakes")):
-            if self.trained is not None and self.data is not None:
-                return predictions_of(self.trained, self.data.test)
+            if self.trained is not None and self.data is not None and self.judged_on is not None:
+                return predictions_of(self.trained, self.data, self.judged_on)
         return None
+
+    @property
+    def judged_on(self) -> str | None:
+        """The part of the data on which the report judges the network.
+
+        It is "test", or "validation" if the data have no test images; None if they have neither.
+        """
+        data = self.data
+        return next((p for p in PARTS if data is not None and len(split_of(data, p))), None)
 
     @property
     def validation_count(self) -> int:
@@ -80,10 +89,18 @@ def read_run(workdir: str, data: Dataset | None = None) -> RunFacts:
         run.added = folder.read(SECTIONS)
     if run.config:
         with run.attempt():
-            run.trained = load_network(str(folder.path))
+            run.trained = load_network(str(folder.path), takes_rows=True)
     if run.trained is not None:
         with run.attempt():
             run.data = data_of(run.trained, data)
+            if run.judged_on == "validation":
+                run.missing.append(
+                    _("no test images were given: the report judges by the validation images")
+                )
+            elif run.judged_on is None:
+                run.missing.append(
+                    _("no test and no validation images were given: mistakes are not shown")
+                )
     if not run.records:
         run.missing.append(_("no epoch has ended yet"))
     return run

@@ -115,7 +115,8 @@ def overfitting(run: RunFacts) -> Finding:
 def still_falling(run: RunFacts) -> Finding:
     """Whether more epochs would lower the loss, judged by its last quarter and the schedule.
 
-    With few validation images, the training loss is judged.
+    With few validation images, the training loss is judged. More epochs are not advised if the
+    validation loss has risen, however few its images.
     """
     validated = run.validation_count >= MIN_IMAGES
     epochs, losses = _columns(run, "epoch", "validation_loss" if validated else "train_loss")
@@ -130,6 +131,8 @@ def still_falling(run: RunFacts) -> Finding:
     if losses[-1] > (1 - EFFECT) * losses[0]:
         numbers = {"validated": validated, "first": four_digits(losses[0]), "last": last}
         return Finding("bad", "hardly_fallen", numbers)
+    if not validated and (risen := _rise_of_few(run, last)):
+        return risen
     if abs(losses[-1]) < EFFECT and not validated:
         return Finding("good", "near_zero", {"last": last, "images": MIN_IMAGES})
     rates = [rate for rate in run.column("learning_rate") if rate is not None]
@@ -146,6 +149,17 @@ def still_falling(run: RunFacts) -> Finding:
     return Finding(kind, "still_falling" if found.falls else name, numbers)
 
 
+def _rise_of_few(run: RunFacts, train_last: str) -> Finding | None:
+    """The verdict on a validation loss of few images that has risen; None if it has not."""
+    epochs, losses = _columns(run, "epoch", "validation_loss")
+    found = trend_of(losses)
+    if found is None or not found.risen:
+        return None
+    numbers = {"train": train_last, "epoch": f"{epochs[found.lowest]:g}", "needed": MIN_IMAGES}
+    numbers |= {"lowest": four_digits(losses[found.lowest]), "last": four_digits(losses[-1])}
+    return Finding("unknown", "risen_on_few", numbers)
+
+
 def confused(found: Predictions, names: Sequence[str]) -> Finding:
     """The pair of classes that is confused most, and whether evenly spread mistakes explain it.
 
@@ -155,12 +169,12 @@ def confused(found: Predictions, names: Sequence[str]) -> Finding:
     same error rate.
     """
     counts, wrong, size = found.confusion, found.confused, len(names)
-    support, every = counts.sum(axis=1), f"{counts.sum():,}"
+    support = counts.sum(axis=1)
     names = [printable(name) for name in names]
     if not wrong.any():
-        return Finding("good", "none_confused", {"images": every})
+        return Finding("good", "none_confused", {"images": found.images})
     if len(answers := np.unique(found.classes)) == 1:
-        return Finding("bad", "one_answer", {"images": every, "answer": names[answers[0]]})
+        return Finding("bad", "one_answer", {"images": found.images, "answer": names[answers[0]]})
     shares = wrong / np.maximum(support, 1)[:, None]
     label, predicted = divmod(int((shares if size == 2 else wrong).argmax()), size)
     most, mistakes = int(wrong[label, predicted]), int(wrong[label].sum())
@@ -209,17 +223,26 @@ def calibrated(found: Predictions, seed: int = 0) -> Calibrated:
 def calibration_finding(found: Predictions) -> Finding:
     """Whether the network is right as often as it says."""
     if len(found.labels) < MIN_IMAGES:
-        numbers = {"images": len(found.labels), "needed": MIN_IMAGES}
+        numbers = {"images": found.images, "needed": MIN_IMAGES}
         return Finding("unknown", "calibration_few_images", numbers)
     one = calibrated(found)
     confidence, accuracy = float(found.confidences.mean()), float(found.right.mean())
     numbers = {"error": f"{100 * one.error:.2g} %", "chance": f"{100 * one.chance:.2g} %"}
+    usual = float(np.bincount(found.labels).max()) / len(found.labels)
+    if (one.p >= ALPHA or one.error < EFFECT) and not _beats(found, usual):
+        numbers = {"accuracy": percent(accuracy), "usual": percent(usual)}
+        return Finding("unknown", "calibrated_at_chance", numbers)
     if one.p >= ALPHA:
         return Finding("good", "calibrated", numbers)
     if one.error < EFFECT:
         return Finding("good", "nearly_calibrated", numbers)
     numbers |= {"confidence": percent(confidence), "accuracy": percent(accuracy)}
     return Finding("bad", "overconfident" if confidence > accuracy else "underconfident", numbers)
+
+
+def _beats(found: Predictions, share: float) -> bool:
+    """Whether the accuracy is above a share, by more than chance (one-sided binomial test)."""
+    return float(binom.sf(found.right.sum() - 1, len(found.labels), share)) < ALPHA
 
 
 def verdicts(run: RunFacts) -> list[Finding]:
@@ -241,7 +264,8 @@ class Compared(NamedTuple):
 
 def compare_predictions(a: Predictions, b: Predictions) -> Compared | None:
     """McNemar's test of two runs; None if their images differ."""
-    same = np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels)
+    same = a.part == b.part
+    same = same and np.array_equal(a.rows, b.rows) and np.array_equal(a.labels, b.labels)
     if not same:
         return None
     only_a, only_b = int((a.right & ~b.right).sum()), int((b.right & ~a.right).sum())

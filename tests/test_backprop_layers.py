@@ -4,6 +4,7 @@ Every pair is held against both oracles of the gradient check in the settings th
 against autodiff in others that are drawn from its domain.
 """
 
+import dataclasses
 import functools
 import inspect
 from typing import Any
@@ -50,10 +51,13 @@ from jaxnets.kernels.convolution import FAST_CONV
 from jaxnets.kernels.layers import WIDE_DENSE
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain
+from jaxnets.models.chain import Chain, map_layers, walk
 from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.models.precision import with_precision
+from jaxnets.models.residual import Residual
+from jaxnets.networks.create import create_model
+from jaxnets.networks.rows import to_rows
 
 
 def assert_agrees(rule: LayerRule, setting: Setting, dtype: str = "float64"):
@@ -222,6 +226,55 @@ def test_a_convolution_without_further_arguments_is_flaxs():
     params, layer = {"kernel": kernel}, nn.Conv(3, (3, 2), use_bias=False)
     z, _ = convolution.conv_forward(params, x)
     assert_close(z, layer.apply({"params": params}, x), 1e-6)
+
+
+CUT = [  # Images, window, strides, padding: XLA's own pass in float32 on a CPU is wrong.
+    ((8, 3, 1, 2), (3, 2), (1, 1), ((3, 1), (3, 0))),
+    ((1, 3, 4, 2), (3, 3), (1, 1), ((3, 1), (4, 0))),
+    ((2, 1, 1, 2), (2, 2), (5, 4), ((4, 0), (0, 3))),  # No window sees the image.
+    ((8, 6, 5, 2), (3, 3), (1, 1), ((-1, 1), (0, -2))),
+    ((8, 6, 5, 2), (3, 3), (2, 1), ((-1, 1), (-2, 2))),
+]
+
+
+def passes_of(conv, params, x):
+    """The output, and the gradients of the sum of its squares."""
+    total = lambda params, x: (conv(params, x) ** 2).sum() / 2  # noqa: E731
+    return conv(params, x), *jax.grad(total, (0, 1))(params, x)
+
+
+@pytest.mark.parametrize(("x", "window", "strides", "padding"), CUT)
+def test_padding_that_only_some_windows_see_is_right_in_float32(x, window, strides, padding):
+    """The pair, the kernel, and the layer of a network, against stock JAX in float64."""
+    params, x = {"kernel": random_images(*window, x[-1], 3)}, random_images(*x)
+    layer = nn.Conv(3, window, strides, padding, use_bias=False, name="conv")
+    flax = lambda params, x: layer.clone().apply({"params": params}, x)  # noqa: E731
+    with precision("float64"):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (params, x))
+        expected = quick_jit(functools.partial(passes_of, flax))(*wide)
+    static = {"strides": strides, "padding": padding, "groups": 1}
+    network = map_layers(Chain([layer]), convolution.with_padding_first)
+    for conv in (
+        functools.partial(as_function("conv"), **static),
+        functools.partial(as_function(FAST_CONV), **static),
+        lambda params, x: network.apply({"params": {"conv": params}}, x),
+    ):
+        found = quick_jit(functools.partial(passes_of, conv))(params, x)
+        assert_close(found, expected, 1e-5)
+
+
+def test_only_such_a_convolution_pads_its_images_first(tiny_preset):
+    plain: list[Any] = [nn.Conv(3, (3, 3)), nn.Conv(3, (3, 2), padding=((2, 5), 1)), nn.relu]
+    assert [convolution.with_padding_first(layer) for layer in plain] == plain
+    chain = Chain([nn.Conv(3, (3, 2), padding=(1, (2, 0))), Residual([nn.Conv(3, 1, padding=-1)])])
+    made = create_model(
+        dataclasses.replace(tiny_preset("softmax"), model="mine", layers=to_rows(chain)), 3
+    )
+    assert all(
+        layer.conv_general_dilated is convolution.padded_first
+        for _, layer in walk(made)
+        if isinstance(layer, nn.Conv)
+    )
 
 
 def test_sigmoid_neither_overflows_nor_loses_small_values():

@@ -24,6 +24,7 @@ from jaxnets.backprop.windows import (
     window_pads,
 )
 from jaxnets.base.errors import UserError
+from jaxnets.models.chain import Layer
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
@@ -114,6 +115,7 @@ def by_group(
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads) -> jax.Array:
     """The convolution of one group: x [B, H, W, C], kernel [kh, kw, C, K] -> [B, h, w, K]."""
+    x, pads, _ = cut(x, pads)
     return lax.conv_general_dilated(
         x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -131,6 +133,7 @@ def kernel_gradient(
             window, _reaches(dz, strides), x.shape[1:3], pads, strict=True
         )
     ]
+    x, padding, _ = cut(x, padding)
     return lax.conv_general_dilated(
         x,
         dz,
@@ -145,12 +148,14 @@ def image_gradient(
     dz: jax.Array, kernel: jax.Array, image: Size, strides: Size, pads: Pads
 ) -> jax.Array:
     """The dX of one group: dz [B, h, w, K], kernel [kh, kw, C, K] -> [B, H, W, C]."""
+    padding = image_gradient_pads(dz, kernel.shape[:2], image, strides, pads)
+    dz, padding, spread = cut(dz, padding, strides)
     return lax.conv_general_dilated(
         dz,
         lax.rev(kernel, (0, 1)),
         window_strides=(1, 1),
-        padding=image_gradient_pads(dz, kernel.shape[:2], image, strides, pads),
-        lhs_dilation=strides,
+        padding=padding,
+        lhs_dilation=spread,
         dimension_numbers=("NHWC", "HWOI", "NHWC"),  # OI: the kernel's channels are swapped
     )
 
@@ -167,6 +172,31 @@ def image_gradient_pads(
         (k - 1 - low, size + low - reach)
         for k, reach, size, (low, _) in zip(window, _reaches(dz, strides), image, pads, strict=True)
     ]
+
+
+def cut(x: jax.Array, pads: Pads, spread: Size = (1, 1)) -> tuple[jax.Array, Pads, Size]:
+    """Cuts off what a negative pad at the top or the left would cut, before the convolution.
+
+    XLA's own convolution in float32 on a CPU reads memory in front of x there, which is not x's
+    (jaxlib 0.10.2): dX reached 1e37 where the padding was larger than the window.
+
+    Args:
+      x: Images, or dz [B, H, W, C].
+      pads: ((top, bottom), (left, right)).
+      spread: How many rows and columns apart the convolution takes x's to be.
+
+    Returns:
+      The images, pads and spread with which it computes the same.
+    """
+    if min(low for low, _ in pads) >= 0:
+        return x, pads, spread
+    return _padded(x, pads, spread), ((0, 0), (0, 0)), (1, 1)
+
+
+def _padded(x: jax.Array, pads: Pads, spread: Size) -> jax.Array:
+    """Spreads the rows and columns of images, then pads with zeros, or cuts, each side."""
+    config = [(low, high, apart - 1) for (low, high), apart in zip(pads, spread, strict=True)]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *config, (0, 0, 0)])
 
 
 def _reaches(dz: jax.Array, strides: Size) -> list[int]:
@@ -203,12 +233,46 @@ def _fields_of(layer: nn.Conv, shape: tuple[int, ...]) -> dict[str, Any]:
     return {**settings, "feature_group_count": static["groups"]}
 
 
+def padded_first(
+    x: jax.Array, kernel: jax.Array, strides: Size, padding: str | Pads, **others: object
+) -> jax.Array:
+    """The convolution of lax, of images that get their padding first: for a plain layer.
+
+    Neither it nor its gradient by autodiff then has the negative pads that `cut` avoids.
+    """
+    if not isinstance(padding, str):
+        x, padding = _padded(x, padding, (1,) * len(padding)), "VALID"
+    given: Any = others
+    return lax.conv_general_dilated(x, kernel, strides, padding, **given)
+
+
+def with_padding_first(layer: Layer) -> Layer:
+    """The same layer; a Flax convolution that XLA may get wrong becomes one by `padded_first`.
+
+    XLA gets a negative pad if the layer has one, and in the image's gradient, whose low pad is
+    k - 1 - top, if the layer's is larger than that.
+    """
+    if not isinstance(layer, nn.Conv) or isinstance(layer.padding, str):
+        return layer
+    window = np.ravel(layer.kernel_size)
+    pads: Any = canonicalize_padding(layer.padding, len(window))
+    if all(0 <= low < k for (low, _), k in zip(pads, window, strict=True)):
+        return layer
+    return layer.clone(conv_general_dilated=padded_first)
+
+
 def _plain_convolution(
     params: Params, x: Images, *, strides: Size, padding: Padding, groups: int
 ) -> Outputs:
-    filters, window = params["kernel"].shape[-1], params["kernel"].shape[:2]
-    biased = "bias" in params
-    layer = nn.Conv(filters, window, strides, padding, feature_group_count=groups, use_bias=biased)
+    layer = nn.Conv(
+        features=params["kernel"].shape[-1],
+        kernel_size=params["kernel"].shape[:2],
+        strides=strides,
+        padding=padding,
+        feature_group_count=groups,
+        use_bias="bias" in params,
+        conv_general_dilated=padded_first,
+    )
     return layer.bind({"params": params})(x)
 
 
@@ -280,6 +344,7 @@ RANGES = {
         ((1, 1), (1, 1)),
         ((2, 0), (0, 1)),
         ((0, 2), (3, 1)),
+        ((3, 1), (4, 0)),
         ((-1, 0), (0, -1)),
     ),
     "channels": (1, 1, 2, 2, 3, 5, 9),
@@ -301,6 +366,9 @@ CONV = LayerRule(
         setting_of((2, 6, 6, 3), (4, 3), 3),  # SAME is lopsided for an even window.
         setting_of((3, 6, 6, 20), (3, 3), 8, groups=4),
         setting_of((1, 19, 19, 3), (11, 11), 4, strides=(4, 4), padding=2),  # AlexNet's first.
+        # Only padding in some windows; and images that are cut (`cut`).
+        setting_of((8, 3, 1, 2), (3, 2), 2, padding=((3, 1), (3, 0))),
+        setting_of((8, 6, 5, 2), (3, 3), 2, padding=((-1, 1), (0, -2))),
     ],
     inputs=("params", "x"),
     static=_static_of,

@@ -1,8 +1,9 @@
 """The network of a config."""
 
+from jaxnets.backprop.convolution import with_padding_first
 from jaxnets.config.fields import Config
 from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain
+from jaxnets.models.chain import Chain, map_layers
 from jaxnets.models.precision import with_precision
 from jaxnets.networks.rows import from_rows
 
@@ -23,4 +24,4 @@ def create_model(config: Config, num_classes: int, *, draws: bool = True) -> Cha
         model = MODELS[config.model](num_classes=num_classes, **sizes)
     if config.scaling is not None:
         model = Chain([*from_rows(config.scaling).layers, *model.layers])
-    return with_precision(model, config.precision)
+    return with_precision(map_layers(model, with_padding_first), config.precision)

@@ -348,6 +348,8 @@ def tensor(**changes):
         (422, INFER, tensor(data=[[0] * 783, [0]]), "lists of one length"),
         (422, INFER, tensor(data=[10**400] * 784), "data: expected a list of numbers"),
         (422, INFER, tensor(data={}), "data: expected a list of numbers"),
+        (422, INFER, tensor(data=["255"] * 784), "data: expected a list of numbers"),
+        (422, INFER, tensor(data=[[0] * 783 + [True]]), "data: expected a list of numbers"),
         (400, INFER, tensor(data=[]), "data: expected 784 numbers, got 0"),
         (400, INFER, tensor(shape=[10**30, 784]), "numbers, got 784"),
         (400, INFER, tensor(shape=[784]), "images: expected the shape [N, 28, 28, 1] or [N, 784]"),
@@ -435,6 +437,17 @@ def test_a_damaged_form_is_refused(server, content):
         headers = {"Content-Type": kind}
         answer = server.ask("POST", "/predict", content=content, headers=headers)
         assert answer.status_code in (400, 422) and list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "hex", "no_such", "utf-8"])
+def test_a_forms_charset_may_be_any_of_pythons_codecs(server, charset):
+    """Some of them refuse every name, or this one; without its name the picture is read."""
+    disposition = 'Content-Disposition: form-data; name="a"; filename="x"'
+    content = f"--B\r\n{disposition}\r\n\r\nno picture\r\n--B--\r\n"
+    headers = {"Content-Type": f"multipart/form-data; boundary=B; charset={charset}"}
+    told = server.refusal(400, "POST", "/predict", content=content, headers=headers)
+    refused = charset in ("undefined", "punycode")
+    assert told.startswith("form: expected names in its charset" if refused else "x: ")
 
 
 def test_a_body_over_the_limit_is_refused(server):

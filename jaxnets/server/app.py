@@ -215,11 +215,16 @@ def _protocol(service: Service) -> APIRouter:
 
 async def _files(request: Request) -> list[tuple[bytes, str]]:
     """The files of a form, each with its name; the form's other fields do not count."""
-    async with request.form(max_files=MAX_PICTURES, max_fields=MAX_PICTURES) as form:
-        files = [(name, value) for name, value in form.multi_items() if not isinstance(value, str)]
-        if not files:
-            raise HTTPException(400, 'form: expected files, as from curl -F "picture=@seven.png"')
-        return [(await value.read(), value.filename or name) for name, value in files]
+    try:
+        async with request.form(max_files=MAX_PICTURES, max_fields=MAX_PICTURES) as form:
+            sent = form.multi_items()
+            files = [(name, value) for name, value in sent if not isinstance(value, str)]
+            if not files:
+                wanted = 'files, as from curl -F "picture=@seven.png"'
+                raise HTTPException(400, f"form: expected {wanted}")
+            return [(await value.read(), value.filename or name) for name, value in files]
+    except UnicodeError as error:  # Its charset is undefined, for example, a codec that refuses.
+        raise HTTPException(400, f"form: expected names in its charset ({error})") from None
 
 
 def _parsed(model: type[BaseModel], text: bytes) -> Any:

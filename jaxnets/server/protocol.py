@@ -42,10 +42,20 @@ def to_numbers(data: Any) -> np.ndarray:
     """A list of numbers, or of lists of the same length, as an array."""
     try:
         if isinstance(data, list):
-            return np.array(data, np.float64)
+            values = np.array(data, np.float64)  # It takes "1" and true, and refuses deep lists.
+            if _types(data) <= {int, float}:
+                return values
     except (ValueError, TypeError, OverflowError):
         pass
     raise ValueError("expected a list of numbers, or lists of one length")
+
+
+def _types(data: list[Any]) -> set[type]:
+    """The types of what is in a list, and in the lists in it."""
+    found = set(map(type, data))
+    if list in found:
+        found = found - {list} | set().union(*(_types(x) for x in data if isinstance(x, list)))
+    return found
 
 
 _NUMBER_OR_LIST = {"anyOf": [{"type": "number"}, {"type": "array"}]}

@@ -15,12 +15,13 @@ newest unfinished run, --resume --workdir=DIR that one.
 
 import sys
 
-from jaxnets.base.errors import DONE, run_main
+from jaxnets.cli.start import run_main
 
 
 def main(arguments: list[str]) -> int:
     """Parses the flags, trains, tests; returns the exit status."""
-    from jaxnets.cli.flags import parse_flags  # In here Ctrl-C ends the process in one line.
+    from jaxnets.base.errors import DONE  # In here Ctrl-C ends the process in one line.
+    from jaxnets.cli.flags import parse_flags
 
     flags = parse_flags(arguments, description=__doc__ or "")
 

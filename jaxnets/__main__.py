@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxnets.base.errors import run_main
+from jaxnets.cli.start import run_main
 
 
 def main(arguments: list[str]) -> int:

@@ -277,7 +277,7 @@ def test_stopped_and_resumed_a_process_ends_the_same(run_python, finished_run, t
     last = [120] if twice else range(121, 160)
     code = f"""if True:
         import signal, sys, time, train
-        from jaxnets.base.errors import run_main
+        from jaxnets.cli.start import run_main
         from jaxnets.runs.stopping import SAME_REQUEST
         from jaxnets.training import loop
         def interrupted(total, metrics, where):

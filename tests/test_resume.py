@@ -13,6 +13,7 @@ import chex
 import pytest
 from conftest import assert_resume_hint, history, params_sha256, read_json, saved_params, slow
 
+from jaxnets.base.errors import RunFailedError
 from jaxnets.config.fields import Config
 from jaxnets.runs import checkpoints, stopping
 from jaxnets.runs.checkpoints import CheckpointTimer
@@ -346,6 +347,19 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
             now += 1
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_process_that_is_lost_is_told_with_the_command_that_resumes(tmp_path):
+    """As JAX said it, by its version, where gloo noticed first: the others are ended by JAX."""
+    for kind in (ValueError, RuntimeError):
+        lost = kind("UNKNOWN: Gloo all-reduce failed: Connection closed by peer")
+        with pytest.raises(RunFailedError) as caught, stopping.ends_in_one_line(tmp_path):
+            raise lost
+        assert_resume_hint(
+            f"error: {caught.value}\n", f"another process was lost ({lost})", tmp_path
+        )
+        with pytest.raises(kind, match="^another$"), stopping.ends_in_one_line(tmp_path):
+            raise kind("another")
 
 
 def test_after_a_hang_up_nothing_cuts_the_saving_short(monkeypatch):

@@ -168,9 +168,14 @@ def has_colours(stream: Any) -> bool:
 
 
 def show(text: str, stream: Any = None, red: str = "error:") -> None:
-    """Prints lines that fit into the terminal, an error's first word in red.
+    """Prints lines that fit into the terminal, an error's first word in red."""
+    print(shown(text, stream, red), file=stream or sys.stdout, flush=True)
 
-    Whatever names they contain, the terminal gets no other control character.
+
+def shown(text: str, stream: Any = None, red: str = "error:") -> str:
+    """A text as `show` prints it.
+
+    Whatever names it contains, the terminal gets no other control character.
     """
     stream = stream or sys.stdout
     parts = OURS.split(text)  # Every second one is ours.
@@ -179,7 +184,7 @@ def show(text: str, stream: Any = None, red: str = "error:") -> None:
     text = wrap(text, columns(stream))
     if text.startswith(f"{red} "):
         text = paint(red, "red", stream) + text.removeprefix(red)
-    print(text, file=stream, flush=True)
+    return text
 
 
 def four_digits(value: float) -> str:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Generator, Iterable
 from typing import TextIO, TypeVar
 
-from jaxnets.base.display import one_line, short_path, show
+from jaxnets.base import process
+from jaxnets.base.display import has_colours, is_screen, one_line, short_path, show, shown
 from jaxnets.base.language import LANGUAGES, N_, Text, _, asked_for, said, speaking
 
 Expected = TypeVar("Expected")
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
-DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
+DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, process.BY_SIGNAL
 
 ERROR = N_("error:")
 INTERRUPTED, NO_MEMORY = N_("interrupted"), N_("not enough memory")
@@ -32,6 +33,7 @@ MOVED: dict[str, str] = {
     "compare": "jaxnets report RUN...",
 }
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
+NO_THREAD = "can't start new thread"  # Python's RuntimeError, as a thread's stack takes memory.
 
 
 class UserError(Text, ValueError):
@@ -64,6 +66,8 @@ def message_and_status(error: BaseException) -> tuple[Text, int] | None:
         return Text(NO_MEMORY), RUN_FAILED
     if str(error).startswith(OUT_OF_MEMORY):
         return Text("{}{}", Text(NO_MEMORY), str(error).removeprefix(OUT_OF_MEMORY)), RUN_FAILED
+    if isinstance(error, RuntimeError) and str(error) == NO_THREAD:
+        return Text("{}: {}", Text(NO_MEMORY), NO_THREAD), RUN_FAILED
     if isinstance(error, ModuleNotFoundError) and _is_not_installed(error.name or ""):
         return Text(NO_MODULE, error.name, _how_to_install()), WRONG_REQUEST
     if isinstance(error, OSError):
@@ -88,25 +92,56 @@ def _how_to_install() -> Text:
 
 def show_error(message: Text) -> None:
     """Prints an error's line on stderr, in the language of `speaking`."""
-    show(f"{_(ERROR)} {one_line(said(message))}", sys.stderr, red=_(ERROR))
+    show(_line_of(message), sys.stderr, red=_(ERROR))
+
+
+def _line_of(message: Text) -> str:
+    return f"{_(ERROR)} {one_line(said(message))}"
 
 
 @contextlib.contextmanager
 def on_interrupt(hint: Text) -> Generator[None]:
     """After a Ctrl-C in this block, says what is kept and how to continue."""
+    message = Text("interrupted; {}", hint)
+    with _saying(message):
+        try:
+            yield
+        except KeyboardInterrupt:  # In Python, where no signal ends the process.
+            raise StoppedError("{}", message) from None
+
+
+@contextlib.contextmanager
+def _saying(message: Text) -> Generator[None]:
+    """Lets a signal that ends a command's process in this block say the message."""
+    before, text = process.line, shown(_line_of(message), sys.stderr, red=_(ERROR))
+    if is_screen(sys.stderr) and has_colours(sys.stderr):  # A bar may be there.
+        text = f"\r\x1b[K{text}"
+    process.line = f"{text}\n".encode(sys.stderr.encoding, "backslashreplace")
     try:
         yield
-    except KeyboardInterrupt:
-        raise StoppedError("interrupted; {}", hint) from None
+    finally:
+        process.line = before
+
+
+@contextlib.contextmanager
+def before_end(deed: Callable[[], object]) -> Generator[None]:
+    """Lets a signal that ends a command's process in this block do this first, from any thread."""
+    process.deeds.append(deed)
+    try:
+        yield
+    finally:
+        process.deeds.remove(deed)
 
 
 def run_main(main: Callable[[list[str]], int]) -> int:
     """Returns the exit status of main or of its error, which becomes one line on stderr."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # Escapes characters that its encoding lacks.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Escapes characters that its encoding lacks. No line waits for others: a signal would lose
+        # them.
+        sys.stdout.reconfigure(errors="backslashreplace", line_buffering=True)
     asked = asked_for(sys.argv)
     language = asked if asked in LANGUAGES else None  # None means the locale's.
-    with speaking(language):
+    with speaking(language), _saying(Text(INTERRUPTED)):
         try:
             status = main(sys.argv[1:])
             print(end="", flush=True)

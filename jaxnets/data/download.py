@@ -11,7 +11,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.errors import UserError, before_end, first_line
 from jaxnets.data.idx import PublishedFile
 
 TIMEOUT = (5.0, 20.0)  # Seconds to wait for a connection, and for the next bytes.
@@ -69,6 +69,7 @@ def _save(url: str, path: str, source: pooch.Pooch) -> None:
             "disable": None,
         }  # On a terminal only.
         with (
+            before_end(Path(path).unlink),
             open(path, "wb") as whole,
             tqdm.wrapattr(whole, "write", size, **bar) as stream,
             # The connection broke: pooch finds another SHA-256, and asks again.

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.base.display import short_path
-from jaxnets.base.errors import RunFailedError, not_installed
+from jaxnets.base.errors import RunFailedError, before_end, not_installed
 from jaxnets.base.files import output_path, replacing
 from jaxnets.base.language import _
 from jaxnets.config.command import CommandResult
@@ -157,17 +157,22 @@ def _prove(kind: str, path: str, trained: TrainedNetwork) -> tuple[float, float]
         pairs[f"images{number}"] = images
         pairs[f"logits{number}"] = np.asarray(compiled(trained.params, images))
     largest = max(float(np.abs(pairs[f"logits{n}"]).max()) for n in range(len(BATCHES)))
-    with tempfile.TemporaryDirectory() as folder:
+    temporary = tempfile.TemporaryDirectory()
+    with before_end(temporary.cleanup), temporary as folder:
         file = os.path.join(folder, "pairs.npz")
         np.savez(file, **pairs)
         command = [sys.executable, "-m", "jaxnets.export.prove", kind, path, file]
         package = str(Path(__file__).parents[2])
         environment = {**os.environ, "PYTHONPATH": package, "JAX_PLATFORMS": "cpu"}
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if ran.returncode:
-        reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        with process, before_end(process.kill):
+            out, err = process.communicate()
+    if process.returncode:
+        reason = (err.strip().splitlines() or ["no reason given"])[-1]
         raise RunFailedError("the {} file cannot be run by {}: {}", kind, BY[kind], reason)
-    difference = float(ran.stdout.split()[-1])
+    difference = float(out.split()[-1])
     if not difference <= TOLERANCE * max(1.0, largest):
         raise RunFailedError(
             "the {} file's logits differ by {}, expected at most {}; nothing was written",

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from jaxnets.base.display import RESUME, command_line, program, short_path
-from jaxnets.base.errors import RunFailedError, StoppedError, discard
+from jaxnets.base.errors import RunFailedError, StoppedError, discard, first_line, on_interrupt
 from jaxnets.base.language import Text
 from jaxnets.machine.platform import Processes
 from jaxnets.training.loop import Interrupted
@@ -23,6 +23,7 @@ HANG_UP = getattr(signal, "SIGHUP", None)
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
 # group. Programs that run others pass on a Ctrl-C that these have already received.
 SAME_REQUEST = 0.1
+GLOO = "Gloo"  # It adds up the gradients of several processes on CPUs, and names itself in errors.
 
 
 @contextlib.contextmanager
@@ -40,21 +41,25 @@ def ends_in_one_line(
     command = [*program(name), *others, "--resume", f"--workdir={short_path(str(folder))}"]
     command += [f"--model={file}"] if file else []
     hint = Text(RESUME, command_line(command))
-    try:
-        yield
-    except Interrupted as stopped:
-        if stopped.saved:
-            hint = Text("{}; {}", stopped.saved, hint)
-        raise StoppedError("interrupted; {}", hint, number=stopped.signal) from None
-    except KeyboardInterrupt:
-        raise StoppedError("interrupted; {}", hint) from None
-    except BrokenPipeError:
-        raise RunFailedError("stdout has no reader any more; {}", hint) from None
-    except OSError as error:
-        # A full disk, for example. Errors outside the run folder have their own message.
-        if not Path(str(error.filename)).is_relative_to(folder):
-            raise
-        raise RunFailedError("{}: {}; {}", error.filename, error.strerror, hint) from error
+    with on_interrupt(hint):
+        try:
+            yield
+        except Interrupted as stopped:
+            if stopped.saved:
+                hint = Text("{}; {}", stopped.saved, hint)
+            raise StoppedError("interrupted; {}", hint, number=stopped.signal) from None
+        except (ValueError, RuntimeError) as error:  # By version, JAX raises one or the other.
+            if GLOO not in str(error):
+                raise
+            reason = first_line(error)
+            raise RunFailedError("another process was lost ({}); {}", reason, hint) from error
+        except BrokenPipeError:
+            raise RunFailedError("stdout has no reader any more; {}", hint) from None
+        except OSError as error:
+            # A full disk, for example. Errors outside the run folder have their own message.
+            if not Path(str(error.filename)).is_relative_to(folder):
+                raise
+            raise RunFailedError("{}: {}; {}", error.filename, error.strerror, hint) from error
 
 
 @contextlib.contextmanager
@@ -63,9 +68,9 @@ def stop_on_interrupt(processes: Processes | None = None) -> Generator[Callable[
 
     With several processes, all get it before the same step.
 
-    A second Ctrl-C or SIGTERM ends the run at once, as a KeyboardInterrupt. A SIGHUP never does: a
-    closing terminal sends it more than once, and SIGTERM after it. If it is ignored, as under
-    nohup, it stays ignored.
+    A second Ctrl-C or SIGTERM does what it would do without this block: it ends a command at once.
+    A SIGHUP never does: a closing terminal sends it more than once, and SIGTERM after it. If it is
+    ignored, as under nohup, it stays ignored.
     """
     processes, came, when = processes or Processes(), 0, 0.0
 
@@ -74,7 +79,8 @@ def stop_on_interrupt(processes: Processes | None = None) -> Generator[Callable[
         if number == HANG_UP:
             _leave_lost_terminal()
         elif came not in (0, HANG_UP) and time.monotonic() - when > SAME_REQUEST:
-            raise KeyboardInterrupt
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
         if not came:
             came, when = number, time.monotonic()
 

@@ -1,9 +1,9 @@
 """The places where cells are trained: this process, other local processes, or a Ray cluster.
 
-A backend has three functions: `submit` a task, `collect` the outcome of one that has ended, and
-`close`. The work, a function of a task, holds the data, and travels once to each worker or node. A
-task is one compiled program, so its result has the same bits wherever it runs with the same number
-of threads.
+A backend has four functions: `submit` a task, `collect` the outcome of one that has ended, `close`
+and `kill`. The work, a function of a task, holds the data, and travels once to each worker or
+node. A task is one compiled program, so its result has the same bits wherever it runs with the same
+number of threads.
 """
 
 import collections
@@ -62,6 +62,10 @@ class Backend(Protocol):
         """Ends the processes."""
         ...
 
+    def kill(self) -> None:
+        """Ends them too, when a signal ends this process, maybe in another thread."""
+        ...
+
 
 def attempt(work: Work, task: Any) -> Any:
     """The result of a task, or Failed."""
@@ -89,6 +93,9 @@ class ThisProcess:
     def close(self) -> None:
         pass
 
+    def kill(self) -> None:
+        pass
+
 
 class _Bug(NamedTuple):
     """The traceback of an error of our own."""
@@ -105,6 +112,7 @@ class LocalProcesses:
     def __init__(self, work: Work, count: int, threads: int):
         self._work, self._count, self._threads = pickle.dumps(work), count, threads
         self._waiting = collections.deque[tuple[Any, int]]()
+        self._processes: list[Any] = []  # All that ever started.
         self._idle: list[tuple[Any, Any]] = []  # Processes, each with our end of its pipe.
         self._busy: dict[Any, tuple[Any, Any, int]] = {}  # By the pipe: process, task, try.
 
@@ -134,9 +142,13 @@ class LocalProcesses:
             return task, outcome
 
     def close(self) -> None:
-        for process, *_ in [*self._idle, *self._busy.values()]:
-            process.kill()
+        self.kill()
+        for process in self._processes:
             process.join()
+
+    def kill(self) -> None:
+        for process in self._processes:
+            process.kill()
 
     def _hand_out(self, task: Any, tries: int) -> None:
         """Gives an idle process or a new one a task."""
@@ -148,11 +160,14 @@ class LocalProcesses:
     def _start(self) -> tuple[Any, Any]:
         context = multiprocessing.get_context("spawn")  # A fork would copy JAX's locks.
         ours, theirs = context.Pipe()
-        arguments = theirs, self._work, self._threads
-        process = context.Process(target=_serve, args=arguments, daemon=True)
+        process = context.Process(target=_serve, args=(theirs, self._threads), daemon=True)
         with _interrupts_blocked():
             process.start()
+        self._processes.append(process)
         theirs.close()
+        # Not as an argument: a process that is killed while it starts one would leave that behind.
+        with contextlib.suppress(OSError):
+            ours.send_bytes(self._work)
         return process, ours
 
 
@@ -173,14 +188,17 @@ def _interrupts_blocked() -> Generator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _serve(pipe: Any, work: bytes, threads: int) -> None:
+def _serve(pipe: Any, threads: int) -> None:
     """Runs in a local process: trains the tasks that come through the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_threads(threads)
     # tqdm's own lock is a semaphore, which would outlive a killed process.
     tqdm.set_lock(threading.RLock())
-    function: Work = pickle.loads(work)  # It imports NumPy and JAX.
+    try:
+        function: Work = pickle.loads(pipe.recv_bytes())  # It imports NumPy and JAX.
+    except (EOFError, OSError):  # Our parent has ended.
+        return
     while True:
         try:
             task = pipe.recv()
@@ -235,6 +253,9 @@ class RayCluster:
 
     def close(self) -> None:
         self._ray.shutdown()
+
+    def kill(self) -> None:
+        pass  # Ray does.
 
 
 def _attempt_on_one_cpu(work: Work, task: Any) -> Any:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from jaxnets.base.errors import UserError
+from jaxnets.base.errors import UserError, before_end
 from jaxnets.base.system import num_cores
 from jaxnets.config.options import Options, option
 
@@ -68,7 +68,5 @@ class Workers(Options):
             backend = backends.LocalProcesses(work, self.processes, self.threads)
         else:
             backend = backends.ThisProcess(work)
-        try:
+        with contextlib.closing(backend), before_end(backend.kill):
             yield backend
-        finally:
-            backend.close()

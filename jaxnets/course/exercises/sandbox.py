@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxnets.base.errors import UserError
+from jaxnets.base.errors import UserError, before_end
 from jaxnets.base.language import Text
 
 BUBBLEWRAP, PODMAN, DOCKER, TRUST = "bwrap", "podman", "docker", "trust"
@@ -120,14 +120,17 @@ class Sandbox:
             )
         except OSError as error:
             return Outcome(str(error).encode(), started=False)
-        with process:
+        with process, before_end(lambda: self._end(process, name)):
             try:
                 return self._outcome(process, task, limits)
             finally:
-                process.kill()  # With bubblewrap, this also ends everything that it has started.
                 self._running.discard(process)
-                if self.kind in (PODMAN, DOCKER):
-                    subprocess.run([self.kind, "rm", "--force", name], capture_output=True)
+                self._end(process, name)
+
+    def _end(self, process: subprocess.Popen, name: str) -> None:
+        process.kill()  # With bubblewrap, this also ends everything that it has started.
+        if self.kind in (PODMAN, DOCKER):
+            subprocess.run([self.kind, "rm", "--force", name], capture_output=True)
 
     def _outcome(self, process: subprocess.Popen, task: bytes, limits: Limits) -> Outcome:
         assert process.stdin and process.stdout

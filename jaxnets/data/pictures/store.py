@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from tqdm import tqdm
 
 from jaxnets.base.display import one_line, printable
-from jaxnets.base.errors import UserError, first_line
+from jaxnets.base.errors import UserError, before_end, first_line
 from jaxnets.base.files import replacing, write_text
 from jaxnets.base.language import N_, Text, _, said
 from jaxnets.base.system import cache_folder
@@ -146,7 +146,8 @@ def _find_or_make(
                 return _open(path)
             return _make(path, decode)
     # A mapped file outlives its name, but not on Windows, where it stays in the folder.
-    with tempfile.TemporaryDirectory(prefix="jaxnets-", ignore_cleanup_errors=True) as temporary:
+    folder = tempfile.TemporaryDirectory(prefix="jaxnets-", ignore_cleanup_errors=True)
+    with before_end(folder.cleanup), folder as temporary:
         return _make(Path(temporary) / "pixels", decode)
 
 

@@ -66,9 +66,8 @@ def test_a_program_counts_when_all_of_its_cells_are_there(tmp_path):
     names = list(map(cells.digest, program))
     found = cells.read(tmp_path)
     assert found == {names[0]: (program[0], {"loss": None}), names[1]: (program[1], {"loss": 0.5})}
-    (tmp_path / "cells" / f"{names[0]}.json.other-1.partial").write_text(
-        "{"
-    )  # Of a killed process.
+    of_a_killed_process = f"{names[0]}.json.0123abcd.partial"
+    (tmp_path / "cells" / of_a_killed_process).write_text("{")
     (tmp_path / "cells" / f"{names[1]}.json").unlink()
     assert cells.read(tmp_path) == {}
 

@@ -181,7 +181,7 @@ def test_a_failed_save_is_an_error_of_the_next_call(folder, monkeypatch, call):
 
 def test_what_a_killed_save_left_is_not_followed_and_goes(folder, tmp_path, monkeypatch):
     def partial(step):
-        return folder.path / "checkpoints" / f"{step}.safetensors.partial"
+        return folder.path / "checkpoints" / f"{step}.safetensors.0123abcd.partial"
 
     (tmp_path / "victim").write_text("untouched")
     save(folder, 1)
@@ -190,7 +190,8 @@ def test_what_a_killed_save_left_is_not_followed_and_goes(folder, tmp_path, monk
     save(folder, 3)
     assert steps(folder.path) == [3]
     partial(4).symlink_to(tmp_path / "victim")
-    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # Laid there just after.
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # Laid there just after,
+    monkeypatch.setattr("jaxnets.base.files.secrets.token_hex", lambda _: "0123abcd")  # guessed.
     folder.save(4, TREE)
     with pytest.raises(OSError, match="cannot be saved: File exists"):
         folder.wait()

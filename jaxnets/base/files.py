@@ -1,9 +1,12 @@
 """Files are written whole or not at all, and read as untrusted."""
 
 import contextlib
+import glob
 import json
 import math
 import os
+import re
+import secrets
 import shutil
 import sys
 from collections.abc import Generator
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.base.display import WINDOWS, one_line
-from jaxnets.base.errors import UserError
+from jaxnets.base.errors import UserError, before_end
 from jaxnets.base.language import Text
 
 MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
@@ -20,28 +23,63 @@ MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.
 MAX_FIELDS, MAX_LINE_BYTES = 20, 4096  # Limits of an epoch's record.
 # Endings of a run's and a search's files, which no folder inside theirs may have.
 ENDINGS = (".json", ".jsonl", ".safetensors", ".csv", ".svg", ".partial")
+PARTIAL = re.compile(r"(\.[0-9a-f]{8})?\.partial$")  # Version 1.0 wrote no digits.
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[BufferedWriter]:
     """Yields a new file, which takes the path's place if the block raises nothing.
 
-    The content is on the disk before the rename, and the rename before this returns.
+    The content is on the disk before the rename, and the rename before this returns. The file is
+    this writer's own, PATH.xxxxxxxx.partial: of two writers, the last to end has written PATH.
     """
-    partial = path.with_name(path.name + ".partial")
     with naming(path):
-        # A crash left it; or it is another user's link, which must not be followed.
-        partial.unlink(missing_ok=True)
-        try:
-            with partial.open("xb") as stream:
+        _remove_left(path)
+        partial, stream = _begin(path)
+        with before_end(partial.unlink):
+            try:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            partial.replace(path)
-            sync_folder(path.parent)
-        finally:
-            with contextlib.suppress(OSError):  # The error that came first says more.
-                partial.unlink(missing_ok=True)
+                if WINDOWS:  # It renames no open file.
+                    stream.close()
+                partial.replace(path)
+                sync_folder(path.parent)
+            finally:
+                with contextlib.suppress(OSError):  # The error that came first says more.
+                    stream.close()
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
+
+
+def _begin(path: Path) -> tuple[Path, BufferedWriter]:
+    """A new file beside a path, locked while its writer lives; a link of that name is no file."""
+    while True:
+        partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+        stream = partial.open("xb")
+        with contextlib.suppress(ImportError, OSError):  # Windows; a file system without locks.
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        if partial.exists():
+            return partial, stream
+        stream.close()  # Before the lock, another writer took it for the rest of a dead one.
+
+
+def _remove_left(path: Path) -> None:
+    """Removes what killed writers of a path have left, but no file that a living one has locked."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*partial"):
+        if PARTIAL.sub("", left.name) != path.name:
+            continue
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            if left.is_file() and not left.is_symlink():
+                with left.open("r+b") as stream:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    left.unlink()
+            else:
+                left.unlink()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxnets.base.display import one_line
 from jaxnets.base.errors import UserError, first_line
-from jaxnets.base.files import replacing
+from jaxnets.base.files import PARTIAL, replacing
 from jaxnets.base.trees import Tree
 from jaxnets.metrics import Metrics
 from jaxnets.training.step import Checkpoint
@@ -84,7 +84,7 @@ def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:
     """Removes the checkpoints that `kept_steps` omits, and the remains of killed saves."""
     kept = {path_of(folder, s).name for s in kept_steps(steps_in(folder), keep, records)}
     for name in os.listdir(folder):
-        if NAME.fullmatch(name.removesuffix(".partial")) and name not in kept:
+        if NAME.fullmatch(PARTIAL.sub("", name)) and name not in kept:
             (folder / name).unlink(missing_ok=True)
 
 

@@ -380,7 +380,7 @@ def _replaceable(path: Path, overwrite: bool) -> list[str]:
     """The names in a folder; UserError if it holds a run (without overwrite) or other files."""
     found = sorted(os.listdir(path))
     ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, SECTIONS, MINE, LAYERS)
-    others = [name for name in found if name.removesuffix(".partial") not in ours]
+    others = [name for name in found if files.PARTIAL.sub("", name) not in ours]
     if others:
         raise UserError("workdir: expected an empty folder, {} holds {}", path, others[0])
     begun = [name for name in found if not name.endswith(".partial")]

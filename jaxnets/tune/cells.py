@@ -6,14 +6,12 @@ process may train any cell, and training one twice does no harm.
 
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxnets.base.errors import UserError
-from jaxnets.base.files import mkdir, read_json, sync_folder, write_text
+from jaxnets.base.files import mkdir, read_json, write_text
 from jaxnets.config.fields import Config
 from jaxnets.config.options import name_of
 from jaxnets.tune.results import to_json
@@ -48,11 +46,8 @@ def write(folder: Path, program: Sequence[Cell], results: Sequence[dict[str, Any
     mkdir(folder / FOLDER)
     names = list(map(digest, program))
     for name, of, result in zip(names, program, results, strict=True):
-        # Written under a unique name: another process may be writing the same cell.
-        own = folder / FOLDER / f"{name}.{socket.gethostname()}-{os.getpid()}"
-        write_text(own, to_json({"of": of, "program": names, "result": result}))
-        own.replace(folder / FOLDER / f"{name}.json")
-    sync_folder(folder / FOLDER)
+        text = to_json({"of": of, "program": names, "result": result})
+        write_text(folder / FOLDER / f"{name}.json", text)
 
 
 def read(folder: Path) -> dict[str, tuple[Cell, dict[str, Any]]]:

@@ -7,6 +7,7 @@ wrong for most shapes. `test_gradcheck_reach.py` counts those that `gradcheck` f
 """
 
 import math
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -14,11 +15,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnets.backprop import convolution, network
+from jaxnets.backprop import convolution, network, second_order
 from jaxnets.backprop.windows import window_pads
+from jaxnets.gradcheck.forms import HIDDEN
 from jaxnets.kernels import conv_pool, layers, winograd
 from jaxnets.kernels import convolution as fast
-from jaxnets.models.layers import MaxPool
+from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.models.layers import AveragePool, MaxPool
 
 
 class Wrong(NamedTuple):
@@ -111,6 +114,16 @@ wrong_pass(
 wrong_pass(
     "dense", "bias of a batch of one", lambda call: call.batch == 1, bias=lambda d: d[:1] + 0 * d
 )
+
+
+def first_rows_only(right, cache, dz, **static):
+    """Adds a bias's gradient up over the first 64 examples."""
+    d_params, dx = right(cache, dz, **static)
+    return {**d_params, **({"bias": dz[:64].sum(0)} if "bias" in d_params else {})}, dx
+
+
+enter("dense", "bias beyond 64 rows", first_rows_only)
+enter("wide_dense", "bias beyond 64 rows", first_rows_only)
 wrong_pass("dense_with_ones", "bias beyond 50 rows", lambda c: c.batch > 50, kernel=without_last)
 wrong_pass(
     "flatten",
@@ -171,6 +184,8 @@ wrong_pass(
 )
 wrong_pass("softmax_then_cross_entropy", "rows beyond 100", lambda c: c.batch > 100, x=half)
 wrong_pass("cross_entropy", "more than 64 classes", lambda c: c.x[-1] > 64, x=without_last_channel)
+for loss in ("squared_error", "half_squared_error", "mse", "half_mse", "cross_entropy"):
+    wrong_pass(loss, "more than 100 classes", lambda c: c.x[-1] > 100, x=half)
 wrong_pass(
     "half_squared_error",
     "odd batch over 60",
@@ -264,6 +279,12 @@ wrong_pass(
     lambda c: c.padding == "SAME" and c.window[0] == 4 and c.strides[0] == 1,
     x=lambda dx: jnp.roll(dx, 1, axis=1),
 )
+wrong_pass(
+    "max_pool",
+    "windows of three over the whole image",
+    lambda c: c.window == c.strides == c.x[1:3] == (3, 3),
+    x=lambda dx: dx[:, ::-1],
+)
 
 
 def ties_counted(right, cache, d_out, **static):
@@ -276,6 +297,7 @@ def ties_counted(right, cache, d_out, **static):
 enter("max_pool", "windows of two at a stride of one", ties_counted)
 wrong_pass("average_pool", "window wider than high", lambda c: c.window[1] > c.window[0], x=half)
 wrong_pass("average_pool", "strides two beyond the window", has_far_strides, x=half)
+wrong_pass("average_pool", "more than 36 elements", lambda c: math.prod(c.window) > 36, x=half)
 wrong_pass("global_average_pool", "more than 64 places", lambda c: c.x[1] * c.x[2] > 64, x=half)
 wrong_pass(
     "adaptive_average_pool",
@@ -307,6 +329,20 @@ def unweighted(right, cache, dy, **static):
 
 
 enter("batch_norm", "mask of rows", unweighted)
+
+
+def two_at_least(right, params, x, mask, **static):
+    """Divides by two where there is one number in a channel."""
+    y, cache = right(params, x, mask, **static)
+    single = mask.sum() * (x.size // (len(x) * x.shape[-1])) == 1
+    shift = params["scale"] * (x * mask.reshape(-1, *[1] * (x.ndim - 1))).sum(0) / 2
+    return jnp.where(single, y + shift, y), cache
+
+
+enter("batch_norm", "one example in all", two_at_least, "forward")
+wrong_pass("layer_norm", "bias beyond 64 rows", lambda c: c.batch > 64, bias=lambda d: d * 64 / 130)
+wrong_pass("layer_norm", "sequences", lambda c: len(c.x) == 3, x=half)
+wrong_pass("gelu", "sequences", lambda c: len(c.x) == 3, x=half)
 wrong_pass("layer_norm", "neither scale nor bias", lambda call: not call.params, x=half)
 wrong_pass("layer_norm", "more than 64 numbers", lambda c: c.x[-1] > 64, x=without_last_channel)
 
@@ -411,6 +447,17 @@ enter(
     "convolve",
 )
 enter("fast_conv", "winograd's largest tiles", points_reversed, winograd, "matrices")
+
+
+def two_blocks_at_most(right, function, numbers, *arrays):
+    """Forgets the third block of a sum, and those after it."""
+    count = winograd._count(numbers, len(arrays[0]))
+    if count < 3:
+        return right(function, numbers, *arrays)
+    return sum(function(*(block[i] for block in winograd._blocks(count, arrays))) for i in (0, 1))
+
+
+enter("fast_conv", "winograd's third block", two_blocks_at_most, winograd, "sum_in_blocks")
 enter("fast_conv", "rows that eight does not divide", whole_tiles_only, fast, "product_of_rows")
 wrong_pass(
     "overlapping_max_pool",
@@ -441,3 +488,53 @@ def of_subclasses(right, layer):
 enter("conv_pool", "stride of one behind it", of_any_stride, conv_pool, "replace")
 enter("conv_pool", "another activation", behind_any_rising_function, conv_pool, "replace")
 enter("wide_dense", "subclasses", of_subclasses, layers, "replace")
+
+# Layers that `accelerate` puts into a network, and the products of the Hessian
+
+
+def with_default_epsilon(right, layer):
+    return right(layer.clone(epsilon=1e-5) if type(layer) is BatchNorm else layer)
+
+
+def with_default_stride(kind, right, layer):
+    return right(kind(layer.window) if isinstance(layer, kind) else layer)
+
+
+def without_strides(right, layer):
+    return right(layer.clone(strides=1) if type(layer) is nn.Conv else layer)
+
+
+def as_the_max(right, layer):
+    return (
+        layers.PairedMaxPool(layer.window, layer.stride)
+        if type(layer) is AveragePool
+        else right(layer)
+    )
+
+
+enter("replaced layers", "batch norm's epsilon", with_default_epsilon, layers, "paired")
+for kind in (MaxPool, AveragePool):
+    mistake = partial(with_default_stride, kind)
+    enter("replaced layers", f"stride of {kind.__name__}", mistake, layers, "paired")
+enter("replaced layers", "strides of convolutions", without_strides, layers, "paired")
+enter("replaced layers", "average pool as a max pool", as_the_max, layers, "paired")
+
+
+def unmasked_in_third_layer():
+    """Lets R x through the third hidden layer's ReLU, in the forward pass."""
+    seen = []
+
+    def wrong(right, cache, change):
+        backward = any(cache is one for one in seen)
+        seen.append(cache)
+        return right(cache, change) if backward or cache.shape[1] != HIDDEN[2] else change
+
+    return wrong
+
+
+def passed_at_zero(right, cache, change):
+    return jnp.where(cache >= 0, change, 0)
+
+
+for name, mistake in (("third layer", unmasked_in_third_layer()), ("zeros", passed_at_zero)):
+    enter("hessian_vector_product", name, mistake, second_order, "relu_along")

@@ -3,16 +3,32 @@
 import contextlib
 import functools
 
+import flax.linen as nn
 import pytest
 from conftest import quick_jit, slow
 from rarely_wrong import WRONG
 
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
-from jaxnets.gradcheck.layer_check import drawn_settings, problem_of
+from jaxnets.gradcheck.forms import (
+    REPLACED,
+    check_hessian_vector_product,
+    check_replaced_layers,
+)
+from jaxnets.gradcheck.layer_check import drawn_settings, in_small_blocks, problem_of
 from jaxnets.kernels import KERNELS
+from jaxnets.kernels.layers import paired
+from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.models.chain import kind_of
+from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool
+from jaxnets.models.mlp import DenseWithOnes
+from jaxnets.models.residual import Residual
 
 LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
+FORMS = {
+    "replaced layers": check_replaced_layers,
+    "hessian_vector_product": check_hessian_vector_product,
+}
 # No check asks a kernel which layers it replaces; `test_kernels.py` has lists of those. No draw is
 # large enough for Winograd's largest tiles; `test_winograd.py` has them.
 OUT_OF_REACH = {name for name, wrong in WRONG.items() if wrong.attribute == "replace"}
@@ -40,10 +56,14 @@ def autodiff_of(layer, index, draws, seed):
 
 
 def is_found(name, draws=None, seed=0):
-    """Whether a layer's check finds a mistake in float64."""
+    """Whether a row finds a mistake; that of a layer in float64."""
     layer, where, attribute, function = WRONG[name]
+    if layer in FORMS:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(where, attribute, functools.partial(function, getattr(where, attribute)))
+            return not FORMS[layer]().ok
     rule = LAYERS[layer]
-    with contextlib.ExitStack() as stack, precision("float64"):
+    with contextlib.ExitStack() as stack, precision("float64"), in_small_blocks():
         if isinstance(where, str):
             wrong = functools.partial(function, getattr(rule, where))
             rule = rule._replace(**{where: wrong})
@@ -63,3 +83,14 @@ def is_found(name, draws=None, seed=0):
 @pytest.mark.parametrize("name", [slow(name) for name in WRONG if name not in OUT_OF_REACH])
 def test_a_mistake_in_a_corner_is_found(name):
     assert is_found(name, DRAWS.get(name))
+
+
+def test_each_kind_that_jax_grad_gets_in_another_form_is_checked():
+    """A layer of every kind that a rule names, if `paired` has another form of it."""
+    layers = [nn.Conv(2, (1, 1)), nn.Dense(2), DenseWithOnes(2), BatchNorm(), nn.LayerNorm()]
+    layers += [MaxPool(), AveragePool(), LeakyReLU(), nn.Dropout(0.5), Residual([nn.relu])]
+    layers += [
+        kind for rule in RULES.values() for kind in rule.layers if not isinstance(kind, type)
+    ]
+    in_another_form = {kind_of(layer) for layer in layers if paired(layer) is not layer}
+    assert in_another_form <= {kind_of(layer) for layer in REPLACED.layers}

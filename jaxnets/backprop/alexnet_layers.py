@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
+from jaxnets.backprop.rule import BATCHES, PLACES, WIDTHS, Domain, LayerRule, Setting
 from jaxnets.backprop.windows import Size
 from jaxnets.models.alexnet_layers import (
     AdaptiveAveragePool,
@@ -150,8 +150,8 @@ def _power(base: jax.Array, exponent: float) -> jax.Array:
 STRONG = {"k": 1.0, "alpha": 0.1, "beta": 0.5}  # weighs more than the paper's constants
 
 
-def _response(batch: int, image: tuple[int, ...], channels: int, **static: float) -> Setting:
-    return Setting((batch, *image, channels), static=static)
+def _response(batch: int, places: tuple[int, ...], channels: int, **static: float) -> Setting:
+    return Setting((batch, *places, channels), static=static)
 
 
 LOCAL_RESPONSE_NORM = LayerRule(
@@ -171,7 +171,7 @@ LOCAL_RESPONSE_NORM = LayerRule(
         _response,
         {
             "batch": BATCHES,
-            "image": IMAGES,
+            "places": PLACES,
             "channels": WIDTHS,
             "k": (0.5, 1.0, 2.0, 4.0),
             "n": range(1, 10),

@@ -67,11 +67,12 @@ AVERAGE_POOL = LayerRule(
         _setting,
         {
             "batch": BATCHES,
-            "window": WINDOWS,
+            "window": (*WINDOWS, (7, 7)),
             "strides": STRIDES,
             "beyond": BEYOND,
             "channels": WIDTHS,
         },
+        draws=14,  # Each window once.
     ),
 )
 
@@ -101,5 +102,5 @@ GLOBAL_AVERAGE_POOL = LayerRule(
     backward=global_average_pool_backward,
     plain=lambda x: nn.avg_pool(x, x.shape[1:3])[:, 0, 0],
     settings=[Setting((2, 3, 4, 5))],
-    domain=ARRAYS._replace(ranges={**ARRAYS.ranges, "image": IMAGES[1:]}),
+    domain=ARRAYS._replace(ranges={**ARRAYS.ranges, "places": IMAGES}),
 )

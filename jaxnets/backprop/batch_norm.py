@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Params, Setting
+from jaxnets.backprop.rule import BATCHES, PLACES, WIDTHS, Domain, LayerRule, Params, Setting
 from jaxnets.base.trees import Tree
 from jaxnets.models.batch_norm import STATISTICS, BatchNorm, follow, normalized, widened
 
@@ -126,15 +126,16 @@ def _setting(*x: int, padding: int = 0, epsilon: float = 1e-5) -> Setting:
     return Setting(x, params, static=static, padding=padding)
 
 
-def _drawn(batch: int, image: tuple[int, ...], channels: int, kept: int, epsilon: float) -> Setting:
-    """A batch of which the mask keeps at least three numbers of a channel.
+def _drawn(
+    batch: int, places: tuple[int, ...], channels: int, kept: int, epsilon: float
+) -> Setting:
+    """A batch with at least three numbers of a channel, of which the mask may keep a single one.
 
-    A single number has no variance, and two are always ±1: then dx is only rounding.
+    A single number has no variance, and two are always ±1: without padding dx is only rounding.
     """
-    least = -(-3 // math.prod(image))
-    batch = max(batch, least)
-    padding = max(batch - max(kept, least), 0)
-    return _setting(batch, *image, channels, padding=padding, epsilon=epsilon)
+    batch = max(batch, -(-3 // math.prod(places)))
+    padding = max(batch - kept, 0)
+    return _setting(batch, *places, channels, padding=padding, epsilon=epsilon)
 
 
 BATCH_NORM = LayerRule(
@@ -147,6 +148,7 @@ BATCH_NORM = LayerRule(
     settings=[
         _setting(6, 6),
         _setting(5, 3, 3, 4, padding=2),
+        _setting(4, 3, padding=3),  # A single example.
     ],
     inputs=("params", "x", "mask"),
     static=lambda layer: {"epsilon": layer.epsilon, "axis_name": layer.axis_name},
@@ -154,7 +156,7 @@ BATCH_NORM = LayerRule(
         _drawn,
         {
             "batch": BATCHES,
-            "image": (*IMAGES[:1] * 3, *IMAGES),
+            "places": (*PLACES[:1] * 2, *PLACES),
             "channels": WIDTHS,
             "kept": (1, 2, 7, 50, 999, 999, 999),
             "epsilon": (1e-8, 1e-5, 1e-3, 0.1),

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
+from jaxnets.backprop.rule import BATCHES, PLACES, WIDTHS, Domain, LayerRule, Setting
 from jaxnets.base.errors import UserError
 
 Numbers = Float[Array, "*sizes"]
@@ -51,8 +51,8 @@ def _static(layer: nn.Dropout) -> dict[str, float]:
     return {"rate": layer.rate}
 
 
-def _setting(batch: int, image: tuple[int, ...], width: int, rate: float) -> Setting:
-    return Setting((batch, *image, width), static={"rate": rate})
+def _setting(batch: int, places: tuple[int, ...], width: int, rate: float) -> Setting:
+    return Setting((batch, *places, width), static={"rate": rate})
 
 
 DROPOUT = LayerRule(
@@ -74,7 +74,7 @@ DROPOUT = LayerRule(
         _setting,
         {
             "batch": BATCHES,
-            "image": IMAGES,
+            "places": PLACES,
             "width": WIDTHS,
             "rate": (0.01, 0.1, 0.25, 0.5, 0.65, 0.8, 0.93, 0.99),
         },

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import BATCHES, IMAGES, Domain, LayerRule, Params, Setting
+from jaxnets.backprop.rule import BATCHES, MANY, PLACES, Domain, LayerRule, Params, Setting
 from jaxnets.base.errors import UserError
 from jaxnets.models.batch_norm import widened
 
@@ -87,15 +87,24 @@ def _static(layer: nn.LayerNorm) -> dict[str, Any]:
     return {"epsilon": layer.epsilon}
 
 
+BOTH = "bias", "scale"
+
+
 def _setting(
     batch: int,
-    image: tuple[int, ...],
+    places: tuple[int, ...],
     width: int,
-    params: tuple[str, ...] = ("bias", "scale"),
+    params: tuple[str, ...] = BOTH,
     epsilon: float = 1e-6,
 ) -> Setting:
     shapes = {name: (width,) for name in params}
-    return Setting((batch, *image, width), shapes, static={"epsilon": epsilon})
+    return Setting((batch, *places, width), shapes, static={"epsilon": epsilon})
+
+
+def _drawn(
+    batch: int, places: tuple[int, ...], width: int, params: tuple[str, ...], epsilon: float
+) -> Setting:
+    return _setting(batch, places, width, BOTH if batch >= MANY else params, epsilon)
 
 
 LAYER_NORM = LayerRule(
@@ -108,18 +117,18 @@ LAYER_NORM = LayerRule(
     plain=_plain_layer_norm,
     settings=[
         _setting(6, (), 6),
-        _setting(2, (3, 4), 7, epsilon=0.1),
+        _setting(2, (4,), 7, epsilon=0.1),  # Sequences, as in a transformer.
     ],
     inputs=("params", "x"),
     static=_static,
     domain=Domain(
-        _setting,
+        _drawn,
         {
             "batch": BATCHES,
-            "image": IMAGES,
+            "places": PLACES,
             # Two numbers are always ±1: then dx is only rounding.
             "width": (3, 4, 5, 8, 9, 17, 33, 65, 100),
-            "params": (("bias", "scale"), ("scale",), ("bias",), ()),
+            "params": (BOTH, ("scale",), ("bias",), ()),
             "epsilon": (1e-8, 1e-6, 1e-3, 0.1, 1.0),
         },
     ),

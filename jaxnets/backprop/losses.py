@@ -65,7 +65,7 @@ def rows_with_labels(
     return Setting((batch, width), labels=labels, numbers=numbers)
 
 
-ROWS = {"batch": BATCHES, "width": WIDTHS}
+ROWS = {"batch": BATCHES, "width": (*WIDTHS, 1000)}  # As many classes as ImageNet has.
 LOGITS = Domain(
     rows_with_labels, {**ROWS, "labels": ("classes", "classes", "one_hot", "probabilities")}
 )

@@ -172,15 +172,18 @@ FindRule = Callable[[Layer], LayerRule | None]  # `rules.rule_of`, or one that c
 
 
 # Ranges that several layers share. 64, 100 and 128 are where a program might cut a batch or a row
-# into parts; 61 and 101 are odd.
+# into parts; 61 and 101 are odd. From MANY on, a layer that may lack parameters has them: what they
+# sum then is long.
 BATCHES = (1, 1, 2, 3, 4, 6, 8, 9, 16, 33, 61, 101, 130)
+MANY = 61
 WIDTHS = (1, 2, 3, 4, 5, 8, 9, 17, 33, 65, 100)
-IMAGES = ((), (1, 1), (1, 4), (3, 3), (3, 2), (4, 4), (9, 8))  # Rows and columns, or none: rows.
+IMAGES = ((1, 1), (1, 4), (3, 3), (3, 2), (4, 4), (9, 8))  # Rows and columns.
+PLACES = ((), (5,), *IMAGES)  # Also rows of numbers alone, and sequences of them.
 
 
 # Settings and domains that several layers share.
-def _array(batch: int, image: tuple[int, ...], width: int, scale: float) -> Setting:
-    return Setting((batch, *image, width), scale=scale)
+def _array(batch: int, places: tuple[int, ...], width: int, scale: float) -> Setting:
+    return Setting((batch, *places, width), scale=scale)
 
 
 ELEMENTWISE = [
@@ -191,7 +194,7 @@ ELEMENTWISE = [
 ]
 # With a scale of 4 some numbers are between 6 and 16, where an activation is nearly saturated.
 ARRAYS = Domain(
-    _array, {"batch": BATCHES, "image": IMAGES, "width": WIDTHS, "scale": (1.0, 1.0, 4.0)}
+    _array, {"batch": BATCHES, "places": PLACES, "width": WIDTHS, "scale": (1.0, 1.0, 4.0)}
 )
 SCORES = [
     Setting((4, 5)),

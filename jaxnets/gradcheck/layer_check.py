@@ -38,6 +38,7 @@ from jaxnets.gradcheck.compare import (
     quick_options,
     with_statistics_aside,
 )
+from jaxnets.kernels import winograd
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
 from jaxnets.models.residual import Residual
@@ -314,15 +315,17 @@ def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Che
     """Compares a kernel with its pair in its settings, and in others drawn from its domain.
 
     In float64 the two must agree. In float32 both are compared with the pair in float64: a kernel
-    may round more than the pair does, and the row says how much. Drawn settings are in float64.
+    may round more than the pair does, and the row says how much. Drawn settings are in float64, and
+    the larger ones are computed in several blocks, as a large batch is in training.
     """
     started = time.perf_counter()
     problems = [_problem_beside_pair(kernel, setting) for setting in kernel.rule.settings]
     drawn = drawn_settings(kernel.rule, draws, seed)
     in_float64, in_float32, of_pair = RelativeError(), RelativeError(), RelativeError()
-    for program in compiled([(_problem_beside_pair(kernel, one), "float64") for one in drawn]):
-        error = errors_of(program)[0]
-        in_float64 = max(in_float64, error._replace(problem=program.problem.label))
+    with in_small_blocks():
+        for program in compiled([(_problem_beside_pair(kernel, one), "float64") for one in drawn]):
+            error = errors_of(program)[0]
+            in_float64 = max(in_float64, error._replace(problem=program.problem.label))
     programs = (compiled([(one, dtype) for one in problems]) for dtype in ("float64", "float32"))
     for wide, narrow in zip(*programs, strict=True):
         on = wide.problem.label
@@ -341,6 +344,19 @@ def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Che
     note = f"the pair itself {of_pair.value:.1e} in float32"
     seconds = time.perf_counter() - started
     return CheckResult(f"kernel: {kernel.name}", tried, errors, tolerances, 0, 0, seconds, note)
+
+
+@contextlib.contextmanager
+def in_small_blocks() -> Generator[None]:
+    """Lets Winograd's algorithm cut the images of a draw into several blocks, as it cuts a batch.
+
+    128 images of 128 channels take four.
+    """
+    before, winograd.BLOCK = winograd.BLOCK, 2**17
+    try:
+        yield
+    finally:
+        winograd.BLOCK = before
 
 
 def _problem_beside_pair(kernel: Kernel, setting: Setting) -> Problem:

@@ -150,22 +150,22 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
             find_rule = recording_terms(rule_of, terms)
             loss_and_grad = manual_loss_and_grad(trained, network.config.loss, find_rule)
             with as_many:
-                return {**_outcome(loss_and_grad, params, batch), "terms": terms}
+                return {**outcome(loss_and_grad, params, batch), "terms": terms}
 
         def automatic(params: Params, batch: Batch) -> dict[str, Any]:
             if precision == "float64" and kernels:
-                return _outcome(manual_loss_and_grad(model, network.config.loss), params, batch)
+                return outcome(manual_loss_and_grad(model, network.config.loss), params, batch)
             if precision == "float64":
-                return _outcome(autodiff_loss_and_grad(model.apply, loss), params, batch)
+                return outcome(autodiff_loss_and_grad(model.apply, loss), params, batch)
             both = both_loss_and_grads(model, trained, network.config.loss, "float32")
-            output = _outcome(autodiff_loss_and_grad(plain.apply, loss), params, batch)["output"]
+            output = outcome(autodiff_loss_and_grad(plain.apply, loss), params, batch)["output"]
             return {"output": output, "gradient": both(params, batch, jax.random.key(0))[1][1]}
 
         wide = "float64" if precision == "float64" else "float32"
         # Drawn again for every precision: to keep AlexNet's would take 230 MB.
         inputs, batch = jax.tree.map(
             lambda leaf: jnp.asarray(leaf, leaf.dtype if leaf.dtype == np.int32 else wide),
-            (_random_params(plain, images), Batch(images, labels, mask)),
+            (random_params(plain, images), Batch(images, labels, mask)),
         )
         passes = Passes(inputs, batch, manual, automatic, None if kernels else number)
         return with_statistics_aside(passes)
@@ -187,7 +187,8 @@ def _few_images_as_many() -> Generator[None]:
         winograd.FEWEST_TILES = before
 
 
-def _outcome(loss_and_grad: LossAndGrad, params: Params, batch: Batch) -> dict[str, Any]:
+def outcome(loss_and_grad: LossAndGrad, params: Params, batch: Batch) -> dict[str, Any]:
+    """What a gradient check compares: the loss, summed over a batch, and its gradient."""
     metrics, gradient = loss_and_grad(params, batch, jax.random.key(0))
     return {"output": metrics.loss_sum, "gradient": gradient}
 
@@ -232,7 +233,7 @@ def record_modules(sides: list[jax.Array]) -> Callable[..., Any]:
     return recording
 
 
-def _random_params(model: Chain, images: np.ndarray) -> Params:
+def random_params(model: Chain, images: np.ndarray) -> Params:
     """Draws kernels as He et al. 2015 do, biases other than 0, and a batch norm's scales near 1.
 
     With scales near 0, biases outweigh what the norm lets through. Then some units fire for hardly

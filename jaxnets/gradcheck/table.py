@@ -10,6 +10,7 @@ from jaxnets.backprop.rules import RULES
 from jaxnets.base import display
 from jaxnets.base.language import N_, _
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, CheckResult
+from jaxnets.gradcheck.forms import check_hessian_vector_product, check_replaced_layers
 from jaxnets.gradcheck.layer_check import check_kernel, check_rule
 from jaxnets.gradcheck.networks import (
     NetworkCase,
@@ -106,6 +107,8 @@ def _rows(
             yield check_rule(name, rule, draws, seed)
         for kernel in KERNELS:
             yield check_kernel(kernel, draws, seed)
+        yield check_replaced_layers()
+        yield check_hessian_vector_product()
     for name, network in chosen.items():
         if network.config.layers is not None:
             yield from check_own_layers(network, draws, seed)

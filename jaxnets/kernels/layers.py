@@ -13,7 +13,7 @@ from jax import lax
 from jaxnets.backprop.average_pool import AVERAGE_POOL
 from jaxnets.backprop.batch_norm import BATCH_NORM
 from jaxnets.backprop.convolution import CONV
-from jaxnets.backprop.dense import DENSE, SIZES, Inputs, dense_backward, setting_of
+from jaxnets.backprop.dense import DENSE, SIZES, Inputs, dense_backward, drawn, setting_of
 from jaxnets.backprop.dense import Outputs as DenseOutputs
 from jaxnets.backprop.function import as_function
 from jaxnets.backprop.pooling import MAX_POOL, Cache, Images, Outputs, max_pool_forward
@@ -53,7 +53,7 @@ WIDE_DENSE = DENSE._replace(
     backward=wide_dense_backward,
     settings=[setting_of(2, 3, WIDE), setting_of(9, WIDE, WIDE)],
     domain=Domain(
-        setting_of, {**SIZES, "outputs": (2, 127, 128, 129, 200, 256, 300), "biased": (True, False)}
+        drawn, {**SIZES, "outputs": (2, 127, 128, 129, 200, 256, 300), "biased": (True, False)}
     ),
 )
 register_rule(WIDE_DENSE)

@@ -61,7 +61,7 @@ def test_no_message_of_python_names_a_flag():
     """But those of files that only commands use, or that name another tool's flags."""
     rooms = ("config", "data", "models", "training", "experiment.py", "losses.py", "notebook")
     rooms += ("predict/predict.py", "predict/digit.py")
-    others = {"file.py", "tfds.py"}
+    others = {"file.py", "tfds.py", "unknown.py"}
     for room in rooms:
         path = ROOT / "jaxnets" / room
         for file in path.rglob("*.py") if path.is_dir() else [path]:

@@ -14,10 +14,11 @@ from conftest import HANGS, ROOT, params_sha256
 from jaxnets import __version__
 from jaxnets.base.errors import UserError
 from jaxnets.base.facts import ANSWERS
+from jaxnets.base.words import ALIASES
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_command, parse_flags
 from jaxnets.config.command import CommandResult, Flag, command
-from jaxnets.config.fields import ALIASES, Config
+from jaxnets.config.fields import Config
 from jaxnets.config.options import options_of
 
 # The script that pip makes of pyproject.toml's entry.
@@ -53,7 +54,7 @@ def test_no_answer_names_a_flag_that_removes_a_run(run_main, flag):
 
 
 def test_far_names_are_no_suggestion(run_main):
-    for words in ("--model=lstm", "--lrr=1", "--zoom"):
+    for words in ("--model=lstm", "--zoom"):
         outcome = run_main(words)
         outcome.assert_refused("unknown")
         assert "did you mean" not in outcome.err
@@ -224,6 +225,8 @@ def test_tab_offers_commands_flags_and_values(script, shell):
 
     assert offered("jaxnets su") == ["summary"]
     assert offered("jaxnets exercise gr") == ["grade"]
+    assert offered("jaxnets help exercise gr") == ["grade"]
+    assert offered("jaxnets hel") == ["help"]
     assert offered("jaxnets exercise grade --se") == ["--seconds="]
     assert offered("jaxnets train --le") == ["--learning_rate="]
     small = ["alexnet_small", "alexnet_small_bn"]

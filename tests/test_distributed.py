@@ -149,7 +149,7 @@ def test_garbage_and_idle_connections_change_nothing(start_python, tiny_folder, 
 def test_processes_with_different_flags_are_refused(start_processes, tmp_path):
     folder = tmp_path / "run"
     processes = start_processes(f"--workdir={folder}", second=("--learning_rate=0.25",))
-    said = "error: learning_rate: expected the same on all processes, process 0 has 0.05, "
+    said = "error: --learning_rate: expected the same on all processes, process 0 has 0.05, "
     for process in processes:
         assert ended(process)[1] == f"{said}process 1 0.25\n"
         assert process.returncode == 2

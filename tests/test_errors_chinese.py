@@ -13,12 +13,12 @@ from jaxnets.base.errors import UserError
 from jaxnets.base.language import Text, said, speaking
 
 MISTAKES = [  # One of each kind of error.
-    ("train --epoch=3", "未知的选项 --epoch；是不是想写 --epochs？（用 --help_all 列出全部选项）"),
-    ("train --model=cn", '未知的 model "cn"；是不是想写 "cnn"？（可用：'),
+    ("train --epoch=3", "未知的选项 --epoch；是不是想写 --epochs？"),
+    ("train --model=cn", '未知的 model "cn"；是不是想写 "cnn"？'),
     ("train --epochs=0", "epochs：应为 1 到 100000 的整数，得到 0"),
     ("train --overwrite=yes", "overwrite：--overwrite 后面不带值，得到 'yes'"),
     ("train --resume --workdir=nowhere", "错误: 应为运行文件夹，nowhere 中没有 config.json"),
-    ("gradchek", '未知的命令 "gradchek"；是不是想写 "gradcheck"？（可用：'),
+    ("gradchek", '未知的命令 "gradchek"；是不是想写 jaxnets gradcheck？'),
     ("predict", "应给出 RUN IMAGE...，得到"),
     ("summary --output=a.pdf", "output：图应为 .svg 或 .png ，得到 .pdf"),
 ]

@@ -21,17 +21,6 @@ ERROR = N_("error:")
 INTERRUPTED, NO_MEMORY = N_("interrupted"), N_("not enough memory")
 NO_MODULE, START_WITH = N_("no module named {}: {}"), N_("start it with {}")
 INSTALL = N_("install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e .")
-# Flags and commands that were removed, and the command that replaces each.
-MOVED: dict[str, str] = {
-    "mine": "jaxnets exercise train FILE...",
-    "even_if_wrong": "jaxnets exercise train --even_if_wrong",
-    "latent_dims": "jaxnets replay --sizes=N,...",
-    "search_epochs": "jaxnets replay",
-    "replay_seeds": "jaxnets replay --seeds=N",
-    "log_format": "jaxnets replay --model=NAME",
-    "grade": "jaxnets exercise grade",
-    "compare": "jaxnets report RUN...",
-}
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 NO_THREAD = "can't start new thread"  # Python's RuntimeError, as a thread's stack takes memory.
 
@@ -96,7 +85,17 @@ def show_error(message: Text) -> None:
 
 
 def _line_of(message: Text) -> str:
-    return f"{_(ERROR)} {one_line(said(message))}"
+    return f"{_(ERROR)} {one_line(_as_typed(message))}"
+
+
+def _as_typed(message: Text) -> str:
+    """A message in the language of `speaking`; a setting's name becomes the flag that was typed."""
+    name, _colon, rest = str(message).partition(": ")
+    flags = (word.partition("=")[0] for word in sys.argv[1:] if word.startswith("--"))
+    typed = next((flag for flag in flags if _letters(flag) == _letters(name)), None)
+    if typed is None or not rest.startswith("expected "):
+        return said(message)
+    return typed + said(message).removeprefix(name)
 
 
 @contextlib.contextmanager
@@ -176,28 +175,17 @@ def expect(value: object, kind: type[Expected], example: str) -> Expected:
 def unknown(kind: str, value: str, known: Iterable[str], hint: Text | str = "") -> UserError:
     """Returns the error for a name that does not exist, with a hint or the nearest one that does.
 
+    Without either, it lists those that do.
+
     >>> print(unknown("model", "cmn", ["mlp", "cnn"]))
-    unknown model "cmn"; did you mean "cnn"? (known: mlp, cnn)
+    unknown model "cmn"; did you mean "cnn"?
+    >>> print(unknown("model", "lstm", ["mlp", "cnn"]))
+    unknown model "lstm" (known: mlp, cnn)
     """
     known = list(known)
-    hint = hint or did_you_mean(value, known, quoted=True)
-    return UserError('unknown {} "{}"{} (known: {})', kind, value, hint, ", ".join(known))
-
-
-def unknown_flag(name: str, known: Iterable[str]) -> UserError:
-    """The error for a flag that does not exist; its hint is never a flag that removes a run."""
-    hint = moved(name.removeprefix("--"))
-    hint = hint or did_you_mean(name, [flag for flag in known if "overwrite" not in flag])
-    return UserError("unknown flag {}{} (--help_all lists all)", name, hint)
-
-
-def moved(name: str) -> Text | None:
-    """The hint for a flag or a command that another command replaces; None for other names.
-
-    >>> print(moved("mine"))
-    ; now: jaxnets exercise train FILE...
-    """
-    return Text("; now: {}", MOVED[name]) if name in MOVED else None
+    if hint := hint or did_you_mean(value, known, quoted=True):
+        return UserError('unknown {} "{}"{}', kind, value, hint)
+    return UserError('unknown {} "{}" (known: {})', kind, value, ", ".join(known))
 
 
 def not_installed(package: str, extra: str) -> UserError:
@@ -218,12 +206,22 @@ def did_you_mean(value: str, known: Iterable[str], *, quoted: bool = False) -> T
 
 
 def nearest(value: str, known: Iterable[str]) -> str | None:
-    """The existing name that looks most like a value; None if none is near."""
+    """The existing name that looks most like a value; None if none is near.
+
+    >>> nearest("num_epochs", ["num_processes", "epochs"])
+    'epochs'
+    >>> nearest("teach", ["search"]) is None  # Few begin a name with a wrong letter.
+    True
+    """
     import difflib  # Only for mistakes.
 
     names = {_letters(name): name for name in known}
     wanted = _letters(value)
-    near = difflib.get_close_matches(wanted, names, cutoff=0.65)
+    near = difflib.get_close_matches(wanted, names, cutoff=0.85)
+    near = near or [name for name in names if len(name) > 3 and wanted.endswith(name)]
+    if not near and wanted:
+        same_first = [name for name in names if name.startswith(wanted[0])]
+        near = difflib.get_close_matches(wanted, same_first, cutoff=0.65)
     # Prefer a near one with the same letters: "cnnn" is "cnn", not "cnn_bn".
     best = max(near, key=lambda name: set(name) == set(wanted), default=None)
     return best and names[best]

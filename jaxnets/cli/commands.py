@@ -9,18 +9,22 @@ import importlib.util
 import os
 import sys
 import webbrowser
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from jaxnets.abtest.commands import abtest
-from jaxnets.base.errors import DONE, UserError, did_you_mean, moved, same_name
+from jaxnets.base.display import show
+from jaxnets.base.errors import DONE, UserError, same_name
 from jaxnets.base.language import N_, Text, _, asked_for, speaking
+from jaxnets.base.words import command_words, hint
 from jaxnets.cli.flags import known_language, parse_command, print_version
 from jaxnets.cli.help import command_lines
 from jaxnets.config.command import AnswerLanguage, Command, Flag, command, print_result
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
+from jaxnets.config.options import options_of
+from jaxnets.config.unknown import flag_words
 from jaxnets.course.commands import answers, check, exercise, gradcheck, grade, new
 from jaxnets.course.procedure import Procedure
 from jaxnets.export.commands import export
@@ -60,7 +64,9 @@ def demo(*, browser: bool = True) -> int:
         run.finish(observers)
     page = run.folder.path / "page.html"
     print_result(write_page(str(run.folder.path), str(page)), as_json=False)
-    if browser and has_display():
+    if browser and not has_display():
+        show(_("note: no display was found, so no browser is opened"), sys.stderr)
+    elif browser:
         webbrowser.open(page.resolve().as_uri())
     return DONE
 
@@ -157,33 +163,49 @@ COMMANDS: dict[str, Command] = {
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    given, *rest = arguments or ["help"]
+    if same_name(given, ("version", "v")):
+        print_version()
+    if same_name(given, ("help", "h")):
+        if rest and not rest[0].startswith("-"):  # help COMMAND
+            return main([*rest, "--help"])
         with speaking(known_language(asked_for(arguments))):
             print(_help(), flush=True)
         return DONE
-    if arguments[0] == "--version":
-        print_version()
-    given, *rest = arguments
-    name = _known(given, abouts())
+    name = _known(given)
     if name == "train":
         return _train(rest)
     parts = {
         part: command.about for part, command in COMMANDS.items() if part.startswith(f"{name} ")
     }
     if parts and rest and not rest[0].startswith("-"):
-        name, parts = _known(f"{name} {rest[0]}", parts), {}
+        name, parts = _known(rest[0], start=f"{name} "), {}
         rest = rest[1:]
     own, flags = parse_command(rest, name, COMMANDS[name], parts)
     return COMMANDS[name].run(own, flags)
 
 
-def _known(given: str, known: Iterable[str]) -> str:
-    """The command that a user means."""
-    name = same_name(given, known)
-    if name is None:
-        hint = moved(given) or did_you_mean(given, known, quoted=True)
-        raise UserError('unknown command "{}"{} (known: {})', given, hint, ", ".join(known))
-    return name
+def _known(given: str, start: str = "") -> str:
+    """The command that a user means, of those whose names begin with `start`, as "exercise "."""
+    names = [name for name in ("train", *COMMANDS) if name.startswith(start)]
+    after = {name.removeprefix(start): name for name in names}
+    own = {word: name for word, name in after.items() if " " not in word}
+    if word := same_name(given, own):
+        return own[word]
+    known = {}
+    if not start:  # A flag or a network of train, a part of another command.
+        flags = flag_words([*options_of(Config), *options_of(ConfigFile)])
+        known |= {word: f"jaxnets train {flag}" for word, flag in flags.items()}
+        known |= {word.rpartition(" ")[2]: f"jaxnets {name}" for word, name in after.items()}
+        known |= {word: f"jaxnets {word}" for word in ("help", "version")}
+    known |= {
+        word: command
+        for word, command in command_words().items()
+        if command.startswith(f"jaxnets {start}")
+    }
+    known |= {word: f"jaxnets {name}" for word, name in own.items()}
+    hinted = hint(given, known) or Text("; jaxnets {} lists the commands", f"help {start}".strip())
+    raise UserError('unknown command "{}"{}', given, hinted)
 
 
 def abouts() -> dict[str, str]:
@@ -200,7 +222,7 @@ def _help() -> str:
         if name in HEADINGS:
             lines += ["", _(HEADINGS[name])]
         lines.append(command_lines({name: about}))
-    hint = _("jaxnets COMMAND --help lists a command's flags, jaxnets --version the version.")
+    hint = _("jaxnets help COMMAND lists a command's flags, jaxnets version shows the version.")
     return "\n".join([*lines, "", hint])
 
 

@@ -32,6 +32,8 @@ compdef _jaxnets jaxnets""",
     "fish": "complete -c jaxnets -a '(jaxnets completion words (commandline -cp))'",
 }
 
+OTHERS = ("help", "version", "--help", "--version")  # First words that are not commands' names.
+
 
 def completion_of(
     arguments: Sequence[str], commands: Mapping[str, tuple[type[Options], ...]]
@@ -50,6 +52,9 @@ def words(line: str, commands: Mapping[str, tuple[type[Options], ...]]) -> Itera
     _, *typed = line.split(" ")
     last = typed.pop() if typed else ""
     typed = [word for word in typed if word]
+    is_first = not typed
+    if typed[:1] == ["help"]:  # What follows is a command, too.
+        del typed[0]
     if last.startswith("-") and typed:
         known = (commands.get(" ".join(typed[:count]), ()) for count in (2, 1))
         kinds = next(filter(None, known), ())
@@ -60,7 +65,7 @@ def words(line: str, commands: Mapping[str, tuple[type[Options], ...]]) -> Itera
     else:
         names = [name.split() for name in commands]
         follow = [name[len(typed)] for name in names if name[: len(typed)] == typed != name]
-        found = [*dict.fromkeys(follow), *([] if typed else ["--help", "--version"])]
+        found = [*dict.fromkeys(follow), *(OTHERS if is_first else [])]
     yield from (word for word in found if word.startswith(last))
 
 

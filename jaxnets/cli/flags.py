@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxnets.base.display import program
-from jaxnets.base.errors import UserError, same_name, unknown, unknown_flag
+from jaxnets.base.errors import UserError, unknown
 from jaxnets.base.language import LANGUAGES, Text, speaking
 from jaxnets.base.version import __version__
+from jaxnets.base.words import command_words, hint, right_name
 from jaxnets.config.command import Command
-from jaxnets.config.fields import ALIASES, Config
+from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile, read_flags
 from jaxnets.config.options import (
     Options,
@@ -25,6 +26,7 @@ from jaxnets.config.options import (
     parse,
     types_of,
 )
+from jaxnets.config.unknown import flag_words, unknown_flag, unknown_model
 from jaxnets.tracking.check import check as check_trackers
 
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are not fields.
@@ -82,8 +84,9 @@ def _read(
     options = [field for kind in kinds for field in options_of(kind)]
     flags = {f"--{flag_name(field)}": field for field in options if not is_positional(field)}
     flags |= {f"--no_{field.name}": field for field in options if field.type is bool}
+    known = {**command_words(), **flag_words(options), **{flag[2:]: flag for flag in OTHERS}}
     given: dict[str, Any] = {}
-    words, help_flag, language, rest = [], "", None, list(arguments)
+    words, wants_help, everything, language, rest = [], False, False, None, list(arguments)
     while rest:
         text = rest.pop(0)
         if text == "--":  # Only words follow, even if they begin with a dash.
@@ -95,18 +98,17 @@ def _read(
         name, equals, value = text.partition("=")
         name = "--output" if name == "-o" and "--output" in flags else name
         if name.startswith("--"):
-            name = "--" + ALIASES.get(name[2:].lower(), name[2:].replace("-", "_"))
-            name = same_name(name, [*flags, *OTHERS]) or name
+            name = right_name(name[2:], [*flags, *OTHERS]) or f"--{name[2:].replace('-', '_')}"
         if name == "--version":
             print_version()
         if name in ("-h", "--help", "--help_all"):
-            help_flag = name
+            wants_help, everything = True, everything or name == "--help_all"
             continue
         if name not in flags:
             if name == "--language":
                 language = value
                 continue
-            raise unknown_flag(name, [*flags, *OTHERS])
+            raise unknown_flag(name, known)
         field = flags[name]
         if field.type is bool:
             if equals:
@@ -124,21 +126,20 @@ def _read(
             given[field.name] = (*given.get(field.name, ()), value)
         else:
             given[field.name] = _parse(field, value)
-    if help_flag:
+    if wants_help:
         from jaxnets.cli.help import help_text
 
         with speaking(known_language(given.get("language", language))):
-            everything = help_flag == "--help_all"
             text = help_text(started, description, kinds, given, everything, parts or {})
         if not started.endswith("train.py"):
             text = text.replace("python train.py", "jaxnets train")
         print(text, flush=True)
         raise SystemExit(0)
     if language is not None:  # It is the help's.
-        raise unknown_flag("--language", [*flags, *OTHERS])
+        raise unknown_flag("--language", known)
     positional = [field for field in options if is_positional(field)]
     if words or positional:
-        given |= _positionals(words, positional, started)
+        given |= _positionals(words, positional, started, known)
     named = given.get("model")  # On the command line: a file that --config names runs no code.
     if (path := given.pop("config", None)) is not None:
         read = read_flags(path, given.get("over", ()))
@@ -155,9 +156,12 @@ def _read(
 
 
 def _positionals(
-    words: list[str], fields: Sequence[dataclasses.Field], started: str
+    words: list[str], fields: Sequence[dataclasses.Field], started: str, known: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Gives each positional option a word; an option whose type is tuple takes all the rest."""
+    """Gives each positional option a word; an option whose type is tuple takes all the rest.
+
+    `known` is as in `hint`, for a word where flags are expected.
+    """
     needed = [field for field in fields if field.default is dataclasses.MISSING]
     wanted = " ".join([started, *map(metavar, fields)])
     if len(words) < len(needed):
@@ -174,7 +178,7 @@ def _positionals(
     if left and fields:
         raise UserError("expected {}, got {}", wanted, " ".join(words))
     if left:
-        raise UserError("expected flags as --name=value, got {}", repr(left[0]))
+        raise UserError("expected --name=value, got {}{}", repr(left[0]), hint(left[0], known))
     return given
 
 
@@ -182,6 +186,6 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
     value, allowed = parse(field, text), field.metadata["allowed"]
     if field.name == "model" and value not in allowed and not is_file_of_python(value):
         file = f"{value}.py"
-        hint = Text("; did you mean --model={}?", file) if os.path.exists(file) else ""
-        raise unknown("model", text, allowed, hint)
+        said = Text("; did you mean {}?", f"--model={file}") if os.path.exists(file) else ""
+        raise unknown_model(text, allowed, said)
     return value

@@ -5,13 +5,14 @@ Nothing here imports jax, so that `--help` and a wrong flag answer at once.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from jaxnets.base.errors import UserError, did_you_mean, moved, unknown
+from jaxnets.base.errors import UserError, unknown
 from jaxnets.base.language import N_, Text
 from jaxnets.config.options import Options, is_custom, option
 from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, NAMED, PRESETS
+from jaxnets.config.unknown import unknown_model
 
 NO_VALIDATION = N_("{}, but no images are held back (validation_size=N)")
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "pca", "mixup")
@@ -244,7 +245,7 @@ class Config(Options):
         """Yields an error for each combination of fields that does not fit."""
         model, recipe = self.model, PRESETS.get(self.model, {})
         if self.layers is None and model not in PRESETS:
-            yield unknown("model", model, PRESETS)
+            yield unknown_model(model, PRESETS)
         if self.layers is not None and (model in PRESETS or not OWN_NAME.fullmatch(model)):
             yield Text(
                 "model: expected letters and digits, and no name of the lecture, got {}",
@@ -360,23 +361,3 @@ def is_address(text: str) -> bool:
 
 # Fields that may be functions of the user's, in the order in which a missing one is named.
 CUSTOM_FIELDS = ("loss", "optimizer", "augment")
-
-# Keras's and PyTorch's names for a field: as a flag, one is accepted; Python suggests the field.
-ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
-ALIASES |= dict(dtype="precision", units="hidden", criterion="loss")
-
-
-def unknown_field(name: str, known: Iterable[str]) -> UserError:
-    """The error for a field that does not exist.
-
-    >>> print(unknown_field("lr", ["learning_rate"]))
-    unknown field "lr"; did you mean "learning_rate"?
-    """
-    known = list(known)
-    if (command := moved(name)) is not None:
-        hint = command
-    elif (right := ALIASES.get(name.lower())) in known:
-        hint = Text('; did you mean "{}"?', right)
-    else:
-        hint = did_you_mean(name, known, quoted=True) or " (help(jaxnets.Config) lists them)"
-    return UserError('unknown field "{}"{}', name, hint)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets.base.errors import UserError, did_you_mean, first_line, moved
+from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.files import read_json
+from jaxnets.base.words import right_name
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.resolve import preset
+from jaxnets.config.unknown import field_words, unknown_flag
 
 MAX_BYTES = 1 << 20  # Of TOML.
 # Fields of config.json that belong to the run that wrote it: where it was kept, and how it began.
@@ -49,7 +51,7 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
         given = _of_run(values) if is_json else _parsed(values)
     except UserError as error:
         raise UserError("config: {}: {}", file, error) from None
-    searched = {text.partition("=")[0].replace("-", "_") for text in over}
+    searched = {right_name(text.partition("=")[0], given) for text in over}
     return {name: value for name, value in given.items() if name not in searched}
 
 
@@ -71,10 +73,8 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
     """TOML's values as those of Config: a text as on the command line, a list as a tuple."""
     fields, given = Config.__dataclass_fields__, {}
     for key, value in values.items():
-        name = key.replace("-", "_")
-        if name not in fields:
-            hint = moved(name) or did_you_mean(name, fields)
-            raise UserError("unknown flag {}{} (--help_all lists all)", key, hint)
+        if (name := right_name(key, fields)) is None:
+            raise unknown_flag(key, field_words(fields))
         if isinstance(value, str):
             value = parse(fields[name], value)
         given[name] = tuple(value) if isinstance(value, list) else value

@@ -150,6 +150,8 @@ def name_of(value: object) -> object:
 def _expected(field: Field) -> Text:
     """An option's type in words."""
     kind, element, _ = types_of(field)
+    if kind is not tuple and (none := field.metadata["none"]):
+        return Text("{} or {}", Text(TYPE_NAMES[kind]), none)
     if kind is not tuple:
         return Text(TYPE_NAMES[kind])
     example = (

@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxnets.base.errors import UserError, unknown
+from jaxnets.base.errors import UserError
 from jaxnets.config.adapt import learning_rate_note
-from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config, unknown_field
+from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, OWN, PRESETS, Recipe
+from jaxnets.config.unknown import unknown_field, unknown_model
 
 # These belong to the process, not to the run.
 OF_THE_PROCESS = ("workdir", "resume", "overwrite")
@@ -179,7 +180,7 @@ def recipe_of(model: str, name: str | None = None) -> Recipe:
       UserError: No such network.
     """
     if not isinstance(model, str) or model not in PRESETS:
-        raise unknown("model", str(model), PRESETS)
+        raise unknown_model(str(model), PRESETS)
     recipe = NAMED.get(name or "", {}).get(model, PRESETS[model])
     return {"model": model, "optimizer": Config.optimizer, "batch_size": None} | recipe
 

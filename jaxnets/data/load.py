@@ -7,6 +7,8 @@ from jaxnets.base.errors import UserError, unknown
 from jaxnets.data import idx
 from jaxnets.data.datasets import Dataset
 
+TABLES = (".csv", ".tsv", ".parquet", ".xlsx")  # Endings of files, which are not read.
+
 
 def load_dataset(
     name: str = "mnist",
@@ -53,6 +55,12 @@ def load_dataset(
     from jaxnets.data import planes, published, tfds
     from jaxnets.data.pictures.folder import load_folder
 
+    if name.lower().endswith(TABLES):
+        raise UserError(
+            "dataset: expected a name or a folder, got {}; in Python, "
+            'jaxnets.Classifier("mlp") takes tables',
+            name,
+        )
     form: dict[str, Any] = dict(decode_size=decode_size, input_size=input_size)
     is_path = os.sep in name or "/" in name
     is_folder = os.path.isdir(os.path.expanduser(name))

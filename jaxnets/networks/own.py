@@ -25,9 +25,10 @@ from flax.traverse_util import flatten_dict
 from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.facts import size_text
 from jaxnets.base.language import Text
-from jaxnets.config.fields import Config, unknown_field
+from jaxnets.config.fields import Config
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import OwnNetwork
+from jaxnets.config.unknown import unknown_field
 from jaxnets.models.batch_norm import STATISTICS
 from jaxnets.models.chain import Chain, chains_of, kind_of, shapes_of, walk
 from jaxnets.networks.rows import Kind, Row, from_rows, know_file, know_kind, to_rows

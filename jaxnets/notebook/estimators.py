@@ -11,9 +11,10 @@ import numpy as np
 
 from jaxnets.base.errors import UserError
 from jaxnets.base.trees import Params
-from jaxnets.config.fields import Config, unknown_field
+from jaxnets.config.fields import Config
 from jaxnets.config.recipes import DEFAULT_MODEL, Recipe
 from jaxnets.config.resolve import preset
+from jaxnets.config.unknown import unknown_field
 from jaxnets.data.arrays import NAME, from_arrays, to_images
 from jaxnets.data.datasets import Dataset, Split, sha256_of
 from jaxnets.experiment import Experiment

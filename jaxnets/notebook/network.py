@@ -36,10 +36,11 @@ from jaxnets.base.errors import UserError, expect
 from jaxnets.base.facts import ANSWERS, Described, check
 from jaxnets.base.language import Text, said
 from jaxnets.base.trees import Params
-from jaxnets.config.fields import CUSTOM_FIELDS, Config, unknown_field
+from jaxnets.config.fields import CUSTOM_FIELDS, Config
 from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import OwnNetwork
+from jaxnets.config.unknown import unknown_field
 from jaxnets.data.arrays import NAME, from_arrays, to_images, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, OwnRules

@@ -22,9 +22,10 @@ import jax
 import numpy as np
 
 from jaxnets.base import files
-from jaxnets.base.errors import MOVED, RunFailedError, UserError, first_line
+from jaxnets.base.errors import RunFailedError, UserError, first_line
 from jaxnets.base.language import Text
 from jaxnets.base.trees import Params, Tree
+from jaxnets.base.words import MOVED
 from jaxnets.runs import checkpoints
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"

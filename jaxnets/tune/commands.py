@@ -3,13 +3,15 @@
 from typing import Annotated, Any
 
 from jaxnets.base.display import short_path
-from jaxnets.base.errors import DONE, UserError, unknown_flag
+from jaxnets.base.errors import DONE, UserError
 from jaxnets.base.language import Text, _
+from jaxnets.base.words import right_name
 from jaxnets.config.command import CommandResult, FigureFile, Flag, command
 from jaxnets.config.fields import COUNT, Config
 from jaxnets.config.options import parse
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import preset
+from jaxnets.config.unknown import field_words, unknown_flag
 from jaxnets.tune.workers import Workers
 
 
@@ -32,7 +34,11 @@ def search(
         then the largest number
     """
     given.setdefault("model", DEFAULT_MODEL)
-    values = dict(map(_values, over))
+    values: dict[str, list[Any]] = {}
+    for name, compared in map(_values, over):
+        if name in values:
+            raise UserError("over: expected each field once, got {} twice", name)
+        values[name] = compared
     if not values:
         wanted = Text("--over=FIELD=A,B,... at least once, such as --over=hidden=100,200")
         raise UserError("over: expected {}, got none", wanted)
@@ -67,13 +73,12 @@ def lr_find(*, output: FigureFile = None, **given: Any) -> CommandResult:
 
 def _values(text: str) -> tuple[str, list[Any]]:
     """The field and its values in a text such as "hidden=100,64x32"."""
-    name, _, values = text.partition("=")
-    name = name.replace("-", "_")
+    given, _, values = text.partition("=")
     if not values:
         raise UserError("over: expected FIELD=A,B,..., got {}", repr(text))
     fields = Config.__dataclass_fields__
-    if name not in fields:
-        raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])
+    if (name := right_name(given, fields)) is None:
+        raise UserError("over: {}", unknown_flag(given, field_words(fields)))
     parts = values.split(",")
     if name == "hidden":
         parts = [size.replace("x", ",") for size in parts]

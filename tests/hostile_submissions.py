@@ -103,6 +103,13 @@ REACHES = {
     "sees_a_network": "return len(socket.if_nameindex()) > 1",
     "connects": "socket.create_connection(('127.0.0.1', PORT), 5)",
     "connects_to_an_abstract_socket": "socket.socket(socket.AF_UNIX).connect(chr(0) + 'SOCKET')",
+    "opens_a_socket": "socket.socket(socket.AF_UNIX)",
+    "opens_a_pair_of_sockets": "socket.socketpair()",
+    "opens_a_socket_by_its_short_call": "call(0x40000000 + 41, 1, 1, 0)",
+    "uses_io_uring": "call(425, 1, (ctypes.c_char * 120)())",
+    "keeps_shared_memory": "call(29, 0, 4096, 0o1666)",
+    "keeps_a_queue": "call(68, 0, 0o1666)",
+    "keeps_semaphores": "call(64, 0, 1, 0o1666)",
     "asks_for_a_name": "socket.getaddrinfo('debian.org', 80)",
     "kills_the_first_process": "os.kill(1, 9); time.sleep(.2); return False",
     "raises_its_limits": "resource.setrlimit(resource.RLIMIT_CPU, (-1, -1))",
@@ -126,14 +133,9 @@ REACHES = {
 
 # These may run, and harm nothing outside their sandbox (checked from there).
 HARMLESS = {
-    "opens_a_socket": "socket.socketpair()",
     "forks": "os.fork() or time.sleep(100)",
-    "keeps_shared_memory": "call(29, 0, 4096, 0o1666)",
-    "keeps_a_queue": "call(68, 0, 0o1666)",
-    "keeps_semaphores": "call(64, 0, 1, 0o1666)",
     "keeps_a_posix_queue": "call(240, b'x', 0o102, 0o666, None)",
     "keeps_memory_in_a_file": "os.memfd_create('x')",
-    "uses_io_uring": "call(425, 1, (ctypes.c_char * 120)())",
     "starts_a_shell": "return os.system('true') == 0",
     "starts_a_process": "subprocess.run([sys.executable, '-c', ''])",
     "spawns": "os.posix_spawn(sys.executable, [], {})",
@@ -141,16 +143,46 @@ HARMLESS = {
 }
 HARMLESS = {name: f"{code}\nreturn False" for name, code in HARMLESS.items()}
 
-# Ways to the package's own passes, which the sandbox has: each is refused or flagged.
-PASSES = {
+# Ways to the right passes and answers: each must raise, or return False, as nothing is there.
+ANSWERS = {
     "reads_our_backward_pass": "return open('ROOT/jaxnets/backprop/relu.py').read()",
+    "reads_the_solutions": "return open('ROOT/jaxnets/course/exercises/tasks.toml').read()",
     "imports_our_backward_pass": "import jaxnets.backprop.relu",
     "imports_the_judge": "import jaxnets.course.exercises.judge",
+    "imports_the_catalogue": "importlib.import_module('jaxnets.course.exercises.catalogue')",
+    "imports_by_a_name": "return __import__('jaxnets.backprop.relu').backprop.relu is not None",
+    "imports_by_a_pattern": """
+        match relu_backward:
+            case object(__builtins__=found): pass
+        return found['_' + '_import_' + '_']('jaxnets.backprop.dense', None, None, ['x'])
+    """,
+    "imports_by_an_attribute": """
+        found = np.ma.core.operator.attrgetter('_' + '_builtins_' + '_')(relu_backward)
+        return found['_' + '_import_' + '_']('jaxnets.backprop.dense', None, None, ['x'])
+    """,
     "finds_our_passes_in_memory": """
-        ours = 'jaxnets.backprop', 'gradcheck.layer_check'
+        ours = 'jaxnets.backprop', 'layer_check', 'catalogue', 'judge', 'jaxnets.losses'
         return any(part in name for name in sys.modules for part in ours)
     """,
-    "imports_by_a_name": "return __import__('jaxnets.backprop.relu').backprop.relu is not None",
+    "finds_our_passes_among_its_objects": """
+        return any(
+            getattr(found, '__module__', '').startswith('jaxnets.backprop')
+            for found in gc.get_objects() if callable(found)
+        )
+    """,
+    "finds_our_files": """
+        return any(
+            'backprop' in folders or 'tasks.toml' in files
+            for _path, folders, files in os.walk('/')
+        )
+    """,
+    "finds_another_library_s_autodiff": """
+        found = []
+        for name in ('torch', 'keras', 'tensorflow', 'autograd', 'flax', 'optax', 'sklearn'):
+            try: found.append(importlib.import_module(name))
+            except ImportError: pass
+        return bool(found)
+    """,
 }
 
 # These may run; what they aim at, the grader, is not where they look (checked from outside).

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import DENSE_BACKWARD, ROOT, slow
+from conftest import DENSE_BACKWARD, HANGS, ROOT, slow
 from scipy.stats import norm
 
 import jaxnets
@@ -46,6 +46,7 @@ from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import parse_exercise, suspicion, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
+from jaxnets.course.exercises.sandbox import Limits
 from jaxnets.course.exercises.student import near, shown
 from jaxnets.course.exercises.ticks import FILE
 from jaxnets.gradcheck.compare import PRECISIONS
@@ -140,6 +141,40 @@ def test_any_error_of_a_function_is_one_line(above, error, message, mine, run_co
     outcome = run_command("exercise", "check", path)
     assert (outcome.status, outcome.err) == (1, "")
     assert message in outcome.out.splitlines()[0] and "\x1b" not in outcome.out
+
+
+ENDS = {
+    "exits": "__import__('os')._exit(0)",
+    "leaves": "raise SystemExit(0)",
+    "crashes": "__import__('ctypes').string_at(0)",
+    "forks": "__import__('os').fork()",
+    "loops": "while True: pass",
+}
+
+
+@pytest.mark.parametrize("name", ["exits", *(slow(name) for name in list(ENDS)[1:])])
+def test_a_file_that_ends_or_never_ends_its_process_is_told_so(
+    name, mine, run_command, monkeypatch
+):
+    monkeypatch.setattr(judge, "AT_HOME", Limits(seconds=3, wait=HANGS))
+    path = mine(f"def relu_backward(cache, dy):\n    {ENDS[name]}\n")
+    outcome = run_command("exercise", "check", path)
+    assert (outcome.status, outcome.err) == (1, "")
+    (line,) = outcome.out.splitlines()
+    said = {
+        "leaves": "line 2: SystemExit: 0",
+        "forks": "its answer cannot be read",
+    }
+    ended = "it ended without an answer: its process ended itself, or exceeded 3 s or 2048 MiB"
+    assert line == f"relu_backward: FAILED: {said.get(name, ended)}"
+
+
+def test_what_a_checked_file_prints_is_shown_and_is_no_answer(mine, capfd):
+    path = mine("def relu_backward(cache, dy):\n    print('[1, 2]')\n    return 2 * dy\n")
+    (verdict,) = judge.judge_file(path)
+    assert verdict.wrong == ("dx",)
+    out, err = capfd.readouterr()
+    assert out == "" and "[1, 2]\n" in err
 
 
 @pytest.mark.slow

@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT
 from hostile_submissions import (
     AIMS,
+    ANSWERS,
     AUTODIFF,
     HARMLESS,
-    PASSES,
     REACHES,
     RIGHT,
     ROUND_THE_CHECKS,
@@ -24,9 +24,9 @@ from hostile_submissions import (
 
 from jaxnets.base.errors import UserError
 from jaxnets.course.exercises import sandbox
+from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.files import suspicion, violation
-from jaxnets.course.exercises.grade import Submission, answers_in, task_of
-from jaxnets.course.exercises.judge import verdict
+from jaxnets.course.exercises.judge import cases_of, verdict
 from jaxnets.course.exercises.sandbox import Limits, Sandbox
 
 
@@ -35,7 +35,8 @@ def run(bubblewrap, relu_cases):
     """Runs a submission of relu in its first setting, in float64."""
 
     def run(source):
-        task = task_of(Submission("ann", "relu_backward", source), relu_cases, Limits(), bubblewrap)
+        given = frozenset[str]()
+        task = task_of("relu_backward", source, given, relu_cases, Limits(), bubblewrap)
         return answers_in(bubblewrap.run(task, Limits()), relu_cases, Limits())
 
     return run
@@ -107,7 +108,26 @@ def test_no_usual_way_to_a_derivative_passes(run, relu_cases):
     assert_right(run(all_in_one(AUTODIFF)), relu_cases)
 
 
-WAYS = AUTODIFF | ROUND_THE_CHECKS | PASSES
+def test_no_answer_is_within_a_submission_s_reach(run, relu_cases):
+    """Neither the package, nor its files, nor another library that differentiates."""
+    assert_right(run(all_in_one(ANSWERS, ROOT=ROOT)), relu_cases)
+
+
+@pytest.mark.slow
+def test_a_submission_has_what_its_exercise_imports_and_no_more(bubblewrap, judge_in_float64):
+    """The pass that bug6 imports is there, also under its module's name; that of conv is not."""
+    lines = "from jaxnets.backprop.dense import dense_backward\n"
+    lines += "def bug6(cache, dz):\n    dense_backward(cache, dz)\n"
+    cases = cases_of("bug6")[:1]
+    for module, said in (("dense", "it returns nothing"), ("convolution", "ModuleNotFoundError")):
+        source = f"{lines}    __import__('jaxnets.backprop.{module}')\n"
+        given = frozenset({"jaxnets.backprop.dense.dense_backward"})
+        task = task_of("bug6", source, given, cases, Limits(), bubblewrap)
+        found = answers_in(bubblewrap.run(task, Limits()), cases, Limits())
+        assert isinstance(found, str) and said in found
+
+
+WAYS = AUTODIFF | ROUND_THE_CHECKS
 
 
 @pytest.mark.parametrize("name", WAYS)

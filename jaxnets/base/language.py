@@ -48,7 +48,15 @@ def speaking(language: str | None) -> Generator[None]:
     language = _of_locale() if language is None else language
     if language not in LANGUAGES:
         raise ValueError(f"expected one of {', '.join(LANGUAGES)} as language, got {language!r}")
-    token = _texts.set({} if language == "en" else _read(Path(__file__).with_name("zh.po")))
+    texts = {} if language == "en" else _read(Path(__file__).with_name("zh.po"))
+    with speaking_texts(texts):
+        yield
+
+
+@contextlib.contextmanager
+def speaking_texts(texts: Mapping[str, str]) -> Generator[None]:
+    """Lets `_` translate within the block to what `texts_spoken` has given, in another process."""
+    token = _texts.set(texts)
     try:
         yield
     finally:
@@ -86,6 +94,11 @@ def asked_for(arguments: Sequence[str]) -> str | None:
 def spoken() -> str:
     """The language to which `_` translates texts."""
     return "zh" if _texts.get() else "en"
+
+
+def texts_spoken() -> Mapping[str, str]:
+    """The texts to which `_` translates, by those of the code."""
+    return _texts.get() or {}
 
 
 def _of_locale() -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Sequence
 
 from jaxnets.base.errors import UserError, did_you_mean, first_line
 from jaxnets.base.language import Text, _
@@ -33,9 +34,8 @@ DIFFERENTIATES = AUTODIFF | {
 # Names through which Python reaches what a file does not name or import.
 REACHES = {
     "getattr", "setattr", "delattr", "vars", "dir", "globals", "locals", "eval", "exec", "compile",
-    "open", "breakpoint", "wraps", "update_wrapper", "partialmethod", "sys", "os", "ctypes",
-    "ctypeslib", "f2py", "testing", "builtins", "pickle", "inspect", "load", "save", "fromfile",
-    "tofile", "memmap", "genfromtxt", "loadtxt", "savetxt",
+    "breakpoint", "wraps", "update_wrapper", "partialmethod", "sys", "os", "ctypes", "ctypeslib",
+    "f2py", "testing", "builtins", "pickle", "inspect", "load",
 }  # fmt: skip
 IN_TEXT = re.compile(r"_src|__|\b({})\b".format("|".join(DIFFERENTIATES)))
 OF_A_DERIVATIVE = re.compile("jvp|vjp|jac|hess|lineari|autodiff")
@@ -67,8 +67,8 @@ def read_source(path: str) -> str:
     return source
 
 
-def exercises_in(source: str, path: str) -> tuple[list[str], str]:
-    """The functions that are exercises, and why they cannot be judged: "" if they can.
+def exercises_in(source: str, path: str) -> dict[str, str]:
+    """The functions that are exercises, and for each why it cannot be judged: "" if it can.
 
     Raises:
       UserError: There is no such function.
@@ -83,8 +83,18 @@ def exercises_in(source: str, path: str) -> tuple[list[str], str]:
         got = ", ".join(defined) or "none"
         wanted = Text("expected a function of an exercise, such as dense_backward or bug15")
         raise UserError("{}: {}, got {}{} (jaxnets exercise lists all)", path, wanted, got, hint)
-    allowed = frozenset().union(*(imports_of(BY_FUNCTION[name]) for name in names))
-    return names, violation(tree, allowed) or ""
+    return {name: violation(tree, importable(name, names)) or "" for name in names}
+
+
+def importable(function: str, beside: Sequence[str]) -> frozenset[str]:
+    """The names of jaxnets that a function may import.
+
+    These are the imports of its own exercise, and those of the other exercises in its file that
+    are not backward passes.
+    """
+    others = {name for other in beside for name in imports_of(BY_FUNCTION[other])}
+    harmless = {name for name in others if name.rpartition(".")[2] not in BY_FUNCTION}
+    return imports_of(BY_FUNCTION[function]) | harmless
 
 
 def parse_exercise(source: str) -> ast.Module | str:
@@ -116,7 +126,7 @@ def violation(tree: ast.AST, allowed: frozenset[str] = frozenset()) -> str | Non
 
 
 def suspicion(tree: ast.AST) -> str:
-    """The first thing in a file that looks like a way to autodiff or to the package's own passes.
+    """The first thing in a file that looks like a way to autodiff.
 
     A submission with such code runs, and may pass: the teacher should read it. "" if there is none.
     """

@@ -6,35 +6,30 @@ submission prints, patches or exits with makes it pass, and nothing ends or chan
 
 import ast
 import collections
-import json
 import os
-import pickle
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from jaxnets.base.display import one_line, shortened
 from jaxnets.base.errors import RunFailedError, UserError, first_line
-from jaxnets.base.language import _, spoken
-from jaxnets.course.exercises.catalogue import BETS, BY_FUNCTION, imports_of
+from jaxnets.base.language import _
+from jaxnets.course.exercises.apart import answers_in, task_of
+from jaxnets.course.exercises.catalogue import BETS
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import (
     exercises_in,
+    importable,
     parse_exercise,
     read_source,
     suspicion,
-    violation,
 )
-from jaxnets.course.exercises.judge import Case, cases_of, verdict
-from jaxnets.course.exercises.sandbox import MOST_ANSWER, Limits, Outcome, Sandbox
+from jaxnets.course.exercises.judge import Case, cases_of, is_misshapen, verdict
+from jaxnets.course.exercises.sandbox import Limits, Outcome, Sandbox
 
 ENDINGS, HIDDEN = (".py", ".toml"), (".", "__")
 MAX_REASON = 200  # Characters of what a submission says.
-# Beyond those that JAX has at its first program: its compiler starts more, one for each core.
-MOST_PROCESSES = 8 + (os.cpu_count() or 1)
 
 
 class Check(NamedTuple):
@@ -68,6 +63,7 @@ class Submission(NamedTuple):
     grade: Grade | None = None  # Set if nothing need run.
     file: str = ""
     flag: str = ""
+    given: frozenset[str] = frozenset()  # The names of jaxnets that its file may import.
 
 
 def submissions_in(folder: str) -> list[Submission]:
@@ -113,16 +109,18 @@ def _submissions(name: str, path: Path) -> list[Submission]:
         if path.suffix == ".toml":
             grade = _grade_of_sheet(name, path, source)
             return [Submission(name, grade.exercise, grade=grade, file=path.name)]
-        functions, reason = exercises_in(source, path.name)
+        functions = exercises_in(source, path.name)
     except Exception as error:
         return [_failed(name, path, first_line(error))]
     tree, found = parse_exercise(source), []
     assert isinstance(tree, ast.Module)  # Or there would be no functions.
-    for function in functions:
-        if why := reason or violation(tree, _importable(function, functions)):
+    flag = suspicion(tree)
+    for function, why in functions.items():
+        if why:
             found.append(_failed(name, path, why, function))
         else:
-            found.append(Submission(name, function, source, None, path.name, suspicion(tree)))
+            given = importable(function, list(functions))
+            found.append(Submission(name, function, source, None, path.name, flag, given))
     return found
 
 
@@ -152,17 +150,6 @@ def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
     wrong = missed[0] if missed else ""
     grade = Grade(name, sheet.name, not missed, wrong, reason, tuple(checks))
     return grade._replace(student=sheet.student)
-
-
-def _importable(function: str, beside: Sequence[str]) -> frozenset[str]:
-    """The names of jaxnets that a function may import.
-
-    These are the imports of its own exercise, and those of the other exercises in its file that
-    are not backward passes.
-    """
-    others = {name for other in beside for name in imports_of(BY_FUNCTION[other])}
-    harmless = {name for name in others if name.rpartition(".")[2] not in BY_FUNCTION}
-    return imports_of(BY_FUNCTION[function]) | harmless
 
 
 def grades_of(
@@ -201,7 +188,9 @@ def grades_of(
                 if submission.grade is None:
                     name = submission.exercise
                     judges[name] = cases = judges.get(name) or cases_of(name)
-                    task = task_of(submission, cases, limits, sandbox)
+                    task = task_of(
+                        name, submission.source, submission.given, cases, limits, sandbox
+                    )
                     started = pool.submit(sandbox.run, task, limits)
                 running.append((submission, task, started))
                 while len(running) > workers:
@@ -211,22 +200,6 @@ def grades_of(
         finally:  # Nothing may run on after Ctrl-C.
             pool.shutdown(wait=False, cancel_futures=True)
             sandbox.end()
-
-
-def task_of(
-    submission: Submission, cases: Sequence[Case], limits: Limits, sandbox: Sandbox
-) -> bytes:
-    """A submission as child.py takes it."""
-    task = {
-        "source": submission.source,
-        "name": submission.exercise,
-        "language": spoken(),
-        "calls": [case.call for case in cases],
-        "seconds": limits.seconds,
-        "memory": limits.memory << 20,
-        "processes": MOST_PROCESSES if sandbox.limits_processes else None,
-    }
-    return pickle.dumps(task)
 
 
 def _of_file(submission: Submission) -> Grade:
@@ -239,8 +212,8 @@ def _grade(
     submission: Submission, outcome: Outcome, cases: Sequence[Case], limits: Limits
 ) -> Grade:
     """The grade of a submission that has run."""
-    name, exercise, _source, _none, file, flag = submission
-    failed = Grade(name, exercise, False, file=file, flag=flag)
+    name, exercise = submission.name, submission.exercise
+    failed = Grade(name, exercise, False, file=submission.file, flag=submission.flag)
     if not outcome.started:
         said = _short(outcome.said.decode(errors="replace")) or "it said nothing"
         who = f"{name}: {exercise}"
@@ -253,46 +226,10 @@ def _grade(
     except Exception as error:  # It fails only its own row.
         fault = f"{type(error).__name__}: {first_line(error)}"
         return failed._replace(reason=_short(_("it cannot be graded: {}", fault)))
-    names = dict.fromkeys(case.call.gradient_name(leaf) for case in cases for leaf in case.right)
-    checks = tuple(Check(one, one not in found.wrong) for one in names)
+    checks = ()
+    if not any(is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
+        names = (case.call.gradient_name(leaf) for case in cases for leaf in case.right)
+        checks = tuple(Check(one, one not in found.wrong) for one in dict.fromkeys(names))
     wrong = found.wrong[0] if found.wrong else ""
     reason = _short(found.reason)
     return failed._replace(passed=found.passed, wrong=wrong, reason=reason, checks=checks)
-
-
-def answers_in(
-    outcome: Outcome, cases: Sequence[Case], limits: Limits
-) -> list[dict[str, np.ndarray]] | str:
-    """The arrays of a submission that has run, or why there are none."""
-    if outcome.timed_out:
-        return _("it was still running when its time was over")
-    if len(outcome.said) > MOST_ANSWER:
-        return _("its answer is too long")
-    if not outcome.said:
-        return _(
-            "it ended without an answer: its process ended itself, or exceeded {} s or {} MiB",
-            limits.seconds,
-            limits.memory,
-        )
-    return arrays_of(outcome.said, cases)
-
-
-def arrays_of(said: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray]] | str:
-    """Reads an answer in JSON that may be forged: arrays of the right shapes, or a reason."""
-    try:
-        values: Any = json.loads(said)
-        if isinstance(values, dict):
-            return str(values["reason"])
-        rows = [
-            {name: np.asarray(value, np.float64) for name, value in row.items()} for row in values
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return _("its answer cannot be read")
-    if [set(row) for row in rows] != [set(case.right) for case in cases]:
-        return _("its answer does not have the gradients that were asked for")
-    for row, case in zip(rows, cases, strict=True):
-        for name, right in case.right.items():
-            if row[name].shape != right.shape:
-                label = case.call.gradient_name(name)
-                return _("{}: expected the shape {}, got {}", label, right.shape, row[name].shape)
-    return rows

@@ -20,13 +20,15 @@ import numpy as np
 from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES
-from jaxnets.base.errors import unknown
+from jaxnets.base.errors import RunFailedError, unknown
 from jaxnets.base.language import N_, _, speaking
 from jaxnets.course.exercises import tasks
+from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.drawn import small_settings
-from jaxnets.course.exercises.files import exercises_in, read_source, violation
-from jaxnets.course.exercises.passes import Call, ResultError, answers_of, run_source
+from jaxnets.course.exercises.files import exercises_in, importable, read_source, violation
+from jaxnets.course.exercises.passes import Call, ResultError, answers_of
+from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
 from jaxnets.gradcheck.causes import looks, same, without
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
@@ -49,6 +51,8 @@ from jaxnets.gradcheck.layer_check import call_layer, whole_problem_of, with_bac
 MOST_NUMBERS = 1000
 # For a larger window, a student's loop over the elements takes JAX too long to compile.
 WIDEST = 64
+# For a student's own file; `grade` gives it a third of the time.
+AT_HOME = Limits(seconds=60, wait=600)
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ def verdict(
                 reason = _("expected the shape {}, got {}", expected.shape, answer[leaf].shape)
             if not error.value <= TOLERANCES[dtype]:
                 wrong.append(case.call.gradient_name(leaf))
-        if case.program.number and not _is_misshapen(case, answer):
+        if case.program.number and not is_misshapen(case, answer):
             with precision(dtype), np.errstate(all="ignore"):  # The answer may hold anything.
                 tree = _tree(answer, case.passes.inputs)
                 found = central_differences(case.program, case.passes, tree)
@@ -264,17 +268,28 @@ def _tree(answer: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
 def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
     """Judges every exercise in a student's file.
 
+    Each function runs in a process of its own, as in `grade`: so it cannot end the judge.
+
     Raises:
       UserError: The file cannot be read, or has no function that is named after an exercise.
+      RunFailedError: The process did not start.
     """
     source = read_source(path)
-    names, reason = exercises_in(source, path)
-    if reason:
-        return [Verdict(name, False, reason=reason) for name in names]
+    names = exercises_in(source, path)
+    at_home = Sandbox(TRUST, prints=True)
     verdicts = []
-    for name in names:
-        cases = cases_of(name)
-        answers = run_source(source, path, name, [case.call for case in cases])
+    for name, reason in names.items():
+        if reason:
+            verdicts.append(Verdict(name, False, reason=reason))
+            continue
+        with at_home.started(AT_HOME) as process:  # It loads JAX meanwhile.
+            cases = cases_of(name)
+            given = importable(name, list(names))
+            task = task_of(name, source, given, cases, AT_HOME, at_home)
+            outcome = at_home.outcome(process, task, AT_HOME)
+        if not outcome.started:
+            raise RunFailedError("{}: its process did not start, so there is no verdict", name)
+        answers = answers_in(outcome, cases, AT_HOME)
         verdicts.append(verdict(name, cases, answers, hint=hint))
     return verdicts
 
@@ -292,7 +307,7 @@ def _hints(
     """
     if not row.ok:
         yield from _causes(row, cases, answers, d_out)
-    if not any(_is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
+    if not any(is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
         found = []
         for key, error in row.errors.items():
             name = _("differences") if key == DIFFERENCES else key
@@ -344,5 +359,6 @@ def _causes(
     yield from settings
 
 
-def _is_misshapen(case: Case, answer: Mapping[str, np.ndarray]) -> bool:
+def is_misshapen(case: Any, answer: Mapping[str, np.ndarray]) -> bool:
+    """Whether an array of an answer has another shape than the right one; nothing is compared."""
     return any(answer[leaf].shape != right.shape for leaf, right in case.right.items())

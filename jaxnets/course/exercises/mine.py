@@ -170,7 +170,7 @@ def _own(one: str | Backward) -> list[Own]:
     """The exercises in a file, without running it, or the exercise that a function answers."""
     if isinstance(one, str):
         text = read_source(one)
-        names = exercises_in(text, one)[0]
+        names = exercises_in(text, one)
         return [Own(_pass_called(name), one, text, None) for name in names]
     name, text = getattr(one, "__name__", ""), ""
     with contextlib.suppress(OSError, TypeError):

@@ -19,6 +19,7 @@ from jaxnets.course.exercises.catalogue import TASKS, Repair
 from jaxnets.course.exercises.files import exercises_in, suspicion
 from jaxnets.course.exercises.grade import Limits, grades_of, submissions_in
 from jaxnets.course.exercises.passes import run_source
+from jaxnets.course.exercises.reasons import UNCHANGED
 
 cases_of = functools.cache(judge.cases_of)
 
@@ -49,7 +50,7 @@ def test_solution_passes_blank_fails_and_each_cause_is_named(name):
     assert suspicion(ast.parse(task.solution)) == ""
     given = verdict_of(name, task.text())
     if isinstance(task, Repair):  # Its mistake is said with a hint alone.
-        assert given.line == f"{name}: FAILED: {given.wrong[0]}: it is still wrong"
+        assert given.line == f"{name}: FAILED: {given.wrong[0]}: {UNCHANGED}"
         assert verdict_of(name, task.text(), hint=True).hints[0] == task.causes[0].says
     else:
         assert "still ..., the blank to fill in" in given.line
@@ -67,7 +68,7 @@ ANYTHING, SHEETS = (TABLES.pop(name)["wrong"] for name in ("anything", "sheets")
 def line_of(name, source):
     """The line that `exercise check` prints for a file."""
     try:
-        _names, reason = exercises_in(source, "mine.py")
+        reason = exercises_in(source, "mine.py")[name]
     except UserError as error:
         return str(error)
     return reason or verdict_of(name, source).line
@@ -155,7 +156,10 @@ def test_a_task_is_written_checked_and_hinted(run_command, tmp_path):
     outcome = run_command("exercise", "check", path, "--hint")
     assert outcome.status == 1
     assert outcome.out.startswith("momentum: FAILED: w: the step goes uphill;")
-    assert "first wrong for w = [" in outcome.out and "learning_rate = 0.1" in outcome.out
+    assert "  the line to compare yours with: w <- w - learning_rate v " in outcome.out
+    assert re.search(
+        r"for w = \[.*\], .*learning_rate = 0\.1, .*: the first wrong number, w\[", outcome.out
+    )
     path.write_text(source.replace("w_new = ...", "w_new = w - learning_rate * v_new"))
     for judged in (("exercise", "check", path), ("gradcheck", f"--mine={path}")):
         outcome = run_command(*judged)

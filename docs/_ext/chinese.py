@@ -104,8 +104,10 @@ def of_exercises() -> Iterator[str]:
     for task in TASKS.values():
         yield from filter(None, (task.formula, task.arguments))
         yield from (cause.says for cause in task.causes)
+        yield from task.hints.values()
     for bug in [*BUGS.values(), *LOOPS.values()]:
         yield from (bug.question, bug.hint)
+    yield from (bug.says for bug in BUGS.values())
     for code in [
         *(one.code for one in [*BLANKS.values(), *TASKS.values()]),
         *(b.code + b.forward for b in BUGS.values()),

@@ -34,7 +34,9 @@ def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
     if not np.isfinite(yours).all():
         return _("{}: it holds numbers that are not finite", label)
     if np.allclose(yours, right):
-        return _("{}: right, but rounded to fewer digits than float64 has", label)
+        if np.array_equal(yours, yours.astype(np.float32)):
+            return _("{}: right, but rounded to fewer digits than float64 has", label)
+        return _("{}: almost right; is it by differences, or is a small number added?", label)
     steepest = np.abs(right).argmax()
     ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
     if math.isclose(ratio, 100):

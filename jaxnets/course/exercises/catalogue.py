@@ -218,6 +218,7 @@ class Bug(Exercise):
     mutant: str  # The mistake's name for `gradcheck --mutant`; no student sees it.
     question: str
     hint: str
+    says: str  # What the judge says of a gradient that is this one, also in another exercise.
     code: str
     forward: str = ""  # A forward pass whose cache differs from the layer's.
 
@@ -268,6 +269,8 @@ class Task(Exercise):
     code: str  # The function with blanks; $arguments in it is replaced by them.
     solution: str
     causes: list[Cause]
+    # What to look at again, by the result that is wrong, where no line of the formula says it.
+    hints: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def function(self) -> str:

@@ -38,6 +38,9 @@ def small_settings(layer: str, rule: LayerRule) -> list[Setting]:
 
         like = rule.settings[number % len(rule.settings)]
         x, params, static = _small_like(layer, rule, like, sizes, random)
+        if "slope" in static:  # From the smallest of its domain, which is negative, to the largest.
+            slopes = rule.domain.ranges["slope"] if rule.domain else ()
+            static = {"slope": slopes[number * (len(slopes) - 1) // (len(BATCHES) - 1)]}
         if "rate" in static:  # One in each part of 0 to 1.
             static = {"rate": round((number + random.uniform()) / len(BATCHES), 2)}
         padding = min(like.padding, x[0] - 2)  # The rows that a mask leaves out; two must stay.
@@ -72,8 +75,6 @@ def _small_like(
         case "layer_norm":
             x = tuple(max(size, 3) for size in sizes(len(like.x)))  # Two numbers are always ±1.
             params = {name: x[-1:] for name in like.params}
-        case "leaky_relu":
-            x, static = sizes(len(like.x)), {"slope": round(random.uniform(0.01, 1), 2)}
         case "local_response_norm":
             k, alpha, beta = random.uniform((0.5, 0.05, 0.25), (2.0, 0.3, 1.5)).round(2).tolist()
             (n,) = _integers(random, 1, 7, 1)

@@ -21,15 +21,16 @@ from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.base.errors import RunFailedError, unknown
-from jaxnets.base.language import N_, _, speaking
+from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import tasks
 from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import exercises_in, importable, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, answers_of
+from jaxnets.course.exercises.reasons import are_wrong, reasons_of
 from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
-from jaxnets.gradcheck.causes import looks, same, without
+from jaxnets.course.exercises.where import TIES, without_ties
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     PRECISIONS,
@@ -59,6 +60,7 @@ AT_HOME = Limits(seconds=60, wait=600)
 class Case:
     """A layer in one setting and precision: the call, and what it must return."""
 
+    setting: Setting
     program: Program
     passes: Passes
     call: Call
@@ -88,10 +90,8 @@ class Verdict:
         """One line: passed or failed, and which gradient is wrong."""
         if self.passed:
             return _("{}: passed", self.exercise)
-        if self.reason:
-            why = _(": ").join([*self.wrong[:1], self.reason])
-        else:
-            why = _("{} is wrong", _(" and ").join(self.wrong))
+        reason = _(": ").join([*self.wrong[:1], self.reason])
+        why = reason if self.reason else are_wrong(self.wrong)
         return _("{}: FAILED: {}", self.exercise, why)
 
 
@@ -167,7 +167,8 @@ def cases_of(function: str) -> list[Any]:
     for dtype in PRECISIONS:
         settings = [one for one in declared if math.prod(one.x) <= MOST_NUMBERS]
         if dtype == "float64":
-            settings = [*declared, *small_settings(exercise.layer, rule)]
+            ties = [one for one in declared if one.numbers in TIES] if rule.sides else []
+            settings = [*declared, *small_settings(exercise.layer, rule), *map(without_ties, ties)]
         problems = [whole_problem_of(rule, setting) for setting in settings]
         with precision(dtype):
             whole = [problem.at(dtype) for problem in problems]
@@ -181,7 +182,7 @@ def cases_of(function: str) -> list[Any]:
                 if one.number and dtype == "float64" and index < len(declared):
                     number = _compiled(one.number, one.inputs, one.constants)
                 program = Program(problems[index], dtype, None, number)
-                cases.append(Case(program, one, call, _flat(gradient)))
+                cases.append(Case(setting, program, one, call, _flat(gradient)))
     return cases
 
 
@@ -251,7 +252,7 @@ def verdict(
     wrong = list(dict.fromkeys(wrong))
     if not row.ok and not wrong:  # Only the differences have found it.
         wrong = [_("a gradient")]
-    hints = tuple(_hints(row, cases, answers, _name_of_d_out(exercise))) if hint else ()
+    hints = tuple(_hints(exercise, row, cases, answers)) if hint else ()
     return Verdict(name, row.ok, tuple(wrong), reason, row, hints)
 
 
@@ -295,68 +296,27 @@ def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
 
 
 def _hints(
-    row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping], d_out: str
+    exercise: Blank | Bug, row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping]
 ) -> Iterator[str]:
-    """Yields what is wrong with each gradient, then where, then the errors.
+    """Yields what is wrong with each gradient and where, then the errors.
 
     Args:
+      exercise: The exercise.
       row: The result of the comparison.
       cases: A layer in all its settings and precisions.
       answers: The gradients for each case.
-      d_out: The name of the gradient from above in the code.
     """
+    pairs = list(zip(cases, answers, strict=True))
     if not row.ok:
-        yield from _causes(row, cases, answers, d_out)
-    if not any(is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
+        exact = [(case, answer) for case, answer in pairs if case.program.dtype == "float64"]
+        yield from reasons_of(exercise, exact)
+    if not any(is_misshapen(*pair) for pair in pairs):
         found = []
         for key, error in row.errors.items():
             name = _("differences") if key == DIFFERENCES else key
             most = format(row.tolerances[key], ".0e")
             found.append(_("{} {} (at most {})", name, format(error.value, ".1e"), most))
         yield _("relative errors: {}", _(", ").join(found))
-
-
-def _name_of_d_out(exercise: Blank | Bug) -> str:
-    """The name of the gradient from above in an exercise's code: its second argument."""
-    for node in ast.parse(exercise.code).body:
-        if isinstance(node, ast.FunctionDef) and node.name == exercise.function:
-            return node.args.args[1].arg
-    raise AssertionError(exercise.function)
-
-
-def _causes(
-    row: CheckResult, cases: Sequence[Case], answers: Sequence[Mapping], d_out: str
-) -> Iterator[str]:
-    """Yields what each wrong gradient looks like, and the first setting in which it is wrong."""
-    settings = []
-    exact = [
-        (case, answer)
-        for case, answer in zip(cases, answers, strict=True)
-        if case.program.dtype == "float64"
-    ]
-    leaves = dict.fromkeys(leaf for case, _answer in exact for leaf in case.right)
-    for leaf in leaves:
-        wrong = [  # A setting may have no bias.
-            (case, answer)
-            for case, answer in exact
-            if leaf in case.right and not same(answer[leaf], case.right[leaf])
-        ]
-        if not wrong:
-            continue
-        case, answer = wrong[0]
-        yours, right = answer[leaf], case.right[leaf]
-        label = case.call.gradient_name(leaf)
-        missing = without(label, yours, right, d_out, np.asarray(case.call.d_out))
-        yield missing or looks(label, yours, right)
-        first = case.program.problem.label
-        where = N_("{} is wrong in {} of {} settings, first in: {}")
-        settings.append(_(where, label, len(wrong), len(exact), first))
-    exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value
-    if row.kinks and differences <= row.tolerances[DIFFERENCES] < exact < np.inf:
-        yield _("the differences agree: it is wrong only where the function has a kink or a tie")
-    if row.name in BUGS:
-        yield _("hint: {}", _(BUGS[row.name].hint))
-    yield from settings
 
 
 def is_misshapen(case: Any, answer: Mapping[str, np.ndarray]) -> bool:

@@ -3,14 +3,13 @@
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pooch
 import requests
 import urllib3
-from tqdm import tqdm
 
+from jaxnets.base.bar import progress_bar
 from jaxnets.base.errors import UserError, before_end, first_line
 from jaxnets.data.idx import PublishedFile
 
@@ -62,18 +61,13 @@ def _save(url: str, path: str, source: pooch.Pooch) -> None:
     with requests.get(url, headers=headers, timeout=TIMEOUT, stream=True) as response:
         response.raise_for_status()
         size = int(response.headers.get("Content-Length", 0)) or None
-        # Shown on a terminal only.
-        bar: dict[str, Any] = {
-            "desc": Path(url).name,
-            "leave": False,
-            "disable": None,
-        }  # On a terminal only.
+        bar = progress_bar(size, desc=Path(url).name, unit="B", unit_scale=True)
         with (
             before_end(Path(path).unlink),
+            bar,
             open(path, "wb") as whole,
-            tqdm.wrapattr(whole, "write", size, **bar) as stream,
             # The connection broke: pooch finds another SHA-256, and asks again.
             contextlib.suppress(urllib3.exceptions.HTTPError),
         ):
             for piece in response.raw.stream(1 << 20, decode_content=False):
-                stream.write(piece)
+                bar.update(whole.write(piece))

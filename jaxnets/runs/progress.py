@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from jaxnets.base.bar import progress_bar
 from jaxnets.base.display import columns, four_digits, is_screen, paint, printable
 from jaxnets.base.language import _
 from jaxnets.metrics import Metrics, Sums
@@ -82,14 +83,12 @@ class Progress(Observer):
         self._first = self._done = loader.images_in(step)
         self._began = self._spoke = self._clock()  # When it began, and last said something.
         self._held, self._shown = "", -math.inf  # An omitted epoch's line; when one was last shown.
-        self._bar = tqdm(
-            total=self._total,
+        self._bar = progress_bar(
+            self._total,
             initial=self._done,
             file=sys.stdout if bar else None,
             disable=not shows_bar,
             bar_format="{percentage:3.0f}%|{bar}| {remaining} left{postfix}",
-            dynamic_ncols=True,
-            leave=False,
         )
         self._bar.set_postfix_str(_("compiling"))  # Until the first step has ended.
 
@@ -221,6 +220,6 @@ class Doing:
             return
         if self._bar is None:
             look = "{desc} |{bar}| {n_fmt} of {total_fmt}"
-            self._bar = tqdm(total=self._parts, bar_format=look, dynamic_ncols=True, leave=False)
+            self._bar = progress_bar(self._parts, bar_format=look, disable=False)
         self._bar.n = self._number - 1
         self._bar.set_description_str(text)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.signal import lfilter
 from tqdm import tqdm
 
+from jaxnets.base.bar import progress_bar
 from jaxnets.base.display import columns, show
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
@@ -112,7 +113,7 @@ def range_test(
     rule = optimizer_of(config, schedule, experiment.model)
     experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)
     rates = tuple(np.geomspace(lowest, highest, steps).tolist())
-    with tqdm(total=steps, unit="step", leave=False, disable=None, dynamic_ncols=True) as bar:
+    with progress_bar(steps, unit="step") as bar:
         watch = _LossRecorder(rates, bar)
         try:
             for _epoch in experiment.epochs(Checkpoint(experiment.init_state()), [watch]):

@@ -15,8 +15,8 @@ from typing import IO, Any, overload
 import filelock
 import numpy as np
 from numpy.typing import DTypeLike
-from tqdm import tqdm
 
+from jaxnets.base.bar import progress_bar
 from jaxnets.base.display import one_line, printable
 from jaxnets.base.errors import UserError, before_end, first_line
 from jaxnets.base.files import replacing, write_text
@@ -207,8 +207,10 @@ def write_pixels(
 
 def in_threads(work: Callable[[int], Any], count: int, title: str) -> Iterator[Any]:
     """Yields work(0), work(1), ... in order; threads do it, a bounded number ahead."""
-    bar = tqdm(total=count, desc=title, unit="img", disable=None, leave=False, dynamic_ncols=True)
-    with bar, ThreadPoolExecutor(WORKERS) as threads:
+    with (
+        progress_bar(count, desc=title, unit="img") as bar,
+        ThreadPoolExecutor(WORKERS) as threads,
+    ):
         for first in range(0, count, CHUNK):
             for result in threads.map(work, range(first, min(first + CHUNK, count))):
                 yield result

@@ -89,10 +89,10 @@ class Figure:
 
     def __init__(self, name: str, width: float, height: float, title: str, alt: str):
         self.name, self.width, self.height, self.title, self.alt = name, width, height, title, alt
-        self._parts: list[str] = []
-        self.keys: list[
-            LegendEntry
-        ] = []  # Of curves that a page may show or hide, in place of a legend.
+        self._on_page: list[str] = []  # The elements in a page, which has tips,
+        self._in_file: list[str] = []  # and those in a file, which has a legend.
+        # Of curves that a page may show or hide, in place of a legend.
+        self.keys: list[LegendEntry] = []
         self.legend_height = 0.0
 
     def __repr__(self) -> str:
@@ -100,11 +100,12 @@ class Figure:
 
     def add(self, tag: str, content: str = "", **attributes: Any) -> None:
         """Adds an element; colours are names of LIGHT, and underscores stand for dashes."""
-        self._parts.append(element(tag, content, **attributes))
+        self.add_all([element(tag, content, **attributes)])
 
     def add_all(self, elements: Sequence[str]) -> None:
         """Adds elements that `element` made."""
-        self._parts += elements
+        self._on_page += elements
+        self._in_file += elements
 
     def rect(self, x: float, y: float, width: float, height: float, **attributes: Any) -> None:
         self.add("rect", x=x, y=y, width=max(width, 0), height=max(height, 0), **attributes)
@@ -159,15 +160,15 @@ class Figure:
             self.rect(left, y, wide, height, fill="none", stroke="line", stroke_width=0.5)
 
     def tip(self, x: float, y: float, width: float, height: float, shown: str) -> None:
-        """Shows elements while the pointer is in a rectangle; a file has none of this."""
+        """Shows elements while the pointer is in a rectangle of a page."""
         area = element("rect", x=x, y=y, width=width, height=height, fill="none")
         tip = element("g", shown, class_="tip")
-        self._parts.append(f"\0{element('g', area + tip, class_='hit')}\0")
+        self._on_page.append(element("g", area + tip, class_="hit"))
 
     def legend(self, keys: Sequence["LegendEntry"], height: float, drawn: Sequence[str]) -> None:
         """A legend at the top, for a file; a page has a checkbox for each of its keys."""
         self.keys, self.legend_height = list(keys), height
-        self._parts.append(f"\1{''.join(drawn)}\1")
+        self._in_file += drawn
 
     @classmethod
     def grid(cls, name: str, title: str, rows: Sequence[Sequence["Figure"]]) -> "Figure":
@@ -180,7 +181,9 @@ class Figure:
             x = 0.0
             for figure in row:
                 whole.text(x + 12, y + 20, figure.title, font_weight=600)
-                whole.add("g", "".join(figure._parts), transform=f"translate({x:g},{y + TITLE:g})")
+                moved = f"translate({x:g},{y + TITLE:g})"
+                whole._on_page.append(element("g", "".join(figure._on_page), transform=moved))
+                whole._in_file.append(element("g", "".join(figure._in_file), transform=moved))
                 x += figure.width
             y += height
         return whole
@@ -199,7 +202,7 @@ class Figure:
         """The figure for a page, which has the legend in HTML."""
         height = self.height - self.legend_height
         box = " ".join(map(_pixels_text, (0, self.legend_height, self.width, height)))
-        body = re.sub("\1.*?\1", "", "".join(self._parts)).replace("\0", "")
+        body = "".join(self._on_page)
         return f'<svg viewBox="{box}" role="img" aria-label="{escape(self.alt)}">{body}</svg>\n'
 
     def standalone(self) -> str:
@@ -215,7 +218,7 @@ class Figure:
     def _file(self, style: str = "") -> str:
         """The figure with its title and a background; its colours are still variables."""
         width, height = _pixels_text(self.width), _pixels_text(self.height + TITLE)
-        body = re.sub("\0.*?\0", "", "".join(self._parts)).replace("\1", "")
+        body = "".join(self._in_file)
         # The one is for browsers, the other for resvg and Inkscape.
         body = body.replace(
             'image-rendering="pixelated"',

@@ -26,13 +26,9 @@ def main(arguments: list[str]) -> int:
     flags = parse_flags(arguments, description=__doc__ or "")
 
     # Imported when the flags are known to be right: JAX takes a second.
-    from jaxnets.cli.observers import observers_of
-    from jaxnets.runs.run import Run
+    from jaxnets.cli.training import train_run
 
-    with Run.open(flags) as run, observers_of(run) as observers:
-        print(run.headline, flush=True)  # The network, the data, the devices.
-        run.train(observers)  # Trains, validates, logs, saves.
-        run.finish(observers)  # Tests, writes result.json.
+    train_run(flags)
     return DONE
 
 

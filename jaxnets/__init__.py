@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from jaxnets.gradcheck import gradcheck
     from jaxnets.gradcheck.function_check import check
     from jaxnets.gradcheck.layer_check import check_layer
+    from jaxnets.gradcheck.oracle import GradientCheck
     from jaxnets.models.batch_norm import BatchNorm
     from jaxnets.models.chain import Chain
     from jaxnets.models.layers import (
@@ -50,7 +51,7 @@ __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 # For your own networks and layers.
 __all__ += ["AveragePool", "BatchNorm", "Chain", "Domain", "LayerRule", "LeakyReLU", "MaxPool"]
 __all__ += ["Residual", "Setting", "check_layer", "flatten", "global_average_pool", "gradcheck"]
-__all__ += ["own_passes", "register_rule"]
+__all__ += ["GradientCheck", "own_passes", "register_rule"]
 # For other programs.
 __all__ += ["as_function", "check"]
 
@@ -68,6 +69,7 @@ _HOMES = dict(
     flatten="models.layers",
     global_average_pool="models.layers",
     gradcheck="gradcheck",
+    GradientCheck="gradcheck.oracle",
     register_rule="backprop.rules",
     Callback="notebook.callbacks",
     Classifier="notebook.estimators",  # It and Regressor need scikit-learn: not in __all__.

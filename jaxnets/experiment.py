@@ -11,7 +11,7 @@ True
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import flax.linen as nn
@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.backprop.rule import FindRule, LayerRule
+from jaxnets.backprop.rule import FindRule
 from jaxnets.backprop.rules import rule_of
 from jaxnets.base.errors import UserError, expect
 from jaxnets.base.facts import Described
@@ -30,8 +30,6 @@ from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
 from jaxnets.data.batches import Batch, eval_batches
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.gradcheck import oracle
-from jaxnets.gradcheck.layer_check import check_forwards, check_own_rules
 from jaxnets.kernels import accelerate
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
@@ -72,37 +70,12 @@ from jaxnets.training.step import (
 MAX_SCAN_BYTES = 512 << 20
 
 
-class OwnRules:
-    """A `find_rule` that replaces some of our rules with the user's own.
-
-    Attributes:
-      sha256: The digest of each rule's source, by its name; a run resumes only with the same rules.
-      even_if_wrong: Whether wrong rules may train too, also those of the user's own layers.
-      settings: The fields of Config for a training by these rules, unless the user gives them.
-      words: The words that name these rules on a command line.
-    """
-
-    sha256: Mapping[str, str] = {}
-    even_if_wrong = False
-    settings: Mapping[str, str] = {}
-    words: Sequence[str] = ()
-
-    def __call__(self, layer: object) -> LayerRule | None:
-        """The rule of a layer, or of a loss."""
-        return rule_of(layer)
-
-    def judge(self, config: Config, data: Dataset) -> None:
-        """Checks the rules before they train a network; raises an error if one is wrong."""
-
-    @staticmethod
-    def of(find_rule: FindRule) -> "OwnRules":
-        """A find_rule with these attributes: a plain function has the defaults."""
-        return find_rule if isinstance(find_rule, OwnRules) else OwnRules()
-
-
 @dataclasses.dataclass(frozen=True, repr=False)
 class Experiment(Described):
-    """A network, its data and everything that trains it. Make one with `Experiment.create`."""
+    """A network, its data and everything that trains it. Make one with `Experiment.create`.
+
+    It trains with the rules that it is given and judges none of them: `gradcheck` does.
+    """
 
     config: Config
     data: Dataset
@@ -135,7 +108,6 @@ class Experiment(Described):
         Raises:
           UserError: The devices are not there, the batches do not fit, or the images cannot be
             augmented or cropped as asked.
-          RunFailedError: A user's own layer has a wrong backward pass.
         """
         _check_data(config, data)
         devices = devices or find_devices(config)
@@ -145,8 +117,6 @@ class Experiment(Described):
         parallel = Parallel(devices, config.parallel, convolutions=has_layer(model, nn.Conv))
         loader = loader_of(config, data)
         parallel.check_batch_size(loader.batch_size)
-        if config.layers is not None and config.gradients != "auto":
-            _check_own_layers(model, data, loader, find_rule)
         if has_layer(model, nn.BatchNorm):
             model = over_devices(model, parallel.axis_name)
         step_model = model
@@ -213,6 +183,9 @@ class Experiment(Described):
 
         Returns:
           The trained state, and every epoch's record.
+
+        Raises:
+          UserError: The gradients are to be compared, and no observer does it.
         """
         state, history = self.init_state(), History()
         for trained, record in self.epochs(Checkpoint(state), observers):
@@ -231,7 +204,15 @@ class Experiment(Described):
 
         Yields:
           The state and the record after each epoch.
+
+        Raises:
+          UserError: The gradients are to be compared, and no observer does it.
         """
+        comparing = any(observer.compares_gradients for observer in observers)
+        if self.config.gradients == "both" and not comparing:
+            raise UserError(
+                "gradients: both expects observers=[jaxnets.GradientCheck(experiment)], got none"
+            )
         done = int(start.state.step) // self.loader.steps
         numbers = range(done, self.config.epochs)
         run_epoch = self._compile_epoch(observers)
@@ -399,11 +380,6 @@ class Experiment(Described):
     def _compile_epoch(self, observers: Sequence[Observer]) -> loop.RunEpoch:
         """An epoch, compiled in the fastest form for this network."""
         loader, parallel = self.loader, self.parallel
-        if self.config.gradients == "both":
-            models = self.model, self.step_model
-            given = self.gradient_step, observers, self.find_rule
-            check = oracle.GradientCheck(self.config, *models, *given)
-            observers = [*observers, check]
         watched = any(observer.sees_every_step for observer in observers)
         compile_epoch = scanned_epoch if self.scans and not watched else loop.stepped_epoch
         return compile_epoch(self.train_step(self.loss_and_grad), loader, parallel, observers)
@@ -412,11 +388,8 @@ class Experiment(Described):
     def scans(self) -> bool:
         """Whether an epoch is one compiled loop, unless an observer watches each step."""
         images = self.loader.split.images
-        return (
-            self.config.gradients != "both"
-            and prefers_scan(self.model, self.parallel)
-            and (isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES)
-        )
+        fits = isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES
+        return fits and prefers_scan(self.model, self.parallel)
 
 
 def find_devices(config: Config) -> Devices:
@@ -524,15 +497,6 @@ def _check_data(config: Config, data: Dataset) -> None:
             height,
             width,
         )
-
-
-def _check_own_layers(
-    model: Chain, data: Dataset, loader: TrainLoader, find_rule: FindRule
-) -> None:
-    """Checks the rules of the user's own layers before training by hand; raises on a wrong one."""
-    check_forwards(model, data.image_shape)
-    wrong = OwnRules.of(find_rule).even_if_wrong
-    check_own_rules(model, data.image_shape, loader.batch_size, even_if_wrong=wrong)
 
 
 def _check_takes_rows(config: Config, model: Chain, size: int) -> None:

@@ -228,7 +228,10 @@ BY_STEPS = [watching(sees_every_step=True)]  # With these observers no epoch is 
 
 def train_on(data, config, observers=()):
     """The trained state and the epochs' records."""
-    return jaxnets.Experiment.create(config, data).train(observers)
+    from jaxnets.gradcheck.oracle import with_gradient_check
+
+    experiment = jaxnets.Experiment.create(config, data)
+    return experiment.train(with_gradient_check(experiment, observers))
 
 
 def as_flags(**settings):

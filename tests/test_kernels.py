@@ -240,7 +240,7 @@ def test_both_compares_the_pass_that_trains(tiny, tiny_preset, monkeypatch, kind
     for name in ("jaxnets.experiment", "jaxnets.gradcheck.oracle"):
         monkeypatch.setattr(f"{name}.manual_loss_and_grad", recorded)
     config = tiny_preset("cnn", hidden=(8,), gradients="both", devices=2, parallel=kind, epochs=1)
-    Experiment.create(config, tiny).train()
+    train_on(tiny, config)
     assert len(seen) >= 2 and set(seen) == {joined}
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import io
-import json
 import re
 from typing import Any, cast
 
@@ -185,24 +184,6 @@ def test_what_is_no_program_of_the_slides_is_refused(run_command):
 def test_the_flags_of_a_replay_name_the_command(run_main):
     for flag in ("latent_dims=1", "search_epochs=1", "replay_seeds=2", "log_format=lecture"):
         run_main(f"--{flag}").assert_refused("; now: jaxnets replay")
-
-
-@pytest.mark.slow
-def test_a_folder_of_version_0_1_goes_on(
-    run_command, run_main, interrupt_after, tiny_flags, tmp_path
-):
-    """Its config.json has fields that have left; stopped in its search it had no search.json."""
-    interrupt_after(1)
-    flags = ["--model=mlp_handwritten", *tiny_flags, "--epochs=4"]
-    assert run_main(*flags).status == 130
-    path = tmp_path / "run" / "config.json"
-    config = read_json(path)
-    del config["command"]
-    left = dict(latent_dims=[5, 9], search_epochs=4, replay_seeds=1, log_format="lecture")
-    path.write_text(json.dumps(config | left))
-    interrupt_after(10**9)
-    assert run_command("report", tmp_path / "run", f"--output={tmp_path}/r.html").status == 0
-    assert run_command("replay", "--resume", f"--workdir={tmp_path}/run").status == 0
 
 
 def test_the_first_of_equals_wins_and_the_table_shows_spread():

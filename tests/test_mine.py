@@ -63,7 +63,7 @@ def test_right_passes_train_as_ours_bit_for_bit(mine, train_by, train_tiny, tmp_
     assert f"gradients manual (yours: {', '.join(names)})" in " ".join(outcome.out.split())
     config = read_json(tmp_path / "run" / "config.json")
     assert (config["gradients"], config["kernels"]) == ("manual", "plain")
-    assert list(config["rules_sha256"]) == names and config["command"] == "exercise train"
+    assert list(config["rules"]) == names and config["command"] == "exercise train"
     ours = params_sha256(tmp_path / "run")
     train_tiny("mlp_functional", "--overwrite", "--gradients=manual", "--kernels=plain")
     assert params_sha256(tmp_path / "run") == ours
@@ -93,9 +93,10 @@ def test_a_wrong_pass_trains_beside_the_right_into_the_report(
     outcome = train_by(mine(EXERCISES["bug10"].text()), "--even_if_wrong")
     assert outcome.status == 0 and "bug10: FAILED: dx is wrong\n" in outcome.out
     folder = tmp_path / "run"
-    kept = read_json(folder / "sections.json")["mine"]
-    assert kept["paragraphs"][0] == ["{} ({}): {} is wrong", "bug10", "relu", "dx"]
-    right_records = kept["series"]["the right derivation"]
+    kept = read_json(folder / "comparison.json")
+    found = dict(function="bug10", layer="relu", gradients=["dx"], reason="")
+    assert kept["wrong"] == [found] and kept["ended"] is None
+    right_records = kept["right"]
     train_tiny("mlp_functional", "--gradients=manual", "--kernels=plain", f"--workdir={tmp_path}/b")
     right = [record["train_loss"] for record in records(tmp_path / "b")]
     assert [record["train_loss"] for record in right_records] == right
@@ -103,7 +104,7 @@ def test_a_wrong_pass_trains_beside_the_right_into_the_report(
     for language, said in (("en", "bug10 (relu): dx is wrong"), ("zh", "bug10 (relu)：dx 是错的")):
         run_command("report", folder, f"--output={tmp_path}/r.html", f"--language={language}")
         page = (tmp_path / "r.html").read_text("utf-8")
-        figure = page[page.index('id="mine-loss"') : page.index('id="mine-accuracy"')]
+        figure = page[page.index('id="derivation-loss"') : page.index('id="derivation-accuracy"')]
         assert said in page and figure.count("<polyline") + figure.count("<path") >= 2
 
 
@@ -124,7 +125,7 @@ def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_by, tm
     outcome = train_by(mine(source), *flags)
     assert outcome.status == 1 and re.search(end, outcome.err)
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert re.search(f"Your training ended: .*({end})", page) and 'id="mine-loss"' in page
+    assert re.search(f"Your training ended: .*({end})", page) and 'id="derivation-loss"' in page
 
 
 @pytest.mark.usefixtures("checks_every_step")
@@ -170,25 +171,6 @@ def test_a_folder_that_began_without_takes_no_pass(mine, train_tiny, run_command
     resume = ["--resume", f"--workdir={tmp_path}/run", "--epochs=2"]
     refused = run_command("exercise", "train", mine(DENSE_BACKWARD), *resume)
     refused.assert_refused("with which the run began, SHA-256 none")
-
-
-@pytest.mark.slow
-def test_a_folder_of_version_0_1_goes_on_with_its_passes(
-    mine, train_by, run_command, interrupt_after, tmp_path
-):
-    """Its config.json has fields that have left, and another name for the digests."""
-    name, path = mine(DENSE_BACKWARD), tmp_path / "run" / "config.json"
-    interrupt_after(1)
-    assert train_by(name).status == 130
-    config = read_json(path)
-    config |= {"mine_sha256": config.pop("rules_sha256"), "mine": [name], "even_if_wrong": False}
-    del config["command"]
-    path.write_text(json.dumps(config))
-    listed = " ".join(run_command("runs", tmp_path / "run").out.split())
-    assert "exercise train FILE --resume" in listed
-    interrupt_after(10**9)
-    resume = ["--resume", f"--workdir={tmp_path}/run"]
-    assert run_command("exercise", "train", name, *resume).status == 0
 
 
 LAYERS = "flatten, relu, softmax_cross_entropy"
@@ -297,34 +279,38 @@ def test_a_bug_whose_cache_is_another_trains_when_repaired(mine, tiny):
     quick = dict(batch_size=32, epochs=1, devices=1, gradients="manual", kernels="plain")
     config = jaxnets.preset("mlp", **quick)
     wrong = own_passes(mine(text), even_if_wrong=True)
-    wrong.judge(config, tiny)
-    assert [one["function"] for one in wrong.wrong] == ["bug11"]
+    wrong.judge(jaxnets.Experiment.create(config, tiny, None, wrong))
+    assert [one.function for one in wrong.wrong] == ["bug11"]
     repaired = own_passes(mine(text.replace("y >= 0", "y > 0")))
-    repaired.judge(config, tiny)
-    states = [
-        jaxnets.Experiment.create(config, tiny, None, find_rule).train()[0]
+    experiments = [
+        jaxnets.Experiment.create(config, tiny, None, find_rule)
         for find_rule in (rule_of, repaired)
     ]
+    repaired.judge(experiments[1])
+    states = [experiment.train()[0] for experiment in experiments]
     assert_same(states[1].params, states[0].params)
 
 
 MARKUP = "<script>alert(1)</script>"
+FINDING = dict(function=MARKUP, layer="{0.x} {:99}", gradients=[MARKUP], reason=MARKUP)
 
 
 @pytest.mark.parametrize(
-    "section",
+    "comparison",
     [
-        MARKUP,
-        {"heading": MARKUP, "paragraphs": MARKUP, "series": [MARKUP]},
-        {"heading": [1], "paragraphs": [[MARKUP], [], ["{0.x} {:99}", MARKUP], [1], {}]},
-        {"series": {MARKUP: [1, {"epoch": 1}], "a": None, "b": "no list", "c": [{"step": [[]]}]}},
+        {"wrong": [FINDING, FINDING | {"gradients": []}], "right": [], "ended": MARKUP},
+        {"wrong": [{MARKUP: 1}], "right": [], "ended": None},
+        {"wrong": [FINDING | {"gradients": 1}], "right": [], "ended": None},
+        {"wrong": [], "right": [1, {"epoch": 1}], "ended": None},
+        {"wrong": MARKUP, "right": {MARKUP: 1}, "ended": [MARKUP]},
+        {MARKUP: MARKUP},
     ],
 )
-def test_a_report_survives_any_section(section, run_command, tmp_path):
+def test_a_report_survives_any_comparison(comparison, run_command, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "metrics.jsonl").write_text("")
-    (folder / "sections.json").write_text(json.dumps({"mine": section, MARKUP: {}, "../x": {}}))
+    (folder / "comparison.json").write_text(json.dumps(comparison))
     outcome = run_command("report", folder, f"--output={tmp_path}/r.html")
     assert outcome.status == 0 and MARKUP not in (tmp_path / "r.html").read_text("utf-8")

@@ -12,12 +12,19 @@ import pytest
 from conftest import quick_jit, random_params, slow, train_on, watching
 
 from jaxnets.backprop import dense
-from jaxnets.base.errors import RunFailedError
+from jaxnets.backprop.rules import rule_of
+from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.errors import recording_terms, relative_error
-from jaxnets.gradcheck.oracle import GRADIENT_TOLERANCE, Both, GradientCheck, both_loss_and_grads
+from jaxnets.gradcheck.oracle import (
+    GRADIENT_TOLERANCE,
+    Both,
+    GradientCheck,
+    both_loss_and_grads,
+    with_gradient_check,
+)
 from jaxnets.kernels import accelerate
 from jaxnets.kernels.layers import paired_relu
 from jaxnets.losses import LOSSES
@@ -86,10 +93,14 @@ def test_a_gradient_of_zero_is_measured_by_the_networks_largest(first, manual, a
         sums: Any = SimpleNamespace(loss_sum=1.0)
         return sums, Both(manual, automatic, [jnp.array(largest)])
 
-    config = preset("mlp", gradients="both")
-    check = GradientCheck(
-        config, network("float32"), network("float32"), lambda both: gradient_step
+    experiment: Any = SimpleNamespace(
+        config=preset("mlp", gradients="both"),
+        model=network("float32"),
+        step_model=network("float32"),
+        find_rule=rule_of,
+        gradient_step=lambda both: gradient_step,
     )
+    check = GradientCheck(experiment)
     nothing: Any = None
     check.before_step(0, nothing, nothing)
     check.before_step(50, nothing, nothing)
@@ -249,7 +260,8 @@ def test_a_run_ends_at_wrong_gradients_not_at_rounding(
     break_rule(nn.Dense, backward=wrong_dense(kernel=factor))
     state, errors = experiment.init_state(), []
     state = state.replace(params={**state.params, "hidden1": jax.tree.map(jnp.asarray, hidden)})
-    run = experiment.epochs(Checkpoint(state), [watching(on_gradient_check=errors.append)])
+    observers = with_gradient_check(experiment, [watching(on_gradient_check=errors.append)])
+    run = experiment.epochs(Checkpoint(state), observers)
     with contextlib.nullcontext() if agree else pytest.raises(RunFailedError, match="disagree"):
         next(run)
     assert len(errors) == (experiment.loader.steps if agree else 1)
@@ -277,6 +289,12 @@ def test_a_diverging_run_does_not_say_that_gradients_disagree(tiny, tiny_preset)
     config = tiny_preset("mlp_functional", gradients="both", **changes)
     with pytest.raises(NonFiniteLossError, match="the loss of step"):
         train_on(tiny, config)
+
+
+def test_an_experiment_refuses_to_train_by_both_unchecked(tiny, tiny_preset):
+    experiment = Experiment.create(tiny_preset("softmax", gradients="both"), tiny)
+    with pytest.raises(UserError, match=r"GradientCheck\(experiment\)\], got none"):
+        experiment.train()
 
 
 def test_a_layer_without_a_rule_gets_none_that_records():

@@ -36,7 +36,7 @@ from jaxnets.gradcheck.networks import NetworkCase, check_own_layers
 from jaxnets.models import MODELS
 from jaxnets.models.layers import HE
 from jaxnets.networks import rows
-from jaxnets.networks.rows import from_rows, renamed, to_rows
+from jaxnets.networks.rows import from_rows, to_rows
 
 TEN_LINES = """\
 import flax.linen as nn
@@ -699,19 +699,3 @@ class Opaque:
 def test_a_setting_that_is_no_data_is_refused():
     with pytest.raises(UserError, match="^Opaque: table: expected numbers, texts, or an initiali"):
         to_rows(Chain([Opaque(np.ones(3))]))
-
-
-def test_rows_of_jaxnets_0_1_are_read_and_renamed():
-    rows = [
-        {"kind": "Conv", "name": "conv1", "features": 4, "kernel_size": [3, 3]},
-        {"kind": "LeakyReLU", "slope": 0.2},
-        {"kind": "Residual", "chain": [{"kind": "leaky_relu"}, {"kind": "BatchNorm"}], "name": "r"},
-        {"kind": "GroupNorm", "num_groups": 2, "name": "norm"},
-        {"kind": "flatten"},
-        {"kind": "Dense", "features": 3, "name": "logits"},
-    ]
-    now: Any = renamed(rows)
-    kinds = ["conv", "leaky_relu", "residual", "GroupNorm", "flatten", "dense"]
-    assert [row["kind"] for row in now] == kinds
-    assert to_rows(from_rows(rows)) == to_rows(from_rows(now))
-    assert [layer["kind"] for layer in now[2]["chain"]] == ["leaky_relu", "batch_norm"]

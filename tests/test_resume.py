@@ -160,7 +160,7 @@ def test_other_versions_and_machines_are_told_at_every_resume(train_tiny, interr
         assert line.count(" was ") == len(changed) == 11
     assert read_json(path)["keep"] == 5 and read_json(path)["versions"] == versions
 
-    # A folder of an older version knows less; a stranger's may have anything there.
+    # A folder may lack them; a stranger's may have anything there.
     missing = {name: ours[name] for name in ours if name not in ("processor", "cores", "versions")}
     wrong_types = {"versions": {"jax": ["9"]}, "cores": {}, "processor": 1.5}
     for foreign in ({}, {"versions": 7}, wrong_types):

@@ -37,7 +37,7 @@ def aged(path, age):
         os.utime(one, (1e9 + age, 1e9 + age))
 
 
-OF_AN_EXERCISE = dict(command="exercise train", rules_sha256={"dense_backward": "0"})
+OF_AN_EXERCISE = dict(command="exercise train", rules={"dense_backward": "0"})
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_stranger_s_file_is_not_offered_to_be_run(root, run_command):
     config.write_text(json.dumps(values | {"command": "exercise train layers/my_relu.py"}))
     for form in ([], ["--json"]):
         outcome = run_command("runs", *form)
-        assert "exercise train FILE" in outcome.out and "my_relu" not in outcome.out
+        assert "--resume" in outcome.out and "my_relu" not in outcome.out
 
 
 def test_runs_are_listed_with_the_best_first(root, run_command):

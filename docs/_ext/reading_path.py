@@ -49,6 +49,7 @@ PATH: dict[str, dict[str, str]] = {
         "jaxnets/config/resolve.py": "`resolve`: the one maker of a Config",
         "jaxnets/runs/request.py": "flags, folders and data come together",
         "jaxnets/runs/run.py": "`Run.open`, `train`, `finish`",
+        "jaxnets/cli/training.py": "`train_run`: opens a run, trains it, tests it",
         "train.py": "the script: it reads like its docstring",
     },
 }

@@ -54,14 +54,10 @@ def demo(*, browser: bool = True) -> int:
     Args:
       browser: open the page, if there is a display
     """
-    from jaxnets.cli.observers import observers_of
+    from jaxnets.cli.training import train_run
     from jaxnets.page.build import write_page
-    from jaxnets.runs.run import Run
 
-    with Run.open(DEMO) as run, observers_of(run) as observers:
-        print(run.headline, flush=True)
-        run.train(observers)
-        run.finish(observers)
+    run = train_run(DEMO)
     page = run.folder.path / "page.html"
     print_result(write_page(str(run.folder.path), str(page)), as_json=False)
     if browser and not has_display():
@@ -97,12 +93,11 @@ def train(
         wanted = Text("FILE with backward passes of yours (jaxnets exercise new NAME)")
         raise UserError("expected {}, got none", wanted)
 
-    from jaxnets.cli.observers import observers_of
+    from jaxnets.cli.training import train_run
     from jaxnets.course.exercises import mine
 
     with speaking(language):
-        passes = mine.own_passes(*files, even_if_wrong=even_if_wrong)
-        mine.train(passes, flags, observers_of)
+        mine.train(mine.own_passes(*files, even_if_wrong=even_if_wrong), flags, train_run)
     return DONE
 
 
@@ -113,10 +108,10 @@ def replay(
     **flags: Any,
 ) -> int:
     """Train as the slides' programs did, and print the same lines."""
-    from jaxnets.cli.observers import observers_of
+    from jaxnets.cli.training import train_run
     from jaxnets.course.replay import replay
 
-    replay(flags, procedure, observers_of)
+    replay(flags, procedure, train_run)
     return DONE
 
 

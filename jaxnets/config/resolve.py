@@ -17,10 +17,7 @@ from jaxnets.config.unknown import unknown_field, unknown_model
 # These belong to the process, not to the run.
 OF_THE_PROCESS = ("workdir", "resume", "overwrite")
 
-# Observers change nothing in a run: a config.json written before these fields existed is read, too.
-FOLLOWS = ("track", "report")
-# Fields that a run of an earlier version lacks; their defaults are what it did.
-LATER = (*FOLLOWS, "layers", "scaling")
+FOLLOWS = ("track", "report")  # Observers, which change nothing in a run.
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
@@ -55,7 +52,7 @@ class StoredRun(NamedTuple):
     config: Config
     # Of a run to resume.
     finished: bool = False
-    rules_sha256: Mapping[str, str] = {}  # The digests of its user's own rules.
+    rules: Mapping[str, str] = {}  # What identifies its user's own rules.
     command: str = "train"  # The words of `jaxnets` that continue it.
     # Of a run that gives its weights.
     weights: str | None = None  # The file of its last checkpoint.
@@ -188,7 +185,7 @@ def recipe_of(model: str, name: str | None = None) -> Recipe:
 def config_from_json(values: Mapping[str, Any]) -> Config:
     """The config of a run's config.json; a missing field's default could train something else."""
     names = set(Config.__dataclass_fields__)
-    if missing := sorted(names - set(LATER) - values.keys()):
+    if missing := sorted(names - values.keys()):
         raise UserError("no {}: another version of jaxnets wrote it", ", ".join(missing))
     found: dict[str, Any] = {name: values[name] for name in values.keys() & names}
     try:

@@ -17,8 +17,8 @@ class Procedure(Options):
     seeds: int = option(1, "seeds for which search and training are repeated", (1, 1000))
 
     @property
-    def command(self) -> str:
+    def command(self) -> list[str]:
         """The words of the command that resumes it; the sizes are in the run folder."""
         usual = Procedure()
         names = [n for n in ("search_epochs", "seeds") if getattr(self, n) != getattr(usual, n)]
-        return " ".join(["replay", *(f"--{name}={getattr(self, name)}" for name in names)])
+        return ["replay", *(f"--{name}={getattr(self, name)}" for name in names)]

@@ -9,15 +9,15 @@ best on these 5,000 is trained anew, for 50 steps, on all images.
 """
 
 import collections
+import contextlib
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
+from jaxnets.base.bar import progress_bar
 from jaxnets.base.display import show
 from jaxnets.base.display import table as aligned
 from jaxnets.base.errors import UserError, on_interrupt
@@ -64,7 +64,7 @@ def choose(search: dict[int, TrainingSummary]) -> int:
 def replay(
     flags: Mapping[str, Any],
     procedure: Procedure,
-    observers_of: Callable[[Run, type[Progress]], AbstractContextManager[list[Observer]]],
+    train_run: Callable[..., Run],
 ) -> None:
     """Trains as a program of the slides did.
 
@@ -73,7 +73,7 @@ def replay(
     Args:
       flags: Fields of Config.
       procedure: The search, and how often everything is repeated.
-      observers_of: Makes the observers of a run, given the class that prints its lines.
+      train_run: Trains a run to its end, as cli/training.py does.
 
     Raises:
       UserError: The slides have no program for the network.
@@ -93,16 +93,20 @@ def replay(
             config, data, _notes = request({**given, "hidden": procedure.sizes[:1]}, load)
             found = search(config, data, procedure)
         given["hidden"], load = (choose(found),), lambda _config: data
-    with Run.open(given, command=procedure.command, load=load) as run:
+
+    @contextlib.contextmanager
+    def keeping_the_search(run: Run) -> Iterator[list[Observer]]:
         if found:
             run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
-        lines = HandwrittenLog if run.config.model == HANDWRITTEN else KerasLog
-        with observers_of(run, lines) as observers:
-            if run.folder.read(SEARCH):
-                observers.append(ClosingTable(run, procedure))
-            print(run.headline, flush=True)
-            run.train(observers)
-            run.finish(observers)
+        yield [ClosingTable(run, procedure)] if run.folder.read(SEARCH) else []
+
+    train_run(
+        given,
+        lines=lambda run: HandwrittenLog if run.config.model == HANDWRITTEN else KerasLog,
+        around=keeping_the_search,
+        command=procedure.command,
+        load=load,
+    )
 
 
 def search(config: Config, data: Dataset, procedure: Procedure) -> dict[int, TrainingSummary]:
@@ -219,13 +223,8 @@ class SlideBar(Observer):
     def __init__(self, what: str, total: int, done: int = 0):
         """Starts the bar; `what` begins its text, and `done` of `total` steps are done."""
         self._what, self._text = what, ""
-        self._bar = tqdm(
-            total=total,
-            initial=done,
-            bar_format="{desc}: {percentage:3.0f}%|{bar}|",  # The slide's, as far as its line goes.
-            disable=None,
-            dynamic_ncols=True,
-        )
+        look = "{desc}: {percentage:3.0f}%|{bar}|"  # The slide's, as far as its line goes.
+        self._bar = progress_bar(total, initial=done, bar_format=look, leave=True)
 
     def on_epoch_end(self, record: Record, state: TrainState) -> None:
         """Moves on to a record's step: `..., epoch=20 , loss=0.5519253 , accuracy=0.851945`."""

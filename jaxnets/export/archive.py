@@ -38,21 +38,7 @@ def read(path: str) -> Archive:
     """Reads an archive."""
     with safe_open(path, "numpy") as file:
         metadata = {name: json.loads(text) for name, text in file.metadata().items()}
-        if metadata.get("format") == "jaxnets 1":
-            metadata["layers"] = _renamed(metadata["layers"])
         return Archive(metadata, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (no dict)
-
-
-def _renamed(rows: list[dict]) -> list[dict]:
-    """The rows of format 1 with the names of format 2: those of the layers' own settings."""
-    names = {"window": "kernel_size", "stride": "strides", "groups": "feature_group_count"}
-    found = []
-    for row in rows:
-        if row["kind"] == "conv":
-            row = {names.get(name, name): value for name, value in row.items()}
-        branches = {part: _renamed(row[part]) for part in ("chain", "shortcut") if part in row}
-        found.append(row | branches)
-    return found
 
 
 def logits(archive: Archive, images: Images) -> np.ndarray:

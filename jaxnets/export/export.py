@@ -132,7 +132,7 @@ def content_of(trained: TrainedNetwork, kind: str) -> bytes:
         return bytes(jax.export.export(network, platforms=PLATFORMS)(images).serialize())
     network = folding.plain(trained)
     metadata = {
-        "format": "jaxnets 2",
+        "format": "jaxnets 1",
         "layers": network.layers,
         "image_shape": network.image_shape,
         "class_names": trained.class_names,

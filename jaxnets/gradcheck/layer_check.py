@@ -22,6 +22,7 @@ from jaxnets.base.display import one_line, paint, show
 from jaxnets.base.errors import RunFailedError, UserError, first_line
 from jaxnets.base.language import Text, said, speaking
 from jaxnets.base.trees import LayerParams, Tree
+from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.causes import cause, first_wrong, same
 from jaxnets.gradcheck.compare import (
     TOLERANCES,
@@ -42,6 +43,7 @@ from jaxnets.kernels import winograd
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
 from jaxnets.models.residual import Residual
+from jaxnets.networks.create import create_model
 from jaxnets.networks.own import Place
 
 FEW_IMAGES = 4
@@ -144,23 +146,27 @@ def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
             )
 
 
-def check_own_rules(
-    model: Chain, image_shape: Sequence[int], batch_size: int, *, even_if_wrong: bool = False
-) -> None:
-    """Compares the backward passes of the user's own rules with autodiff, before training.
+def judge_own_layers(experiment: Experiment, *, even_if_wrong: bool = False) -> None:
+    """Checks the passes of the user's own layers before they train a network by hand.
 
-    It does so in float64, on a few images and on as many as a training step takes: a wrong pass may
-    be right for a few. Each layer gets inputs as in the network.
+    Each layer gets inputs as in the network. The forward pass is compared with the layer, the
+    backward pass with autodiff in float64, on a few images and on as many as a training step takes:
+    a wrong pass may be right for a few.
 
     Args:
-      model: The network.
-      image_shape: The shape of an image.
-      batch_size: The number of images of a step.
-      even_if_wrong: Whether a wrong pass is allowed, and only printed.
+      experiment: What is going to train; with gradients="auto" no pass is used, nor checked.
+      even_if_wrong: Whether a wrong backward pass is allowed, and only printed.
 
     Raises:
-      RunFailedError: A pass is wrong; the message names its file and line, and the cause.
+      UserError: A forward pass differs from its layer.
+      RunFailedError: A backward pass is wrong; the message names its file and line, and the cause.
     """
+    config, image_shape = experiment.config, experiment.data.image_shape
+    if config.layers is None or config.gradients == "auto":
+        return
+    model = create_model(config, experiment.data.num_classes)  # As written, for one device.
+    check_forwards(model, image_shape)
+    batch_size = experiment.loader.batch_size
     for layer, (few, *shape) in own_layers(model, (FEW_IMAGES, *image_shape)):
         rule: Any = rule_of(layer)
         with _in_one_line(layer, rule), speaking("en"):  # What an error says is translated later.

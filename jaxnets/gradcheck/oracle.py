@@ -22,8 +22,8 @@ from jaxnets.backprop.rule import FindRule, LayerRule
 from jaxnets.backprop.rules import rule_of
 from jaxnets.base.errors import RunFailedError
 from jaxnets.base.trees import Params
-from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
+from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.errors import floor_of, recording_terms, relative_error
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums
@@ -31,7 +31,7 @@ from jaxnets.models.chain import Chain, Layer, chains_of
 from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.training.observer import Observer
-from jaxnets.training.step import GradientStep, TrainState, autodiff_loss_and_grad
+from jaxnets.training.step import TrainState, autodiff_loss_and_grad
 
 CHECK_EVERY = 100  # Steps between two checks.
 # The relative error at which a run ends.
@@ -150,38 +150,38 @@ def _moved_to(output: jax.Array) -> Move:
 
 
 class GradientCheck(Observer):
-    """Compares both gradients before a step, and ends the run if they disagree."""
+    """Compares both gradients before a step, and ends the training if they disagree."""
 
-    sees_every_step = True
+    sees_every_step = compares_gradients = True
 
-    def __init__(
-        self,
-        config: Config,
-        model: Chain,
-        trained: Chain,
-        gradient_step: Callable[..., GradientStep],
-        observers: Sequence[Observer] = (),
-        find_rule: FindRule = rule_of,
-    ):
-        """Takes the run's config and networks as `both_loss_and_grads` does.
+    def __init__(self, experiment: Experiment, observers: Sequence[Observer] = ()):
+        """Compiles both gradients of an experiment.
 
         Args:
-          config: Its precision and loss.
-          model: A chain of layers.
-          trained: The same chain for the pass by hand.
-          gradient_step: loss_and_grad -> (state, batch) -> its result in the next step.
+          experiment: The experiment that this observer is going to watch.
           observers: The observers that hear of every check.
-          find_rule: Finds the rules of the pass by hand.
         """
-        wide = "float64" if config.precision == "float64" else "float32"
-        both = both_loss_and_grads(model, trained, config.loss, wide, find_rule)
-        self._both = gradient_step(both)
-        self._tolerance = GRADIENT_TOLERANCE[config.precision]
+        precision, loss = experiment.config.precision, experiment.config.loss
+        wide = "float64" if precision == "float64" else "float32"
+        models = experiment.model, experiment.step_model
+        both = both_loss_and_grads(*models, loss, wide, experiment.find_rule)
+        self._both = experiment.gradient_step(both)
+        self._tolerance = GRADIENT_TOLERANCE[precision]
         self._observers = observers
-        self._precision = config.precision
+        self._precision = precision
         self._floor = 0.0  # The largest so far: once all is learned, gradients are only rounding.
 
     def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
+        """Compares both gradients of the next step, every CHECK_EVERY steps.
+
+        Args:
+          step: The number of steps done.
+          state: The parameters, and the key of the dropped units.
+          batch: The images and labels of the step.
+
+        Raises:
+          RunFailedError: They disagree.
+        """
         if step % CHECK_EVERY:
             return
         metrics, (manual, automatic, terms) = jax.device_get(self._both(state, batch))
@@ -201,3 +201,10 @@ class GradientCheck(Observer):
                 leaf,
                 f"{self._tolerance:.1e}",
             )
+
+
+def with_gradient_check(experiment: Experiment, observers: Sequence[Observer]) -> list[Observer]:
+    """The observers of a training, with a GradientCheck if its config has gradients="both"."""
+    if experiment.config.gradients != "both":
+        return list(observers)
+    return [*observers, GradientCheck(experiment, observers)]

@@ -8,8 +8,7 @@ A row is a layer: its kind, its name, and the settings that differ from its defa
 
 A kind is a name in the table of layers (`backprop/rules.py`), or that of another layer of Flax's. A
 layer of the user's own is named with its file and the file's SHA-256; it is found only if the user
-has named that file in this process (`know_file`). The rows of jaxnets 0.1 have the names of the
-layers' classes in place of those in the table, and are read as before.
+has named that file in this process (`know_file`).
 """
 
 import dataclasses
@@ -35,7 +34,6 @@ Kind = Callable[..., Any]  # A layer's class, or the function that it is.
 _TABLE = [rule for rule in LAYERS if rule.layers and not rule.is_loss]
 _NAMES: dict[object, str] = {kind: rule.name for rule in _TABLE for kind in rule.layers}
 _KINDS: dict[str, Any] = {rule.name: rule.layers[0] for rule in _TABLE}
-_BEFORE = {kind_of(kind).__name__: name for kind, name in _NAMES.items()}  # The names of 0.1.
 # Flax's other layers, except those with state, which a chain cannot have; and its activations.
 STATEFUL = ("BatchNorm", "SpectralNorm", "WeightNorm")
 INITIALIZERS = ("variance_scaling", "normal", "truncated_normal", "uniform", "constant")
@@ -74,18 +72,6 @@ def from_rows(rows: object, *, draws: bool = True) -> Chain:
     if not isinstance(rows, list) or not 0 < len(rows) <= MOST_LAYERS:
         raise UserError("layers: expected 1 to {} rows, got {}", MOST_LAYERS, f"{rows!r:.40}")
     return Chain([_from_row(row, draws) for row in rows])
-
-
-def renamed(rows: object) -> object:
-    """Rows of jaxnets 0.1 as it now writes them: their kinds have the names in the table."""
-    if isinstance(rows, list):
-        return [renamed(row) for row in rows]
-    if not isinstance(rows, dict):
-        return rows
-    row = {name: renamed(value) for name, value in rows.items()}
-    if isinstance(kind := row.get("kind"), str):
-        row["kind"] = _BEFORE.get(kind, kind)
-    return row
 
 
 def know_file(path: Path, module: ModuleType) -> None:
@@ -173,8 +159,8 @@ def _digest(path: Path) -> str:
 
 def _known(name: str) -> Kind | None:
     """The kind of ours or Flax's that has a name; None if there is none."""
-    if (ours := _BEFORE.get(name, name)) in _KINDS:
-        return _KINDS[ours]
+    if name in _KINDS:
+        return _KINDS[name]
     found = getattr(nn, name, None)
     if isinstance(found, type) and issubclass(found, nn.Module) and found is not nn.Module:
         return None if name in STATEFUL else found

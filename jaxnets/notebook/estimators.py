@@ -18,6 +18,8 @@ from jaxnets.config.unknown import unknown_field
 from jaxnets.data.arrays import NAME, from_arrays, to_images
 from jaxnets.data.datasets import Dataset, Split, sha256_of
 from jaxnets.experiment import Experiment
+from jaxnets.gradcheck.layer_check import judge_own_layers
+from jaxnets.gradcheck.oracle import with_gradient_check
 from jaxnets.networks.create import create_model
 from jaxnets.notebook.callbacks import bar_for
 from jaxnets.notebook.network import Network
@@ -187,7 +189,8 @@ class Regressor(RegressorMixin, Estimator):
         )
         experiment = Experiment.create(self._config, data)
         shown = [Progress(config.epochs, experiment.loader, bar_for(verbose))] if verbose else []
-        state, self.history_ = experiment.train(shown)
+        judge_own_layers(experiment)
+        state, self.history_ = experiment.train(with_gradient_check(experiment, shown))
         self.params_ = jax.tree.map(np.array, jax.device_get(state.params))
         return self
 

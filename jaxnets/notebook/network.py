@@ -21,7 +21,7 @@ import signal
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeGuard
@@ -41,10 +41,13 @@ from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import OwnNetwork
 from jaxnets.config.unknown import unknown_field
+from jaxnets.course.exercises.mine import OwnPasses
 from jaxnets.data.arrays import NAME, from_arrays, to_images, to_split
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.experiment import Experiment, OwnRules
+from jaxnets.experiment import Experiment
+from jaxnets.gradcheck.layer_check import judge_own_layers
 from jaxnets.gradcheck.networks import network_for
+from jaxnets.gradcheck.oracle import with_gradient_check
 from jaxnets.gradcheck.table import print_checks
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
@@ -60,7 +63,7 @@ from jaxnets.runs.progress import Progress
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.run import Run, check_rules, write_config
-from jaxnets.runs.run_folder import CONFIG, RunFolder, command_of, rules_sha256
+from jaxnets.runs.run_folder import CONFIG, NO_RULES, RunFolder, command_of, rules_of
 from jaxnets.runs.stopping import stop_on_interrupt
 from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
@@ -145,7 +148,7 @@ class Network(Described):
         given: dict[str, Any] = {}
         if not isinstance(model, Config):
             given["model"] = _model_of(model)
-            given |= OwnRules.of(find_rule).settings
+            given |= find_rule.settings if isinstance(find_rule, OwnPasses) else {}
         given |= settings
         if data is not None:
             given["dataset"] = _name_of(data)
@@ -237,20 +240,27 @@ class Network(Described):
                 self._data = _dataset_of(None, self.config)
             if self._data.is_regression:
                 raise UserError("data: expected classes; Experiment.create(...).train() regresses")
-            self._judge(self._data)
-            self._experiment = Experiment.create(self.config, self._data, find_rule=self._find_rule)
+            rule = self._find_rule
+            experiment = Experiment.create(self.config, self._data, find_rule=rule)
+            self._experiment = self._judged(experiment)
         return self._experiment
 
-    def _judge(self, data: Dataset) -> None:
-        """Judges the user's own rules, once; a run continues only with the same rules."""
-        if self._is_judged:
-            return
-        own = OwnRules.of(self._find_rule)
-        if self._folder is not None:
-            written = self._folder.read(CONFIG)
-            check_rules(rules_sha256(written), own.sha256, command_of(written))
-        own.judge(self.config, data)
-        self._is_judged = True
+    def _judged(self, experiment: Experiment) -> Experiment:
+        """The experiment, once the user's own rules are judged; a run continues only with them."""
+        if not self._is_judged:
+            if self._folder is not None:
+                written = self._folder.read(CONFIG)
+                check_rules(rules_of(written), self._rules, command_of(written))
+            own = self._find_rule
+            judge = own.judge if isinstance(own, OwnPasses) else judge_own_layers
+            judge(experiment)
+            self._is_judged = True
+        return experiment
+
+    @property
+    def _rules(self) -> Mapping[str, str]:
+        """What identifies rules other than ours."""
+        return self._find_rule.sha256 if isinstance(self._find_rule, OwnPasses) else NO_RULES
 
     @property
     def data(self) -> Dataset:
@@ -334,6 +344,7 @@ class Network(Described):
                 shown = [Progress(self.config.epochs, loader, bar)]
             try:
                 watching = [_Reached(self), early, Stop(signal_came), *shown, hooks]
+                watching = with_gradient_check(self.experiment, watching)
                 for _ in self.experiment.epochs(start, watching):
                     pass
             except Interrupted as interrupted:
@@ -472,7 +483,7 @@ class Network(Described):
         Raises:
           UserError: The network has no gradients by hand, or has the user's own passes.
         """
-        if OwnRules.of(self._find_rule).sha256:
+        if self._rules:
             raise UserError(
                 "gradcheck: Network(..., find_rule=...) has judged its passes; net.gradients(x, y, "
                 'by="auto") gives the gradients by autodiff'
@@ -575,7 +586,7 @@ class Network(Described):
             raise UserError("{} holds a run; net.save(DIR, overwrite=True) replaces it", path)
         test = self.evaluate() if self._finished and len(self.data.test) else None
         with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
-            write_config(folder, self.experiment)
+            write_config(folder, self.experiment, rules=self._rules)
             for record in self.history:
                 folder.log(record)
             run = Run(self.experiment, folder, Processes(), checkpoint)

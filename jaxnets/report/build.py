@@ -2,8 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from jaxnets.base import files
 from jaxnets.base.display import one_line, printable, short_path, shortened, show
 from jaxnets.base.errors import UserError
 from jaxnets.base.files import number_in, output_path
-from jaxnets.base.language import N_, _, speaking
+from jaxnets.base.language import N_, _, said, speaking
 from jaxnets.config.command import CommandResult
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset
@@ -27,7 +26,7 @@ from jaxnets.report.passes import passes_of
 from jaxnets.report.run_facts import RunFacts, read_run
 from jaxnets.report.verdicts import accuracy_interval, comparison, verdicts
 from jaxnets.runs.progress import Doing
-from jaxnets.runs.run_folder import REPORT, rules_sha256
+from jaxnets.runs.run_folder import REPORT, rules_of
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")
 # Fields of config.json that the table of settings omits: other parts of the report show them.
@@ -48,8 +47,6 @@ FACTS = {
     "test_loss": N_("test loss"),
 }
 MAX_SETTINGS = 200  # A config.json may come from anywhere.
-MAX_ADDED = 20  # The most sections of other rooms, values in a paragraph, and series.
-NAME = re.compile(r"[a-z_]{1,30}")  # The name of a section that another room has added.
 LONGEST = 200  # Characters of a value in a table, at most.
 
 
@@ -153,8 +150,6 @@ def report(
     parts = []
     for run, prefix in zip(runs, _prefixes(runs), strict=True):
         sections = []
-        with run.attempt():
-            sections += _added(run)
         for name, heading, part_of in SECTIONS:
             if name in SLOW:
                 doing(f"{run.name}: {_(heading)}")
@@ -290,48 +285,18 @@ def _learning(run: RunFacts) -> Part | None:
     return _by_name(drawn), {"head": [name.replace("_", " ") for name in names], "rows": shown}
 
 
-def _added(run: RunFacts) -> Iterator[Section]:
-    """The sections that other rooms have written into the run folder, which may be a stranger's."""
-    for name, section in list(run.added.items())[:MAX_ADDED]:
-        if not (NAME.fullmatch(name) and isinstance(section, dict)):
-            continue
-        paragraphs, series = section.get("paragraphs"), section.get("series")
-        texts = [*map(_filled, paragraphs)] if isinstance(paragraphs, list) else []
-        curves = series if isinstance(series, dict) else {}
-        both = [
-            dataclasses.replace(run, name=_(_in_table(label)), records=_records(run, records))
-            for label, records in list(curves.items())[:MAX_ADDED]
-        ]
-        both = [one for one in both if one.records]
-        drawn = [one for one in figures.learning_figures(both) if one.name in ("loss", "accuracy")]
-        for figure in drawn:
-            figure.name = f"{name}-{figure.name}"
-            if len(both) == 1:  # The only curve.
-                figure.title += _(": ") + both[0].name
-        heading = _(_in_table(section.get("heading", name)))
-        values = {"paragraphs": [text for text in texts if text][:MAX_SETTINGS]}
-        yield Section(name, heading, _by_name(drawn), values, "added")
-
-
-def _records(run: RunFacts, records: Any) -> list[dict[str, Any]]:
-    """A series of an added section; None is the run's own."""
-    if records is None:
-        return run.records
-    return [one for one in records if files.is_record(one)] if isinstance(records, list) else []
-
-
-def _filled(paragraph: Any) -> str:
-    """A paragraph: a text, in the report's language, with each {} filled by the next value.
-
-    str.format would do more with a stranger's text than fill in values.
-    """
-    if not isinstance(paragraph, list) or not all(isinstance(one, str) for one in paragraph):
-        return ""
-    text, *values = [*paragraph[:MAX_ADDED], *[""] * (not paragraph)]
-    start, *rest = _(text).split("{}")
-    return start + "".join(
-        _in_table(value) + part for value, part in zip_longest(values, rest, fillvalue="")
-    )
+def _derivation(run: RunFacts) -> Part | None:
+    if (comparison := run.comparison) is None:
+        return None
+    yours = dataclasses.replace(run, name=_("your derivation"))
+    right = dataclasses.replace(run, name=_("the right derivation"), records=comparison.right)
+    both = [one for one in (yours, right) if one.records]
+    drawn = [one for one in figures.learning_figures(both) if one.name in ("loss", "accuracy")]
+    for figure in drawn:
+        figure.name = f"derivation-{figure.name}"
+        if len(both) == 1:  # The only curve.
+            figure.title += _(": ") + both[0].name
+    return _by_name(drawn), {"sentences": [*map(said, comparison.sentences(run.records))]}
 
 
 def _mistakes(run: RunFacts) -> Part | None:
@@ -413,7 +378,7 @@ def _gradients(run: RunFacts) -> Part | None:
         "allowed": ", ".join(f"{dtype} {ledger.TOLERANCES[dtype]:.0e}" for dtype in found.manual),
         "rows": rows,
         "kernels": kernels,
-        "own_rules": bool(rules_sha256(run.config)),
+        "own_rules": bool(rules_of(run.config)),
         "sizes": [
             [one.layer, *map(short_number, one[1:]), short_number(one.update / (one.weights or 1))]
             for one in sizes
@@ -435,6 +400,7 @@ def _settings(run: RunFacts) -> Part | None:
 
 SLOW = ("inside", "gradients")
 SECTIONS = (
+    ("derivation", N_("Your derivation and the right one"), _derivation),
     ("learning", N_("Learning"), _learning),
     ("classes", N_("Mistakes"), _mistakes),
     ("inside", N_("Inside the network"), _inside),

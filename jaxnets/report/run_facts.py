@@ -9,11 +9,12 @@ from typing import Any
 from jaxnets.base.errors import message_and_status
 from jaxnets.base.files import number_in
 from jaxnets.base.language import _, said
+from jaxnets.course.comparison import Comparison
 from jaxnets.data.datasets import Dataset
 from jaxnets.predict.run_data import data_of
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.report.evaluation import PARTS, Predictions, predictions_of, split_of
-from jaxnets.runs.run_folder import CONFIG, RESULT, SECTIONS, RunFolder
+from jaxnets.runs.run_folder import CONFIG, RESULT, RunFolder
 
 
 @dataclasses.dataclass
@@ -25,7 +26,7 @@ class RunFacts:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
     result: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
     records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    added: dict[str, Any] = dataclasses.field(default_factory=dict)  # Other rooms' sections.
+    comparison: Comparison | None = None  # With the right passes, if it trained by wrong ones.
     trained: TrainedNetwork | None = None
     data: Dataset | None = None
     missing: list[str] = dataclasses.field(default_factory=list)  # Sentences for the reader.
@@ -86,7 +87,7 @@ def read_run(workdir: str, data: Dataset | None = None) -> RunFacts:
     with run.attempt():
         run.result = folder.read(RESULT)
     with run.attempt():
-        run.added = folder.read(SECTIONS)
+        run.comparison = Comparison.read(folder)
     if run.config:
         with run.attempt():
             run.trained = load_network(str(folder.path), takes_rows=True)

@@ -70,14 +70,7 @@ def path_of(folder: Path, step: int) -> Path:
 def steps_in(folder: Path) -> list[int]:
     """The steps whose checkpoints a folder holds, in ascending order."""
     names = os.listdir(folder) if folder.exists() else []
-    steps = sorted(int(match[1]) for match in map(NAME.fullmatch, names) if match)
-    old = [name for name in names if name.isdecimal()]
-    if old and not steps:
-        raise ValueError(
-            f"expected files STEP.safetensors, found {old[0]}: an older version of jaxnets saved "
-            "it with Orbax; resume with that version, or train anew with --overwrite"
-        )
-    return steps
+    return sorted(int(match[1]) for match in map(NAME.fullmatch, names) if match)
 
 
 def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:

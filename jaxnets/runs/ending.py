@@ -20,8 +20,8 @@ MOST_BARS = 40
 
 def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
     """The seconds that all epochs of a run spent on training and on validation."""
-    names = ("seconds", "validation_seconds")  # An older version wrote only the first.
-    trained, validated = (sum(record.get(name) or 0.0 for record in records) for name in names)
+    names = ("seconds", "validation_seconds")  # The second is None without validation images.
+    trained, validated = (sum(record[name] or 0.0 for record in records) for name in names)
     return trained, validated
 
 
@@ -31,11 +31,12 @@ def ending(
     config: Config,
     where: str,
     records: Sequence[Any],
-    even_if_wrong: bool = False,
+    *,
+    ours: bool = True,
 ) -> str:
     """The last lines of a run: mistakes, time, its folder `where` and commands to use it.
 
-    At chance level a note names settings, unless gradients may be wrong (`even_if_wrong`).
+    At chance level a note names settings, unless rules other than ours gave the gradients.
     """
     wrong, count = int(test.count - test.correct), int(test.count)
     trained, validated = seconds_of(records)
@@ -54,7 +55,7 @@ def ending(
         printable(command_line([*program(name), where])) for name in ("report", "predict", "page")
     )
     at_chance = test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max()
-    if at_chance and not even_if_wrong:
+    if at_chance and ours:
         usual = printable(names[int(counts.argmax())])
         text = _(
             "note: test accuracy {} is no better than always answering {} ({}): try another "

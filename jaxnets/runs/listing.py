@@ -36,7 +36,7 @@ from jaxnets.runs.run_folder import (
     SEARCH,
     RunFolder,
     command_of,
-    rules_sha256,
+    rules_of,
 )
 
 # Settings that decide what a run computes; model, data, epochs and seed have their own columns.
@@ -85,7 +85,7 @@ class ListedRun(NamedTuple):
         if self.finished:
             return None
         name, *words = command_of(self.config).split()
-        words = [*program(name), *words, *(["FILE"] if rules_sha256(self.config) else [])]
+        words = [*program(name), *words, *(["FILE"] if rules_of(self.config) else [])]
         words += ["--resume", f"--workdir={short_path(str(self.path))}"]
         if self.config.get("layers"):
             words.append("--model=FILE.py")  # The folder does not name the file.

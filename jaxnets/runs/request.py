@@ -28,9 +28,9 @@ from jaxnets.data.load import load_dataset
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.chain import Chain, has_layer
 from jaxnets.networks.create import create_model
-from jaxnets.networks.rows import renamed, to_rows
+from jaxnets.networks.rows import to_rows
 from jaxnets.runs.checkpoints import path_of
-from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, RunFolder, command_of, rules_sha256
+from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, RunFolder, command_of, rules_of
 
 # Smaller images in arrays, such as scikit-learn's digits, are enlarged for convolutions: the cnn
 # cannot take them.
@@ -136,10 +136,7 @@ def read_config(folder: RunFolder) -> Config:
     if "model" not in written:
         raise UserError("{}: expected the config of a run, found no model", folder.path / CONFIG)
     try:
-        config = config_from_json(written)
-        names = ("layers", "scaling")
-        rows: dict[str, Any] = {name: renamed(getattr(config, name)) for name in names}
-        return dataclasses.replace(config, **rows)
+        return config_from_json(written)
     except (UserError, RecursionError) as error:  # Rows may be nested too deep.
         raise UserError("{}: {}", folder.path / CONFIG, error) from error
 
@@ -197,7 +194,7 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
         str(folder.path),
         read_config(folder),
         finished=folder.finished,
-        rules_sha256=rules_sha256(written),
+        rules=rules_of(written),
         command=command_of(written),
     )
 

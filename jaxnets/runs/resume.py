@@ -93,8 +93,7 @@ def warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> No
     changed = [
         f"{name} was {was[name]}, now {ours}"
         for name, ours in flat(now).items()
-        # Values that an older version of jaxnets did not write are unknown; an accelerator has no
-        # cores.
+        # Values that config.json lacks are unknown; an accelerator has no cores.
         if isinstance(was.get(name), str | int) and ours not in (was[name], None)
     ]
     if changed:

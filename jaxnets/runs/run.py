@@ -17,7 +17,7 @@ from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
 from jaxnets.config.resolve import OwnNetwork, StoredRun, of_process
 from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import Experiment, OwnRules, find_devices
+from jaxnets.experiment import Experiment, find_devices
 from jaxnets.machine.distributed import ConnectedProcesses, connected
 from jaxnets.machine.platform import Processes, describe_devices, surroundings, versions
 from jaxnets.metrics import Metrics
@@ -31,7 +31,9 @@ from jaxnets.runs.resume import load_checkpoint, prepare_to_resume
 from jaxnets.runs.run_folder import (
     COMMAND,
     CONFIG,
-    RULES_SHA256,
+    NO_RULES,
+    RULES,
+    WORD,
     ReplicaRunFolder,
     RunFolder,
     num_params,
@@ -59,6 +61,7 @@ class Run(Observer):
       processes: The exchange of values with the run's other processes.
       checkpoint: The run's progress.
       notes: Lines on what is unusual about the recipe.
+      rules: Texts that identify rules other than ours.
     """
 
     def __init__(
@@ -68,9 +71,10 @@ class Run(Observer):
         processes: Processes,
         checkpoint: Checkpoint,
         notes: Sequence[str] = (),
+        rules: Mapping[str, str] = NO_RULES,
     ):
         self.experiment, self.folder, self.processes = experiment, folder, processes
-        self.checkpoint, self.notes = checkpoint, notes
+        self.checkpoint, self.notes, self.rules = checkpoint, notes, rules
         self._early = EarlyStopping(self.config, folder.records())
         step, steps = int(checkpoint.state.step), experiment.loader.steps
         self._timer = CheckpointTimer(*self.config.checkpoint_interval, steps, step)
@@ -80,9 +84,12 @@ class Run(Observer):
     def open(
         cls,
         flags: dict[str, Any],
-        find_rule: FindRule = rule_of,
-        command: str = "train",
+        *,
+        command: Sequence[str] = ("train",),
         load: Callable[[Config], Dataset] = load_bytes,
+        find_rule: FindRule = rule_of,
+        rules: Mapping[str, str] = NO_RULES,
+        judge: Callable[[Experiment], None] | None = None,
     ) -> Generator["Run"]:
         """Opens the run that the flags ask for: a new one, or an interrupted one with --resume.
 
@@ -91,10 +98,11 @@ class Run(Observer):
 
         Args:
           flags: Fields of Config.
-          find_rule: Finds the rules of the layers and of the loss, for a gradient by hand.
-            `OwnRules` are judged first; a run that began with them continues only with the same.
           command: The words after `jaxnets` that start such a run, for the line that resumes it.
           load: Loads the data of a Config.
+          find_rule: Finds the rules of the layers and of the loss, for a gradient by hand.
+          rules: Texts that identify rules other than ours; a run continues only with the same.
+          judge: Raises an error if the experiment should not train, before there is a folder.
 
         Raises:
           UserError: The request cannot be met.
@@ -107,23 +115,22 @@ class Run(Observer):
                 found = processes.broadcast_json(lambda: run_to_resume(flags).to_json())
                 resumed = StoredRun.from_json(found)
             config, data, notes = request(flags, load, resumed=resumed)
-            devices, own = find_devices(config), OwnRules.of(find_rule)
             if resumed is not None:
-                check_rules(resumed.rules_sha256, own.sha256, resumed.command)
-            own.judge(config, data)
-            experiment = Experiment.create(config, data, devices, find_rule)
+                check_rules(resumed.rules, rules, resumed.command)
+            experiment = Experiment.create(config, data, find_devices(config), find_rule)
+            if judge is not None:
+                judge(experiment)
             state = experiment.init_state()  # First: if it raises, no folder is made.
-            folder = _open_folder(experiment, processes, command)
+            folder = _open_folder(experiment, processes, command, rules)
             model = flags.get("model")
             file = model.file if isinstance(model, OwnNetwork) else None
-            words = [*command.split(), *own.words]
-            with stopping.ends_in_one_line(folder.path, words, file), folder:
+            with stopping.ends_in_one_line(folder.path, command, file), folder:
                 checkpoint = Checkpoint(state)
                 if config.resume:
                     checkpoint = load_checkpoint(folder, experiment, state, processes)
                     step = int(checkpoint.state.step)
                     folder.drop_records_after(step, step // experiment.loader.steps)
-                yield cls(experiment, folder, processes, checkpoint, notes)
+                yield cls(experiment, folder, processes, checkpoint, notes, rules)
 
     @property
     def config(self) -> Config:
@@ -152,8 +159,8 @@ class Run(Observer):
             _("gradients {}", config.gradients),
         ]
         line = " | ".join(texts)
-        if names := OwnRules.of(self.experiment.find_rule).sha256:
-            line += _(" (yours: {})", ", ".join(names))
+        if self.rules:
+            line += _(" (yours: {})", ", ".join(self.rules))
         if config.init_from is not None:
             head = head_of(self.experiment.model, params)
             line += f"\n{describe_weights(config.init_from, params, head)}"
@@ -254,9 +261,8 @@ class Run(Observer):
         for observer in observers:
             observer.on_finish(test)
         where, names = short_path(str(self.folder.path)), self.experiment.data.class_names
-        may_be_wrong = OwnRules.of(self.experiment.find_rule).even_if_wrong
         records = self.folder.records()
-        show(ending.ending(test, names, self.config, where, records, may_be_wrong))
+        show(ending.ending(test, names, self.config, where, records, ours=not self.rules))
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(
@@ -307,8 +313,8 @@ def check_rules(began: Mapping[str, str], now: Mapping[str, str], command: str) 
     """Raises UserError unless a run continues with the user's own rules that it began with.
 
     Args:
-      began: The digests in its folder.
-      now: Those of the present rules.
+      began: What identifies the rules in its folder.
+      now: The same of the present rules.
       command: The words after `jaxnets` that continue the run.
     """
     if began == now:
@@ -327,14 +333,18 @@ def check_rules(began: Mapping[str, str], now: Mapping[str, str], command: str) 
     )
 
 
-def write_config(folder: RunFolder, experiment: Experiment, command: str = "train") -> None:
+def write_config(
+    folder: RunFolder,
+    experiment: Experiment,
+    command: Sequence[str] = ("train",),
+    rules: Mapping[str, str] = NO_RULES,
+) -> None:
     """Writes config.json: every field, versions, device, digests, the shape of the data.
 
     A resumed run keeps the versions and the machine that it began with: every resume under others
     says so. Values that config.json lacks stay unknown.
     """
     data, began = experiment.data, folder.read(CONFIG)
-    rules = OwnRules.of(experiment.find_rule).sha256
     where = surroundings(experiment.parallel.devices)
     if began:
         where = {name: began[name] for name in where if name in began}
@@ -346,8 +356,8 @@ def write_config(folder: RunFolder, experiment: Experiment, command: str = "trai
             **{name: name_of(value) for name, value in dataclasses.asdict(settings).items()},
             **where,
             **inputs_sha256(experiment),
-            **({RULES_SHA256: dict(rules)} if rules else {}),
-            COMMAND: command,
+            **({RULES: dict(rules)} if rules else {}),
+            COMMAND: " ".join(filter(WORD.fullmatch, command)),
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,
             "class_names": data.class_names,
@@ -370,13 +380,18 @@ def _connected(flags: dict[str, Any]) -> Generator[Processes]:
         yield processes
 
 
-def _open_folder(experiment: Experiment, processes: Processes, command: str) -> RunFolder:
+def _open_folder(
+    experiment: Experiment,
+    processes: Processes,
+    command: Sequence[str],
+    rules: Mapping[str, str],
+) -> RunFolder:
     """Makes the run folder with its config.json or, with --resume, finds it; locks it.
 
     With several processes, the first does this; the others get a replica that writes nothing.
     """
     config, inputs = experiment.config, inputs_sha256(experiment)
-    processes.assert_equal({**inputs, **OwnRules.of(experiment.find_rule).sha256})
+    processes.assert_equal({**inputs, **rules})
     if not processes.is_first:
         return ReplicaRunFolder(processes.broadcast_json(dict))  # Only receives.
     if config.resume:
@@ -389,7 +404,7 @@ def _open_folder(experiment: Experiment, processes: Processes, command: str) -> 
         if config.resume:
             must_write = prepare_to_resume(folder, experiment, inputs)
         if must_write:
-            write_config(folder, experiment, command)
+            write_config(folder, experiment, command, rules)
     except BaseException:
         folder.close()  # Releases its lock: the request is refused.
         raise

@@ -1,8 +1,7 @@
 """The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json.
 
 A run that began with a search also has search.json, a run with --track the folder tracking/, and a
-run with --report the file report.html. sections.json holds sections that a wing adds to the run's
-report.
+run with --report the file report.html. A training by wrong passes has comparison.json.
 """
 
 import contextlib
@@ -16,6 +15,7 @@ import time
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -25,25 +25,22 @@ from jaxnets.base import files
 from jaxnets.base.errors import RunFailedError, UserError, first_line
 from jaxnets.base.language import Text
 from jaxnets.base.trees import Params, Tree
-from jaxnets.base.words import MOVED
 from jaxnets.runs import checkpoints
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
-# {name: a section of the report}: its heading, paragraphs (each a text with a {} for each of its
-# values, and these) and series (records of epochs by their name; None are the run's own).
-SECTIONS = "sections.json"
-MINE = "mine.json"  # The name of SECTIONS in version 0.1; it is no longer read.
-RULES_SHA256 = "rules_sha256"  # In config.json: the digests of the user's own rules.
+COMPARISON = "comparison.json"  # What the course compares the run with; nothing else reads it.
+RULES = "rules"  # In config.json: what identifies the user's own rules, such as digests.
+NO_RULES: Mapping[str, str] = MappingProxyType({})  # Of a run that trains with ours.
 COMMAND = "command"  # In config.json: the words that continue the run, without files and flags.
-WORDS = re.compile(r"[a-z_]+( (--)?[a-z_]+(=\d+)?)*")  # Words of a command, without files.
+WORD = re.compile(r"(--)?[a-z_]+(=\d+)?")  # A word of such a command.
 LAYERS = "layers"  # A folder with the files of the user's own layers; nothing runs them from here.
 RUNS = Path("runs")
 
 
-def rules_sha256(config: Mapping[str, Any]) -> dict[str, str]:
-    """The digests of the user's own rules in a config.json, which may be untrusted."""
-    found = config.get(RULES_SHA256, config.get("mine_sha256"))  # The name in version 0.1.
+def rules_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """What identifies the user's own rules in a config.json, which may be untrusted."""
+    found = config.get(RULES)
     return {name: str(one) for name, one in found.items()} if isinstance(found, dict) else {}
 
 
@@ -53,11 +50,8 @@ def command_of(config: Mapping[str, Any]) -> str:
     The folder may be a stranger's: the words name no file to run.
     """
     found = config.get(COMMAND)
-    if isinstance(found, str) and WORDS.fullmatch(found):
-        return found
-    # Version 0.1 wrote none: train.py took files with the user's own rules by --mine.
-    moved = MOVED["mine"].removeprefix("jaxnets ").removesuffix(" FILE...")
-    return moved if rules_sha256(config) else "train"
+    is_command = isinstance(found, str) and all(map(WORD.fullmatch, found.split()))
+    return found if found and is_command else "train"
 
 
 def num_params(params: Params) -> int:
@@ -185,11 +179,11 @@ class RunFolder:
         self.write(RESULT, result)
 
     def read(self, name: str) -> dict[str, Any]:
-        """Reads config.json, search.json or sections.json; a missing file is empty."""
+        """Reads config.json, search.json or comparison.json; a missing file is empty."""
         return files.read_json(self.path / name) if (self.path / name).exists() else {}
 
     def write(self, name: str, values: dict[str, Any]) -> None:
-        """Writes config.json, search.json, sections.json or result.json."""
+        """Writes config.json, search.json, comparison.json or result.json."""
         self.check_in_place()
         files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
@@ -202,7 +196,7 @@ class RunFolder:
 
     def snapshot(self) -> dict[str, Any]:
         """The path and the contents as JSON; another process makes a replica from them."""
-        contents = {name: self.read(name) for name in (CONFIG, SEARCH, SECTIONS)}
+        contents = {name: self.read(name) for name in (CONFIG, SEARCH, COMPARISON)}
         return {"path": str(self.path), METRICS: self.records(), **contents}
 
     def records(self) -> list[dict[str, Any]]:
@@ -380,7 +374,7 @@ def _place(workdir: str) -> Path:
 def _replaceable(path: Path, overwrite: bool) -> list[str]:
     """The names in a folder; UserError if it holds a run (without overwrite) or other files."""
     found = sorted(os.listdir(path))
-    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, SECTIONS, MINE, LAYERS)
+    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, COMPARISON, LAYERS)
     others = [name for name in found if files.PARTIAL.sub("", name) not in ours]
     if others:
         raise UserError("workdir: expected an empty folder, {} holds {}", path, others[0])

@@ -27,6 +27,8 @@ class Observer:
 
     # Whether `before_step` is called. An epoch is then never one compiled loop.
     sees_every_step = False
+    # Whether it compares both gradients, as gradients="both" asks.
+    compares_gradients = False
 
     def on_train_begin(self, start: Checkpoint) -> None:
         """Called once, with the progress from which the training starts."""

@@ -16,6 +16,7 @@ from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch, epoch_order
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, init_state, optimizer_of
+from jaxnets.gradcheck.oracle import with_gradient_check
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models.chain import has_layer
 from jaxnets.networks.create import create_model
@@ -24,9 +25,6 @@ from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.scan import make_train_epoch
 from jaxnets.training.step import Checkpoint, TrainState
-
-# A bar of epochs, for tqdm: on stderr, and only if that is a terminal.
-BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncols=True)
 
 
 class EpochBar(Observer):
@@ -106,7 +104,7 @@ def train_one(
     """Trains a single run, without validation."""
     data = dataclasses.replace(experiment.data, validation=experiment.data.train[:0])
     experiment = dataclasses.replace(experiment, data=data)
-    state, history = experiment.train(observers)
+    state, history = experiment.train(with_gradient_check(experiment, observers))
     judged, last = experiment.evaluate(state.params, judge), history[-1]
     return TrainingSummary(last["train_loss"], last["train_accuracy"], judged.loss, judged.accuracy)
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from jaxnets.base.bar import progress_bar
 from jaxnets.base.display import one_line, show
 from jaxnets.base.errors import UserError, on_interrupt
 from jaxnets.base.files import check_only_files, locked, read_json
@@ -27,6 +28,7 @@ from jaxnets.config.fields import Config
 from jaxnets.config.resolve import OwnNetwork, as_plain, preset
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import Experiment
+from jaxnets.gradcheck.layer_check import judge_own_layers
 from jaxnets.machine.platform import surroundings
 from jaxnets.runs.request import request
 from jaxnets.runs.resume import warn_of_other_surroundings
@@ -34,7 +36,6 @@ from jaxnets.runs.run_folder import make_folder
 from jaxnets.tune import cells, results
 from jaxnets.tune.backends import Backend, Failed
 from jaxnets.tune.many import (
-    BAR,
     EpochBar,
     TrainingSummary,
     can_vmap,
@@ -250,6 +251,7 @@ def search_all(
     configs = [search.config(point, first) for point in search.points]
     for config in configs:
         experiment = Experiment.create(config, data)  # Raises if its batches do not fit.
+        judge_own_layers(experiment)
         if config.schedule == "plateau":
             raise UserError("schedule: plateau uses the images that a search judges by")
     search.began, search.checksum = surroundings(experiment.parallel.devices), data.checksum
@@ -298,7 +300,7 @@ def train_missing(search: Search, seeds: Sequence[int]) -> None:
         search.backend.submit(configs)
     failures, epochs = [], 0
     total = sum(configs[0].epochs * len(configs) for configs in tasks)
-    with tqdm(total=total, **BAR) as search.training.bar:
+    with progress_bar(total, unit="epoch") as search.training.bar:
         bar = search.training.bar
         while tasks:
             bar.set_description(search.name(next(iter(tasks.values()))[0][0]))

@@ -7,10 +7,10 @@ data.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any, NamedTuple
 
@@ -20,10 +20,11 @@ import numpy as np
 
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES, rule_of
-from jaxnets.base.display import four_digits, paint, show
+from jaxnets.base.display import paint, show
 from jaxnets.base.errors import RunFailedError, UserError
-from jaxnets.base.language import N_, Text, _, speaking
+from jaxnets.base.language import Text, _, speaking
 from jaxnets.config.fields import Config
+from jaxnets.course.comparison import Comparison, WrongPass
 from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_file, layer_of
@@ -31,33 +32,26 @@ from jaxnets.course.exercises.mistakes import mistake
 from jaxnets.course.exercises.passes import Call, ResultError, defined_by, file_of, named_result
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import OwnRules, make_loss_and_grad
+from jaxnets.experiment import Experiment, make_loss_and_grad
 from jaxnets.gradcheck.layer_check import (
     check_by_autodiff,
+    judge_own_layers,
     judged_rows,
     layers_of,
     setting_of,
     with_backward,
 )
+from jaxnets.gradcheck.oracle import with_gradient_check
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import walk
 from jaxnets.networks.create import create_model
 from jaxnets.runs import stopping
 from jaxnets.runs.progress import Progress
 from jaxnets.runs.run import Run
-from jaxnets.runs.run_folder import SECTIONS
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint
 
 Backward = Callable[..., Any]
-
-# The section that a training by wrong passes adds to the run's report.
-SECTION, HEADING = "mine", N_("Your derivation and the right one")
-YOURS, RIGHT = N_("your derivation"), N_("the right derivation")
-WRONG, WHY = N_("{} ({}): {} is wrong"), N_("{} ({}): {}")
-SAME = N_("Both trainings began with the same weights and saw the same images in the same order.")
-COMPARED = N_("After epoch {} the accuracy is {} instead of {}, the loss {} instead of {}.")
-ENDED = N_("Your training ended: {}")
 
 
 class Own(NamedTuple):
@@ -77,29 +71,36 @@ class Own(NamedTuple):
             raise UserError("exercise: {}: {}", self.where, mistake(error, self.where)) from error
 
 
-class OwnPasses(OwnRules):
-    """A find_rule with the user's own backward passes instead of ours, once it has judged them.
+class OwnPasses:
+    """A find_rule with the user's own backward passes instead of ours, which can judge them.
 
     Attributes:
-      wrong: The mistakes that the judge has found, for the run folder.
+      words: The words that name the passes on a command line.
+      settings: The fields of Config for a training by these passes, unless the user gives them.
+      sha256: The digest of each pass's source, by its name.
+      wrong: The mistakes that `judge` has found.
     """
 
     def __init__(self, passes: Sequence[str | Backward], even_if_wrong: bool = False):
-        self._passes, self.even_if_wrong = passes, even_if_wrong
+        self._passes, self._even_if_wrong = passes, even_if_wrong
         self._own = [own for one in passes for own in _own(one)]
         self.words = [one for one in passes if isinstance(one, str)]
         self.words += ["--even_if_wrong"] if even_if_wrong else []
         self.settings = dict(gradients="manual", kernels="plain") if passes else {}
         digests = {o.exercise.function: hashlib.sha256(o.text.encode()) for o in self._own}
         self.sha256 = {name: digest.hexdigest() for name, digest in digests.items()}
-        self._rules: list[tuple[LayerRule, LayerRule]] = []  # Each of ours, and what replaces it.
-        self.wrong: list[dict[str, Any]] = []
+        self.wrong: list[WrongPass] = []
 
     def __call__(self, layer: object) -> LayerRule | None:
         rule = rule_of(layer)
         return next((own for ours, own in self._rules if ours is rule), rule)
 
-    def judge(self, config: Config, data: Dataset) -> None:
+    @functools.cached_property
+    def _rules(self) -> list[tuple[LayerRule, LayerRule]]:
+        """Each of our rules, and what replaces it."""
+        return [(RULES[own.exercise.layer], _rule_of(own)) for own in self._own]
+
+    def judge(self, experiment: Experiment) -> None:
         """Judges the passes as exercises, then on as many rows as a step takes; prints verdicts.
 
         Raises:
@@ -107,6 +108,7 @@ class OwnPasses(OwnRules):
             are not by hand, or JAX cannot compile a step with a pass.
           RunFailedError: A gradient is wrong, without even_if_wrong: status 1, as in `gradcheck`.
         """
+        config, data = experiment.config, experiment.data
         for name, wanted in (("gradients", ("manual", "both")), ("kernels", ("plain",))):
             if self._own and getattr(config, name) not in wanted:
                 expected, got = " or ".join(wanted), getattr(config, name)
@@ -123,16 +125,16 @@ class OwnPasses(OwnRules):
             for verdict in verdicts:
                 show(paint(verdict.line, "green" if verdict else "red"))
         wrong = [verdict for verdict in verdicts if not verdict]
-        if wrong and not self.even_if_wrong:
+        if wrong and not self._even_if_wrong:
             names = ", ".join(verdict.exercise for verdict in wrong)
             raise RunFailedError(
                 "exercise: expected right gradients, got wrong ones of {}; even_if_wrong trains "
                 "with them anyway",
                 names,
             )
-        self._rules = [(RULES[own.exercise.layer], _rule_of(own)) for own in self._own]
         self.wrong = list(map(_finding, wrong))
         _trace(self, config, data)
+        judge_own_layers(experiment, even_if_wrong=self._even_if_wrong)
 
 
 def own_passes(*passes: str | Backward, even_if_wrong: bool = False) -> OwnPasses:
@@ -190,10 +192,9 @@ def _pass_called(name: str) -> Blank | Bug:
     return exercise
 
 
-def _finding(verdict: Verdict) -> dict[str, Any]:
-    """The record of a wrong pass in a run folder."""
+def _finding(verdict: Verdict) -> WrongPass:
     name, layer = verdict.exercise, _pass_called(verdict.exercise).layer
-    return dict(function=name, layer=layer, gradients=verdict.wrong, reason=verdict.reason)
+    return WrongPass(name, layer, list(verdict.wrong), str(verdict.reason))
 
 
 def _check_layers(exercises: Sequence[Blank | Bug], config: Config) -> None:
@@ -260,88 +261,61 @@ def _rule_of(own: Own) -> LayerRule:
     return with_backward(rule, checked)
 
 
-def train(
-    passes: OwnPasses,
-    flags: Mapping[str, Any],
-    observers_of: Callable[[Run], AbstractContextManager[list[Observer]]],
-) -> None:
+def train(passes: OwnPasses, flags: Mapping[str, Any], train_run: Callable[..., Run]) -> None:
     """Trains with the user's own passes; if one is wrong, first with the right ones.
 
     Args:
       passes: The user's passes.
       flags: Fields of Config.
-      observers_of: Makes the observers of a run.
+      train_run: Trains a run to its end, as cli/training.py does.
 
     Raises:
-      RunFailedError: Wrong passes have ended their training. The result is saved first.
+      RunFailedError: Wrong passes have ended their training. The comparison is saved first.
     """
-    given = dict(flags) if flags.get("resume") else {**passes.settings, **flags}
-    failed = None
-    with Run.open(given, passes, "exercise train") as run, observers_of(run) as observers:
-        print(run.headline, flush=True)
-        section = _right_first(run, passes.wrong)
-        try:
-            run.train(observers)
-            run.finish(observers)
-        except RunFailedError as error:
-            failed = error
-        if section is not None:
-            _compare(run, section, failed)
-        elif failed is not None:  # Right passes fail as ours would.
-            raise failed
-    if failed is not None:
-        raise failed
+    train_run(
+        dict(flags) if flags.get("resume") else {**passes.settings, **flags},
+        around=lambda run: _compared(passes.wrong, run),  # Once they are judged.
+        judge=passes.judge,
+        command=["exercise", "train", *passes.words],
+        find_rule=passes,
+        rules=passes.sha256,
+    )
 
 
-def _right_first(run: Run, wrong: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Trains with the right passes if wrong ones will train; returns a section for the report.
+@contextlib.contextmanager
+def _compared(wrong: Sequence[WrongPass], run: Run) -> Iterator[list[Observer]]:
+    """Trains with the right passes if wrong ones will train, and keeps what to compare.
 
     The right passes come first, since wrong ones may end their training. A resumed run does not
     train them again.
     """
     if not wrong:
-        return None
-    if kept := run.folder.read(SECTIONS).get(SECTION):
-        return kept
-    experiment = run.experiment
-    config, records = experiment.config, list[Record]()
-    ours = make_loss_and_grad(config, experiment.step_model)
-    right = dataclasses.replace(experiment, find_rule=rule_of, loss_and_grad=ours)
-    show(_("first with the right derivation, with the same seed and data:"))
+        yield []
+        return
+    if kept := Comparison.read(run.folder):
+        right = kept.right
+    else:
+        show(_("first with the right derivation, with the same seed and data:"))
+        right = _train_right(run)
+        show(_("now with yours:"))
+    comparison = Comparison([*wrong], right)
+    comparison.write(run.folder)
+    try:
+        yield []
+    except RunFailedError as error:  # Without the message's advice, which is for right gradients.
+        ended = str(error).partition(";")[0]
+        dataclasses.replace(comparison, ended=ended).write(run.folder)
+        raise
+
+
+def _train_right(run: Run) -> list[Record]:
+    """The epochs of a training with the right passes, with the run's seed and data."""
+    config, records = run.config, list[Record]()
+    ours = make_loss_and_grad(config, run.experiment.step_model)
+    right = dataclasses.replace(run.experiment, find_rule=rule_of, loss_and_grad=ours)
     with stopping.stop_on_interrupt(run.processes) as signal_came:
-        stop = Stop(signal_came)
-        shown = Progress(config.epochs, right.loader)
-        watching = [EarlyStopping(config, []), stop, shown]
-        for _state, record in right.epochs(Checkpoint(right.init_state()), watching):
+        observers: list[Observer] = [EarlyStopping(config, []), Stop(signal_came)]
+        observers = with_gradient_check(right, [*observers, Progress(config.epochs, right.loader)])
+        for _state, record in right.epochs(Checkpoint(right.init_state()), observers):
             records.append(record)
-    section = {
-        "heading": HEADING,
-        "paragraphs": [_paragraph(one) for one in wrong] + [[SAME]],
-        "series": {YOURS: None, RIGHT: records},
-    }
-    run.folder.write(SECTIONS, {SECTION: section})
-    show(_("now with yours:"))
-    return section
-
-
-def _paragraph(found: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a pass, for the report: a text and its values."""
-    where = found["function"], found["layer"]
-    if found["gradients"]:
-        return [WRONG, *where, ", ".join(found["gradients"])]
-    return [WHY, *where, found["reason"]]
-
-
-def _compare(run: Run, section: dict[str, Any], failed: RunFailedError | None) -> None:
-    """Adds to the report how training with wrong passes went, or why it ended."""
-    yours, right = run.folder.records(), section["series"][RIGHT]
-    paragraphs = list(section["paragraphs"])
-    if yours and len(yours) <= len(right):
-        ends = yours[-1], right[len(yours) - 1]
-        part = "train" if ends[1]["validation_accuracy"] is None else "validation"
-        accuracies = [f"{100 * one[f'{part}_accuracy']:.2f} %" for one in ends]
-        losses = [four_digits(one[f"{part}_loss"]) for one in ends]
-        paragraphs.append([COMPARED, str(len(yours)), *accuracies, *losses])
-    if failed is not None:  # Without the message's advice, which is for right gradients.
-        paragraphs.append([ENDED, str(failed).partition(";")[0]])
-    run.folder.write(SECTIONS, {SECTION: {**section, "paragraphs": paragraphs}})
+    return records

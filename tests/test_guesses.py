@@ -6,7 +6,7 @@ import re
 import pytest
 
 from jaxnets.base.display import width_of
-from jaxnets.base.words import ALIASES, MOVED, WORDS
+from jaxnets.base.words import ALIASES, WORDS
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_flags
 from jaxnets.config.fields import Config
@@ -178,7 +178,7 @@ def test_help_of_an_unknown_command_is_refused(run_command):
 
 def test_every_answer_is_a_command_or_a_flag_that_exists():
     names = {"train", "help train", *COMMANDS}
-    for answer in [*WORDS, *MOVED.values()]:
+    for answer in WORDS:
         if answer.startswith("--"):
             name, equals, value = answer.removeprefix("--").partition("=")
             assert name in Config.__dataclass_fields__
@@ -187,7 +187,7 @@ def test_every_answer_is_a_command_or_a_flag_that_exists():
         for command in re.findall(r"jaxnets ([a-z ]*[a-z])", answer):
             assert command in names
     words = [word for line in WORDS.values() for word in line.split()]
-    assert len(words) == len(set(words)) and not set(words) & {*ALIASES, *MOVED, *names}
+    assert len(words) == len(set(words)) and not set(words) & {*ALIASES, *names}
 
 
 def test_a_wrong_word_needs_no_jax(run_python):

@@ -180,12 +180,6 @@ def test_what_is_no_program_of_the_slides_is_refused(run_command):
     run_command("replay", "--hidden=6").assert_refused("hidden: replay compares --sizes")
 
 
-@pytest.mark.usefixtures("quick_steps")
-def test_the_flags_of_a_replay_name_the_command(run_main):
-    for flag in ("latent_dims=1", "search_epochs=1", "replay_seeds=2", "log_format=lecture"):
-        run_main(f"--{flag}").assert_refused("; now: jaxnets replay")
-
-
 def test_the_first_of_equals_wins_and_the_table_shows_spread():
     assert choose({100: judged(0.8), 200: judged(0.9), 300: judged(0.9)}) == 200
     one, other = (Replay({100: judged(x)}, judged(x)) for x in (0.9, 0.92))

@@ -232,15 +232,6 @@ def test_a_pass_that_cannot_be_traced_is_one_line(lines, message, mine, train_by
     assert not (tmp_path / "run").exists()
 
 
-def test_the_flags_that_have_left_name_the_command(run_main, run_command):
-    now = "; now: jaxnets exercise train FILE..."
-    run_main("--mine=a.py").assert_refused(f"unknown flag --mine{now}")
-    with_wrong = "unknown flag --even_if_wrong; now: jaxnets exercise train --even_if_wrong"
-    run_command("search", "--even_if_wrong").assert_refused(with_wrong)
-    with pytest.raises(UserError, match=f'unknown field "mine"{now}'):
-        jaxnets.Network("mlp", mine=["a.py"])
-
-
 @pytest.mark.slow
 def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
     def dense_backward(cache, dz):

@@ -21,14 +21,14 @@ WORDS = {
     "jaxnets evaluate RUN": "test validate score",
     "jaxnets predict RUN PICTURE": "infer classify",
     "jaxnets runs": "list ls log status",
-    "jaxnets report RUN": "plot",
+    "jaxnets report RUN": "plot compare",
     "jaxnets page RUN": "draw",
     "jaxnets summary": "show info",
     "jaxnets search": "tune sweep",
     "jaxnets serve RUN": "deploy",
     "jaxnets export RUN": "onnx",
     "jaxnets exercise answers": "solution solutions",
-    "jaxnets exercise grade FOLDER": "teach teacher",
+    "jaxnets exercise grade FOLDER": "teach teacher grade",
     N_("jaxnets gradcheck, jaxnets exercise check FILE or, in Python, jaxnets.check"): "check",
     "--model": "m network arch",
     "--model=cnn": "lenet lenet5",
@@ -45,18 +45,6 @@ WORDS = {
     "--precision=mixed": "amp",
     "--track": "tensorboard wandb mlflow",
     "--workdir": "output_dir",
-}
-
-# Flags and commands that were removed, and the command that replaces each.
-MOVED = {
-    "mine": "jaxnets exercise train FILE...",
-    "even_if_wrong": "jaxnets exercise train --even_if_wrong",
-    "latent_dims": "jaxnets replay --sizes=N,...",
-    "search_epochs": "jaxnets replay",
-    "replay_seeds": "jaxnets replay --seeds=N",
-    "log_format": "jaxnets replay --model=NAME",
-    "grade": "jaxnets exercise grade",
-    "compare": "jaxnets report RUN...",
 }
 
 
@@ -81,8 +69,6 @@ def hint(name: str, known: Mapping[str, str], *, quoted: bool = False) -> Text |
     ; did you mean --epochs=3?
     """
     word, equals, value = name.lstrip("-").partition("=")
-    if word in MOVED:
-        return Text("; now: {}", MOVED[word])
     if name.endswith(".py") and "model" in known:
         return Text("; did you mean {}?", f"{known['model']}={name}")
     if (near := same_name(word, known) or nearest(word, known)) is None:

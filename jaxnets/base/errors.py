@@ -218,7 +218,9 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
     names = {_letters(name): name for name in known}
     wanted = _letters(value)
     near = difflib.get_close_matches(wanted, names, cutoff=0.85)
+    # "num_epochs" is epochs, "flowers102" is oxford_flowers102; but "test" is not abtest.
     near = near or [name for name in names if len(name) > 3 and wanted.endswith(name)]
+    near = near or [name for name in names if len(wanted) > 6 and name.endswith(wanted)]
     if not near and wanted:
         same_first = [name for name in names if name.startswith(wanted[0])]
         near = difflib.get_close_matches(wanted, same_first, cutoff=0.65)

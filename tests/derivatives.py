@@ -8,6 +8,7 @@ import itertools
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
@@ -324,7 +325,7 @@ def batch_norm(x):
 
 def masked_softmax(x):
     mask = np.array([[True, True, False], [False, False, False], [True, True, True]])
-    return jnp.where(mask, softmax(jnp.where(mask, x, -jnp.inf)), 0.0)
+    return jnp.where(mask, softmax(x + jnp.where(mask, 0.0, -jnp.inf)), 0.0)
 
 
 def newton_root(a):
@@ -381,8 +382,8 @@ def branch(flag, x):
 class Pair(NamedTuple):
     """A tree of two arrays."""
 
-    weight: jax.Array
-    bias: jax.Array
+    weight: jax.Array | np.ndarray
+    bias: jax.Array | np.ndarray
 
 
 LABELS = np.array([0, 2, 1])

@@ -98,6 +98,8 @@ def cause(label: str, yours: np.ndarray, right: np.ndarray, d_out: str, known: K
             return f"{look} ({hint})"
     if same(yours.T, right) or _factor(yours, right):
         return look
+    if text := _untransposed(yours, right, d_out, known):
+        return _("{}: a transpose is missing: {}", label, text)
     factors = _factors(d_out, known)
     for term in _terms(Term(d_out, known[d_out]), factors):
         for axes, found in _sums(term.value, yours.shape):
@@ -108,13 +110,25 @@ def cause(label: str, yours: np.ndarray, right: np.ndarray, d_out: str, known: K
                         return _("{}: summed over {}, expected over {}", label, *over)
                 for one in factors:
                     more = _product([term, one])
-                    if more and same(factor * more.value.sum(axes), right):
-                        return _("{}: a factor is missing: {}", label, one.text)
+                    if more and (times := _factor(right, factor * more.value.sum(axes))):
+                        return _("{}: a factor is missing: {}", label, _multiple(times, one.text))
             elif yours.shape == right.shape and (factor := _factor(right - yours, found)):
-                text = term.text if factor == 1 else f"{factor:.4g} * {term.text}"
+                text = _multiple(factor, term.text)
                 text += _(", summed over {}", _axes(axes)) if axes else ""
                 return _("{}: a term is missing: {}", label, text)
     return look
+
+
+def _untransposed(yours: np.ndarray, right: np.ndarray, d_out: str, known: Known) -> str:
+    """The matrix product that a gradient should be, if it has the matrix without its transpose."""
+    dy = known[d_out]
+    for name, array in known.items():
+        if array.ndim == dy.ndim == 2 and array.shape == array.T.shape:
+            if dy.shape[1] == len(array) and same(dy @ array, yours) and same(dy @ array.T, right):
+                return f"{d_out} @ {name}.T"
+            if dy.shape[0] == len(array) and same(array @ dy, yours) and same(array.T @ dy, right):
+                return f"{name}.T @ {d_out}"
+    return ""
 
 
 def first_wrong(label: str, yours: np.ndarray, right: np.ndarray) -> str:
@@ -184,6 +198,10 @@ def _factor(array: np.ndarray, term: np.ndarray) -> float:
     if abs(factor - np.rint(factor)) <= CLOSE:
         factor = float(np.rint(factor))
     return factor if same(factor * term, array) else 0
+
+
+def _multiple(factor: float, text: str) -> str:
+    return text if factor == 1 else f"{factor:.4g} * {text}"
 
 
 def _axes(axes: Sequence[int]) -> str:

@@ -50,7 +50,12 @@ class Slopes(NamedTuple):
 
 
 def slopes_of(
-    below: np.ndarray, here: np.ndarray, above: np.ndarray, steps: np.ndarray, eps: float
+    below: np.ndarray,
+    here: np.ndarray,
+    above: np.ndarray,
+    steps: np.ndarray,
+    eps: float,
+    floor: np.ndarray | float = 0.0,
 ) -> Slopes:
     """The slopes from a function's values.
 
@@ -60,10 +65,11 @@ def slopes_of(
       above: f(x + h) [steps, outputs].
       steps: h, each half of the one before.
       eps: The relative rounding of f.
+      floor: The rounding of f where its terms cancel.
     """
     h = steps[:, None]
     with np.errstate(all="ignore"):  # f may be infinite, or not defined, some steps away.
-        rounding = eps * (np.abs(here) + np.abs(above) + np.abs(below)) / h
+        rounding = (eps * (np.abs(here) + np.abs(above) + np.abs(below)) + floor) / h
         middle, middle_error = _limit((above - below) / (2 * h), rounding, 4.0)
         right, right_error = _limit((above - here) / h, rounding, 2.0)
         left, left_error = _limit((here - below) / h, rounding, 2.0)

@@ -1,6 +1,6 @@
-"""Checks any gradient: `assert jaxnets.check(f, x)`."""
+"""Checks a gradient: `assert jaxnets.check(f, x)`."""
 
-import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,17 +12,31 @@ from numpy.typing import ArrayLike
 from jaxnets.base import display
 from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.language import N_, _
+from jaxnets.gradcheck.causes import cause, looks
 from jaxnets.gradcheck.compare import precision as in_precision
-from jaxnets.gradcheck.compare import quick_options
 from jaxnets.gradcheck.differences import STEPS, Slopes, slopes_of
+from jaxnets.gradcheck.flat import (
+    Flat,
+    Values,
+    eps,
+    jit,
+    name_of,
+    refuse_misuse,
+    saying_what_to_write,
+)
+from jaxnets.gradcheck.rounding import roundings_of
 
 # For a slope by differences, relative to the largest of its output. If a function always computes
 # in float32, its rounding is larger than a small mistake.
 TOLERANCES = {"float64": 1e-8, "float32": 2e-3, "bfloat16": 0.1, "float16": 0.05}
-AGAINST_PLAIN = 1e-10  # Two right formulas in float64.
-NARROW = {"float32": 1e-3, "bfloat16": 0.2}  # A gradient in few digits against one in float64.
+# Two ways to compute one gradient, by the precision of the function's outputs; and a gradient in
+# few digits against one in float64.
+SAME = {"float64": 1e-10, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
+ROUNDINGS = 10  # By how many times its measured rounding a gradient in few digits may be wrong.
 MOST = 1_000  # Up to this many inputs or outputs all slopes are taken; of more, a sample.
-WIDTHS, ALIGN = (26, 18, 8, 8, 7, 0), "<>>><<"  # of the table
+NEARBY = 8  # Points near a kink.
+MOST_ALONE = 5  # Up to this many arguments each is batched by itself.
+WIDTHS, ALIGN = (28, 18, 8, 8, 7, 0), "<>>><<"  # of the table
 WORK = 4e8  # Numbers that all differences of one check may compute.
 
 
@@ -48,14 +62,21 @@ class CheckRow(NamedTuple):
         passed = _("{} passed over", f"{self.passed_over:,}") if self.passed_over else ""
         said = "; ".join(part for part in (self.worst, passed, self.note) if part)
         verdict = _("ok") if self.ok else _("FAILED")
+        if self.ok and not self.compared:
+            verdict = ""  # Nothing was tried; the note says why.
         return display.line([_(self.name), counted, *numbers, verdict, said], WIDTHS, ALIGN)
 
 
 class FunctionCheck(NamedTuple):
-    """The result of `check`: true if every gradient is right; as text, a table."""
+    """The result of `check`: true if every gradient is right; as text, a table.
+
+    A plain `assert` shows nothing of what it tests, so a false result prints itself on stderr when
+    Python asks whether it is true.
+    """
 
     function: str
     rows: tuple[CheckRow, ...]
+    causes: tuple[str, ...] = ()  # What is wrong with each wrong argument's gradient.
 
     @property
     def ok(self) -> bool:
@@ -63,13 +84,15 @@ class FunctionCheck(NamedTuple):
         return all(row.ok for row in self.rows)
 
     def __bool__(self) -> bool:
+        if not self.ok:
+            display.show(repr(self), sys.stderr)
         return self.ok
 
     def __repr__(self) -> str:
         heads = ["", _("compared"), _("error"), _("allowed")]
         head = display.line(heads, WIDTHS, ALIGN)
-        lines = [f"check({self.function}): {_('ok') if self.ok else _('FAILED')}", head]
-        return "\n".join([*lines, *(row.text() for row in self.rows)])
+        lines = [f"check({self.function}): {_('ok') if self.ok else _('FAILED')}", *self.causes]
+        return "\n".join([*lines, head, *(row.text() for row in self.rows)])
 
 
 def check(
@@ -78,6 +101,7 @@ def check(
     plain: Callable[..., Any] | None = None,
     order: int = 1,
     seed: int = 0,
+    **unknown: object,
 ) -> FunctionCheck:
     """Checks the gradients of a function, from its custom_vjp or custom_jvp or from autodiff.
 
@@ -85,8 +109,10 @@ def check(
 
     Reverse mode (a vjp for each output, and for a dense cotangent) and forward mode (a jvp for each
     input) are compared with differences in float64, each element by itself, at kinks with the
-    slopes on both sides. Further rows check a cotangent of zeros, a second call, vmap against a
-    loop, and the gradient in float32 and bfloat16. `jax.test_util.check_grads` takes one random
+    slopes on both sides and at points nearby. The values that both modes return are compared with
+    f(x). Further rows check a cotangent of zeros, small and large cotangents, a second call, a call
+    without jit, vmap against a loop, and the gradient in float32 and bfloat16, and in float16 if an
+    argument has it. What JAX refuses is "not tried". `jax.test_util.check_grads` takes one random
     direction, with a tolerance that grows with the number of outputs (jax-ml/jax#3130).
 
     Args:
@@ -98,13 +124,16 @@ def check(
       plain: The same function without its own rule: autodiff of it is also compared.
       order: 2 also checks the gradients of the gradient.
       seed: Which elements of a large function are compared, and which cotangents are drawn.
+      unknown: Other keywords are refused, with what to write in their place.
 
     Returns:
-      The table, which is true if all is right: `assert jaxnets.check(f, x)`. Of more than 1,000
-      inputs or outputs a sample is compared, and the row says so.
+      The table, which is true if all is right: `assert jaxnets.check(f, x)`. A false one prints
+      itself on stderr. Of more than 1,000 inputs or outputs a sample is compared, and the row says
+      so.
 
     Raises:
-      UserError: The function has no floating input or output, or order is neither 1 nor 2.
+      UserError: JAX cannot trace the function, or it has no floating input or output; or an option
+        is not one of these.
 
     Source: Ridders 1982 (`gradcheck/differences.py`).
 
@@ -115,116 +144,36 @@ def check(
     ...     return x**2
     >>> square.defvjp(lambda x: (x**2, x), lambda x, dy: (3 * x * dy,))
     >>> found = check(square, jnp.array([1.0, 2.0]))
-    >>> bool(found), found.rows[0].worst
-    (False, 'output[1] along args[0][1]: 6, expected 4')
+    >>> found.ok, found.causes
+    (False, ('args[0]: each number is 1.5 times the right one',))
     """
     if order not in (1, 2):
         raise UserError("order: expected 1 or 2, got {}", order)
+    refuse_misuse([function] if plain is None else [function, plain], args, unknown)
     with in_precision("float64"):
-        flat = _Flat(function, args, "float64")
+        with saying_what_to_write(function, args):
+            flat = Flat(function, args, "float64")
         sample = _sample(flat, seed)
-        rows = list(_slopes(flat, sample))
-        if plain:
-            rows.append(_against_plain(flat, _Flat(plain, args, "float64"), sample))
-        rows += [_zeros(flat), _second_call(flat, sample), _batched(flat, seed)]
-        if order == 2:
-            gradient = _gradient_of(flat, sample)
-            again = _Flat(gradient, (flat.start,), "float64", flat.name_of)
-            second = _slopes(again, _sample(again, seed))
-            rows += [row._replace(name=f"2nd: {row.name}") for row in second]
-        # Also with float64 enabled: without it the random numbers would differ.
-        rows += [_narrow(function, args, dtype, seed) for dtype in NARROW]
-    return FunctionCheck(getattr(function, "__name__", type(function).__name__), tuple(rows))
+        slopes = _Comparison(flat, sample)
+        rows = list(slopes.rows())
+        if not slopes.reverse_refused:
+            rows += _reverse_rows(flat, sample, seed)
+            if plain is not None:
+                rows.append(_against_plain(flat, Flat(plain, args, "float64"), sample))
+            if order == 2:
+                gradient = _gradient_of(flat, sample)
+                again = Flat(gradient, (flat.start,), "float64", flat.input_of)
+                second = _Comparison(again, _sample(again, seed)).rows()
+                rows += [row._replace(name=f"2nd: {row.name}") for row in second]
+            # Also with float64 enabled: without it the random numbers would differ.
+            rows += [_narrow(flat, args, dtype, seed) for dtype in _few_digits(flat)]
+    return FunctionCheck(name_of(function), tuple(rows), tuple(slopes.causes()))
 
 
-class _Flat:
-    """A function of trees as a function of a vector [inputs] that returns a vector [outputs]."""
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        args: Sequence[Any],
-        dtype: str,
-        named: Callable[[int], str] | None = None,
-    ) -> None:
-        paths, self.tree = jax.tree_util.tree_flatten_with_path(tuple(args))
-        self.function, self.dtype = function, dtype
-        self.leaves = [leaf for _path, leaf in paths]
-        self.names = [f"args{jax.tree_util.keystr(path)}" for path, _leaf in paths]
-        self.places = [n for n, leaf in enumerate(self.leaves) if _is_floating(leaf)]
-        if not self.places:
-            raise UserError("check: expected an argument of floating numbers, got none")
-        floating = [np.asarray(self.leaves[n]) for n in self.places]
-        self.shapes = [array.shape for array in floating]
-        narrow = [array.astype(dtype).astype(np.float64).ravel() for array in floating]
-        self.start = np.concatenate(narrow)
-        outputs = jax.eval_shape(self._tree, self.start)
-        found = jax.tree_util.tree_leaves_with_path(outputs)
-        self.outputs = [(p, leaf) for p, leaf in found if jnp.issubdtype(leaf.dtype, jnp.floating)]
-        self.size = sum(math.prod(leaf.shape) for _path, leaf in self.outputs)
-        if not self.size:
-            raise UserError("check: expected an output of floating numbers, got none")
-        self.narrowest = max((str(leaf.dtype) for _p, leaf in self.outputs), key=_eps)
-        self._named = named
-
-    def _tree(self, vector: jax.Array) -> object:
-        return self.function(*self.args_of(vector.astype(self.dtype)))
-
-    def args_of(self, vector: jax.Array | np.ndarray) -> tuple[Any, ...]:
-        """The arguments with the floating numbers of a vector."""
-        leaves = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in self.leaves]
-        start = 0
-        for place, shape in zip(self.places, self.shapes, strict=True):
-            end = start + math.prod(shape)
-            leaves[place] = vector[start:end].reshape(shape)
-            start = end
-        return jax.tree.unflatten(self.tree, leaves)
-
-    def __call__(self, vector: jax.Array) -> jax.Array:
-        leaves = [
-            leaf
-            for leaf in jax.tree.leaves(self._tree(vector))
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        ]
-        return jnp.concatenate([jnp.ravel(leaf).astype(vector.dtype) for leaf in leaves])
-
-    def pulled_back(self, vector: ArrayLike, cotangent: ArrayLike) -> jax.Array:
-        """The gradient of cotangent · outputs."""
-        return jax.vjp(self, vector)[1](cotangent)[0]
-
-    def name_of(self, index: int) -> str:
-        """The input with a number, as "args[0]['kernel'][2, 3]"."""
-        if self._named:
-            return self._named(index)
-        names = [self.names[place] for place in self.places]
-        return _element(names, self.shapes, index)
-
-    def output_of(self, index: int) -> str:
-        """The output with a number, as "output[7]"."""
-        names = [f"output{jax.tree_util.keystr(path)}" for path, _leaf in self.outputs]
-        return _element(names, [leaf.shape for _path, leaf in self.outputs], index)
-
-
-def _element(names: Sequence[str], shapes: Sequence[tuple[int, ...]], index: int) -> str:
-    for name, shape in zip(names, shapes, strict=True):
-        if index < math.prod(shape):
-            place = ", ".join(map(str, np.unravel_index(index, shape))) if shape else ""
-            return f"{name}[{place}]" if place else name
-        index -= math.prod(shape)
-    raise IndexError(index)
-
-
-def _is_floating(leaf: object) -> bool:
-    is_number = isinstance(leaf, float | np.ndarray | np.generic | jax.Array)
-    return is_number and jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-
-
-def _eps(dtype: str) -> float:
-    return float(jnp.finfo(dtype).eps)
-
-
-def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(function, compiler_options=quick_options())
+def _few_digits(flat: Flat) -> list[str]:
+    """The precisions in which the gradient is also computed; float16 only if it is given."""
+    given = {str(getattr(leaf, "dtype", "")) for leaf in flat.leaves}
+    return ["float32", "bfloat16", *({"float16"} & given)]
 
 
 class _Sample(NamedTuple):
@@ -236,19 +185,17 @@ class _Sample(NamedTuple):
     cotangent: np.ndarray  # A dense one.
 
 
-def _sample(flat: _Flat, seed: int) -> _Sample:
+def _sample(flat: Flat, seed: int) -> _Sample:
     random = np.random.default_rng(seed)
     inputs, outputs = flat.start.size, flat.size
     budget = WORK / (2 * len(STEPS) * (inputs + outputs))
     columns = min(inputs, int(np.clip(budget, 50, MOST)))
     rows = min(outputs, int(np.clip(budget, 8, MOST)))
-    signs = random.choice([-1.0, 1.0], (2, inputs))
-    moves, start = [np.ones(inputs), *signs], 0
-    for shape in flat.shapes if len(flat.shapes) <= 20 else ():
+    moves = [np.ones(inputs), *random.choice([-1.0, 1.0], (2, inputs))]
+    for part in flat.parts if len(flat.parts) <= 20 else ():
         alone = np.zeros(inputs)
-        alone[start : start + math.prod(shape)] = 1
+        alone[part] = 1
         moves.append(alone)
-        start += math.prod(shape)
     return _Sample(
         np.sort(random.choice(inputs, columns, replace=False)),
         np.array(moves),
@@ -257,116 +204,276 @@ def _sample(flat: _Flat, seed: int) -> _Sample:
     )
 
 
-def _slopes(flat: _Flat, sample: _Sample) -> Iterator[CheckRow]:
-    """Reverse and forward mode, compared with differences."""
-    low, high, error, kinks, values = _by_differences(flat, sample)
-    count = sample.inputs.size
-    # A slope's error is relative to the largest of its output: each output is a row.
-    size = np.max(np.abs(np.where(np.isfinite(low + high), low + high, 0)), axis=1)[:, None] / 2
-    tolerance = TOLERANCES[flat.narrowest]
-    allowed = tolerance * size + 10 * error
-    reliable = error <= 1e-3 * size + 1e5 * _eps(flat.narrowest) * np.abs(values)[:, None]
-    # Several kinks at once may take slopes from different sides: their sum has no bounds.
-    reliable[:, count:] &= ~kinks[:, count:]
-    reliable[-1] &= ~kinks[-1]
-    whole = sample.inputs.size == flat.start.size and sample.outputs.size == flat.size
-    total = 0 if whole else flat.start.size * flat.size
+class _Comparison:
+    """Reverse and forward mode, compared with differences: arrays [outputs + 1, inputs + moves].
 
-    def row(name: str, ours: np.ndarray, columns: slice) -> CheckRow:
-        part = (slice(None), columns)
-        wrong = np.maximum(low[part] - ours, ours - high[part])
-        unknown = ~reliable[part] & np.isfinite(ours)
-        excess = np.where(unknown, -np.inf, wrong - allowed[part])
-        excess = np.where(np.isfinite(ours), excess, np.inf)
-        bad = int(np.argmax(excess))
-        i, j = np.unravel_index(bad, excess.shape)
-        relative = np.where(unknown, 0, np.maximum(wrong, 0) / np.maximum(size, 1e-300))
-        fails = bool(excess[i, j] > 0)
-        worst = ""
+    The last output is that of a dense cotangent. A function that JAX does not differentiate in one
+    of the modes has None for its slopes, and JAX's reason.
+    """
+
+    def __init__(self, flat: Flat, sample: _Sample) -> None:
+        self.flat, self.sample = flat, sample
+        self.count = sample.inputs.size
+        # For lax.while_loop, and for a custom_vjp.
+        refusal = "Reverse-mode differentiation does not work"
+        self.reverse, self.reverse_refused = _unless(refusal, lambda: _by_reverse(flat, sample))
+        found, self.forward_refused = _unless("custom_vjp", lambda: _by_forward(flat, sample))
+        self.forward, self.values = found or (None, None)
+        self.differences = _Differences(flat, sample)
+        self.rounding = 0.0  # Of a gradient.
+        self._take_differences()
+        if self._wrong_columns().any() and self._measure_rounding():
+            self._take_differences()
+
+    def _take_differences(self) -> None:
+        """Finds the bounds between which each slope may be."""
+        slopes = [self.differences.along(move, scale) for move, scale in self._moves()]
+        bounds = zip(*(one.bounds() for one in slopes), strict=True)
+        self.low, self.high, self.error = (np.stack(part, axis=1) for part in bounds)
+        self.kinks = np.stack([one.on_a_kink for one in slopes], axis=1)
+        self._look_nearby()
+
+    def _measure_rounding(self) -> bool:
+        """Measures the rounding where terms cancel; whether it changes the differences."""
+        flat, differences = self.flat, self.differences
+        given = flat.start, self.sample.cotangent
+        (floor,) = roundings_of(differences.chosen, "float64", given[:1])
+        if self.reverse is not None:
+            (change,) = roundings_of(flat.pulled_back, "float64", given)
+            self.rounding = ROUNDINGS * float(change.max())
+        differences.floor = ROUNDINGS * floor
+        return bool((floor > 10 * differences.eps * np.abs(differences.here)).any())
+
+    def _moves(self) -> Iterator[tuple[np.ndarray, float]]:
+        """Each direction, and the size of its steps."""
+        start = self.flat.start
+        for place in self.sample.inputs:
+            move = np.zeros(start.size)
+            move[place] = 1.0
+            yield move, float(2.0 ** np.round(np.log2(max(1.0, abs(start[place])))))
+        for move in self.sample.moves:
+            yield move, 1.0
+
+    @property
+    def size(self) -> np.ndarray:
+        """The largest slope of each output, as a column: an error is relative to it."""
+        both = np.where(np.isfinite(self.low + self.high), self.low + self.high, 0)
+        return np.max(np.abs(both), axis=1)[:, None] / 2
+
+    @property
+    def reliable(self) -> np.ndarray:
+        """Where the error of a difference is small enough to tell right from wrong."""
+        rounding = self.differences.eps * np.abs(self.differences.here) + self.differences.floor
+        reliable = self.error <= 1e-3 * self.size + 1e5 * rounding[:, None]
+        # Several kinks at once may take slopes from different sides: their sum has no bounds.
+        reliable[:, self.count :] &= ~self.kinks[:, self.count :]
+        reliable[-1] &= ~self.kinks[-1]
+        return reliable
+
+    def _excess(self, ours: np.ndarray) -> np.ndarray:
+        """How far slopes are beyond what is allowed; -inf where differences tell nothing."""
+        part = slice(0, ours.shape[1])
+        wrong = np.maximum(self.low[:, part] - ours, ours - self.high[:, part])
+        allowed = TOLERANCES[self.flat.narrowest] * self.size + 10 * self.error[:, part]
+        allowed = allowed + self.rounding
+        excess = np.where(self.reliable[:, part], wrong - allowed, -np.inf)
+        return np.where(np.isfinite(ours), excess, np.inf)
+
+    def _look_nearby(self) -> None:
+        """Adds the slopes of nearby points to the bounds where the function has a kink.
+
+        At three equal numbers a sort's slopes along each number are 0 on both sides; its derivative
+        is one of those nearby (Clarke 1975), where no two numbers are equal. A slope nearby that
+        comes from the curvature is 16 times nearer at a distance 16 times smaller. Directions are
+        tried until one has no such slope: then the gradient is wrong.
+        """
+        moves, wrong = list(self._moves()), self._wrong_columns()
+        for column in np.argsort(-wrong)[: np.count_nonzero(wrong)]:
+            far, near = (
+                self.differences.nearby(moves[column][0], distance) for distance in (1.0, 1 / 16)
+            )
+            low, high = self.low[:, column], self.high[:, column]
+            error = near[1] + far[1]
+            away, less = (np.maximum(low - s, s - high) for s in (far[0], near[0]))
+            kink = (less > away / 2) & (less > 100 * error + 1e-6 * np.abs(near[0]))
+            if not kink.any():
+                return
+            self.low[:, column] = np.where(kink, near[0], low).min(axis=0)
+            self.high[:, column] = np.where(kink, near[0], high).max(axis=0)
+            self.kinks[:, column] |= kink.any(axis=0)
+
+    def _wrong_columns(self) -> np.ndarray:
+        """How many slopes along each move are wrong."""
+        wrong = np.zeros(self.low.shape[1])
+        for ours in (self.reverse, self.forward):
+            if ours is not None:
+                wrong[: ours.shape[1]] += (self._excess(ours) > 0).sum(axis=0)
+        return wrong
+
+    def rows(self) -> Iterator[CheckRow]:
+        """The rows of the table on the slopes, and on the value that forward mode returns."""
+        for mode, ours, refused in (
+            (N_("reverse mode"), self.reverse, self.reverse_refused),
+            (N_("forward mode"), self.forward, self.forward_refused),
+        ):
+            if ours is None:
+                yield CheckRow(mode, note=_("not tried: {}", refused))
+            else:
+                yield self._row(mode, ours)
+        if self.values:
+            yield self._value_row(N_("value in forward mode"), *self.values)
+
+    def _value_row(self, name: str, ours: np.ndarray, theirs: np.ndarray) -> CheckRow:
+        allowed = SAME[self.flat.narrowest]
+        row = _compared(name, ours, theirs, allowed, self.flat.output_of)
+        if row.ok:
+            return row
+        (change,) = roundings_of(self.flat, "float64", [self.flat.start])
+        floor = ROUNDINGS * float(change.max()) / allowed
+        return _compared(name, ours, theirs, allowed, self.flat.output_of, floor)
+
+    def _row(self, name: str, ours: np.ndarray) -> CheckRow:
+        part = slice(0, ours.shape[1])
+        low, high, error = self.low[:, part], self.high[:, part], self.error[:, part]
+        excess, size = self._excess(ours), self.size
+        unknown = np.isneginf(excess)
+        # A single output along a single input tells more than several at once.
+        single = excess[:-1, : self.count]
+        bad = single if np.any(single > 0) else excess
+        i, j = map(int, np.unravel_index(np.argmax(bad), bad.shape))
+        fails, worst = bool(bad[i, j] > 0), ""
         if fails:
-            expected = (low[part][i, j] + high[part][i, j]) / 2
-            between = f"{low[part][i, j]:.6g} to {high[part][i, j]:.6g}"
-            expected = between if kinks[part][i, j] else f"{expected:.6g}"
-            place = _place(flat, sample, int(i), int(j) + (columns.start or 0))
-            worst = _("{}: {}, expected {}", place, f"{ours[i, j]:.6g}", expected)
+            expected = f"{(low[i, j] + high[i, j]) / 2:.6g}"
+            if self.kinks[i, j]:
+                expected = _("{} to {}", f"{low[i, j]:.6g}", f"{high[i, j]:.6g}")
+            worst = _("{}: {}, expected {}", self._place(i, j), f"{ours[i, j]:.6g}", expected)
+        wrong = np.maximum(low - ours, ours - high) - 10 * error - self.rounding
+        relative = np.where(unknown, 0, np.maximum(wrong, 0)) / np.where(size > 0, size, 1)
         nothing = bool(unknown.all())
-        note = _("no difference could be taken") if nothing else ""
         return CheckRow(
             name,
             int((~unknown).sum()),
-            total,
+            0 if self._is_whole() else self.flat.start.size * self.flat.size,
             int(unknown.sum()),
             float(np.max(relative, initial=0.0)),
-            tolerance,
+            TOLERANCES[self.flat.narrowest],
             worst,
             not fails and not nothing,
-            note,
+            _("no difference could be taken") if nothing else "",
         )
 
-    yield row(N_("reverse mode"), _by_reverse(flat, sample), slice(None))
+    def _is_whole(self) -> bool:
+        """Whether all inputs and outputs are compared."""
+        return self.count == self.flat.start.size and self.sample.outputs.size == self.flat.size
+
+    def _place(self, i: int, j: int) -> str:
+        """The names of an output and an input."""
+        output = _("a dense cotangent")
+        if i < self.sample.outputs.size:
+            output = self.flat.output_of(int(self.sample.outputs[i]))
+        if j < self.count:
+            return _("{} along {}", output, self.flat.input_of(int(self.sample.inputs[j])))
+        return _("{} along several inputs at once", output)
+
+    def causes(self) -> Iterator[str]:
+        """A line for each argument whose gradient in reverse mode is wrong: how it is wrong."""
+        if self.reverse is None or not self._is_whole():
+            return
+        flat, wrong = self.flat, self._excess(self.reverse)[:, : self.count] > 0
+        gradient = self.reverse[-1, : self.count]
+        right = np.clip(gradient, self.low[-1, : self.count], self.high[-1, : self.count])
+        right = np.where(wrong[-1] | ~np.isfinite(gradient), right, gradient)
+        known = {flat.names[n]: np.asarray(flat.leaves[n], np.float64) for n in flat.places}
+        if len(flat.outputs) == 1:
+            shape = flat.outputs[0][1].shape
+            known["f(x)"] = self.differences.here[:-1].reshape(shape)
+            known["dy"] = self.sample.cotangent.reshape(shape)
+        for place, part, shape in zip(flat.places, flat.parts, flat.shapes, strict=True):
+            label, pair = flat.names[place], (gradient[part], right[part])
+            yours, expected = (vector.reshape(shape) for vector in pair)
+            if wrong[:-1, part].any():
+                yield (
+                    cause(label, yours, expected, "dy", known)
+                    if "dy" in known
+                    else looks(label, yours, expected)
+                )
+            elif wrong[:, part].any():
+                yield _(
+                    "{}: right for each output, wrong for a dense cotangent; is it linear in it?",
+                    label,
+                )
+
+
+def _unless(words: str, compute: Callable[[], Any]) -> tuple[Any, str]:
+    """What is computed; or None and JAX's refusal, if it has these words."""
     try:
-        forward = _by_forward(flat, sample)
-    except TypeError as refusal:
-        if "custom_vjp" not in str(refusal):
+        return compute(), ""
+    except (TypeError, ValueError) as refusal:
+        if words not in str(refusal):
             raise
-        yield CheckRow(N_("forward mode"), note=_("refused: {}", first_line(refusal)))
-        return
-    yield row(N_("forward mode"), forward, slice(0, count))
+        return None, first_line(refusal)
 
 
-def _place(flat: _Flat, sample: _Sample, i: int, j: int) -> str:
-    """The names of an output and an input."""
-    output = _("a dense cotangent")
-    if i < sample.outputs.size:
-        output = flat.output_of(int(sample.outputs[i]))
-    if j < sample.inputs.size:
-        return _("{} along {}", output, flat.name_of(int(sample.inputs[j])))
-    return _("{} along several inputs at once", output)
+class _Differences:
+    """Slopes of the chosen outputs and of a dense cotangent, by differences."""
+
+    def __init__(self, flat: Flat, sample: _Sample) -> None:
+        self.flat, self.eps = flat, eps(flat.narrowest)
+        self.steps = STEPS * (1.0 if self.eps < 1e-12 else 16.0)
+
+        def chosen(vector: jax.Array) -> jax.Array:
+            out = flat(vector)
+            return jnp.append(out[sample.outputs], out @ sample.cotangent)
+
+        @jit
+        def values(start: jax.Array, move: jax.Array, ends: jax.Array) -> jax.Array:
+            return jax.lax.map(lambda h: chosen(start + h * move), ends)
+
+        self.chosen, self.floor = chosen, np.zeros(sample.outputs.size + 1)
+        self._values = values
+        self.here = np.asarray(values(flat.start, 0 * flat.start, np.zeros(2 * len(STEPS) + 1)))[0]
+
+    def along(self, move: np.ndarray, scale: float, start: np.ndarray | None = None) -> Slopes:
+        """The slopes along a move, by steps that are multiplied by scale."""
+        steps = scale * self.steps
+        start = self.flat.start if start is None else start
+        found = np.asarray(self._values(start, move, np.concatenate([-steps, [0.0], steps])))
+        count = len(steps)
+        return slopes_of(
+            found[:count], found[count], found[count + 1 :], steps, self.eps, self.floor
+        )
+
+    def nearby(self, move: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
+        """The slopes along a move from points where no two numbers are equal, and their errors.
+
+        Args:
+          move: The direction.
+          distance: 1, or less for nearer points.
+
+        Returns:
+          Two arrays [points, outputs].
+        """
+        count = self.flat.start.size
+        ramp, random = np.linspace(-1.0, 1.0, count), np.random.default_rng(0)
+        # Stable sorts take equal numbers for rising or falling ones.
+        ramps = [ramp, -ramp, *(random.permutation(ramp) for _ in range(NEARBY - 2))]
+        away = distance * self.eps**0.25 * np.maximum(1.0, np.abs(self.flat.start))
+        # The longest step is shorter than the way to the next kink.
+        scale = float(away.min()) / count / self.steps[0]
+        found = [self.along(move, scale, self.flat.start + away * one) for one in ramps]
+        return np.stack([one.middle for one in found]), np.stack(
+            [one.middle_error for one in found]
+        )
 
 
-def _by_differences(
-    flat: _Flat, sample: _Sample
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Bounds of the slopes, their errors, the kinks [outputs + 1, inputs + moves]; the outputs."""
-
-    def chosen(vector: jax.Array) -> jax.Array:
-        out = flat(vector)
-        return jnp.append(out[sample.outputs], out @ sample.cotangent)
-
-    eps = _eps(flat.narrowest)
-    steps = STEPS * (1.0 if eps < 1e-12 else 16.0)
-
-    @_jit
-    def values(move: jax.Array, ends: jax.Array) -> jax.Array:
-        return jax.lax.map(lambda h: chosen(flat.start + h * move), ends)
-
-    found: list[Slopes] = []
-    here = np.asarray(_jit(chosen)(flat.start))
-    for number in range(sample.inputs.size + len(sample.moves)):
-        scale = 1.0
-        if number < sample.inputs.size:
-            place = sample.inputs[number]
-            move = np.zeros(flat.start.size)
-            move[place] = 1.0
-            scale = 2.0 ** np.round(np.log2(max(1.0, abs(flat.start[place]))))
-        else:
-            move = sample.moves[number - sample.inputs.size]
-        ends = np.concatenate([-scale * steps, scale * steps])
-        below, above = np.split(np.asarray(values(move, ends)), 2)
-        found.append(slopes_of(below, here, above, scale * steps, eps))
-    bounds = [slopes.bounds() for slopes in found]
-    low, high, error = (np.stack(part, axis=1) for part in zip(*bounds, strict=True))
-    return low, high, error, np.stack([slopes.on_a_kink for slopes in found], axis=1), here
-
-
-def _by_reverse(flat: _Flat, sample: _Sample) -> np.ndarray:
+def _by_reverse(flat: Flat, sample: _Sample) -> np.ndarray:
     """The slopes from one vjp for each output: [outputs + 1, inputs + moves]."""
 
     def seen(cotangent: jax.Array) -> jax.Array:
         gradient = flat.pulled_back(flat.start, cotangent)
         return jnp.append(gradient[sample.inputs], sample.moves @ gradient)
 
-    @_jit
+    @jit
     def slopes() -> jax.Array:
         def of(output: jax.Array) -> jax.Array:
             return seen(jnp.zeros(flat.size).at[output].set(1.0))
@@ -377,19 +484,23 @@ def _by_reverse(flat: _Flat, sample: _Sample) -> np.ndarray:
     return np.asarray(slopes())
 
 
-def _by_forward(flat: _Flat, sample: _Sample) -> np.ndarray:
-    """The slopes from one jvp for each input: [outputs + 1, inputs]."""
+def _by_forward(flat: Flat, sample: _Sample) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """The slopes from one jvp for each input, [outputs + 1, inputs]; its value and f(x)."""
 
-    @_jit
-    def slopes() -> jax.Array:
+    def along(place: ArrayLike) -> tuple[jax.Array, jax.Array]:
+        move = jnp.zeros(flat.start.size).at[place].set(1.0)
+        return jax.jvp(flat, (jnp.asarray(flat.start),), (move,))
+
+    @jit
+    def slopes() -> tuple[jax.Array, jax.Array, jax.Array]:
         def of(place: jax.Array) -> jax.Array:
-            move = jnp.zeros(flat.start.size).at[place].set(1.0)
-            out = jax.jvp(flat, (jnp.asarray(flat.start),), (move,))[1]
+            out = along(place)[1]
             return jnp.append(out[sample.outputs], out @ sample.cotangent)
 
-        return jax.lax.map(of, sample.inputs)
+        return jax.lax.map(of, sample.inputs), along(0)[0], flat(jnp.asarray(flat.start))
 
-    return np.asarray(slopes()).T
+    found, value, own = map(np.asarray, slopes())
+    return found.T, (value, own)
 
 
 def _compared(
@@ -413,8 +524,90 @@ def _compared(
     return CheckRow(name, error.size, 0, 0, float(error[worst]), tolerance, "" if ok else said, ok)
 
 
-def _against_plain(flat: _Flat, plain: _Flat, sample: _Sample) -> CheckRow:
-    """The outputs and gradients, compared with autodiff of a plain formulation."""
+def _worst(rows: Sequence[CheckRow]) -> CheckRow:
+    """The row with the largest error, which counts what all of them compared."""
+    worst = max(rows, key=lambda row: row.error)
+    return worst._replace(compared=sum(row.compared for row in rows))
+
+
+def _reverse_rows(flat: Flat, sample: _Sample, seed: int) -> Iterator[CheckRow]:
+    """The rows on the value and the gradient of a dense cotangent, from calls of several kinds."""
+    given = flat.start, sample.cotangent
+    first = _called(flat.compiled, *given)
+    forward = first._replace(forward=first.output)
+    yield _alike(N_("value in reverse mode"), flat, first, forward, given)
+    none = _called(flat.compiled, flat.start, np.zeros(flat.size)).gradient
+    yield _compared(N_("zero cotangent"), none, np.zeros_like(none), 0.0, flat.input_of)
+    yield _scaled(flat, first, given)
+    again = _called(jit(lambda *given: flat.by_reverse(*given)), *given)
+    yield _alike(N_("second call"), flat, again, first, given, tolerance=0.0)
+    yield _alike(N_("without jit"), flat, _called(flat.by_reverse, *given), first, given)
+    yield _batched(flat, seed)
+
+
+Given = tuple[np.ndarray, np.ndarray]  # The inputs and the cotangent.
+Found = Values[np.ndarray]
+
+
+def _called(
+    reverse: Callable[..., Values[jax.Array]], vector: np.ndarray, cotangent: np.ndarray
+) -> Found:
+    return Values(*map(np.asarray, reverse(vector, cotangent)))
+
+
+def _alike(
+    name: str,
+    flat: Flat,
+    ours: Found,
+    theirs: Found,
+    given: Given,
+    tolerance: float | None = None,
+    dtype: str = "float64",
+) -> CheckRow:
+    """Compares the values and the gradients of two calls, relative to at least their rounding.
+
+    Args:
+      name: The row's.
+      flat: The function.
+      ours: The values to check.
+      theirs: Those that they should be.
+      given: The arguments of both calls.
+      tolerance: The largest relative error; None: that of the outputs' precision.
+      dtype: The precision of ours.
+    """
+    allowed = SAME[flat.narrowest] if tolerance is None else tolerance
+
+    def compared(floors: Sequence[float]) -> CheckRow:
+        names = flat.output_of, flat.output_of, flat.input_of
+        four = zip(ours, theirs, names, floors, strict=True)
+        return _worst([_compared(name, a, b, allowed, of, floor) for a, b, of, floor in four])
+
+    row = compared([0.0] * 3)
+    if row.ok or not allowed:
+        return row
+    changes = roundings_of(flat.by_reverse, dtype, given)
+    return compared([ROUNDINGS * float(change.max()) / allowed for change in changes])
+
+
+def _scaled(flat: Flat, first: Found, given: Given) -> CheckRow:
+    """Checks that small and large cotangents have gradients of the same factor.
+
+    Powers of two: multiplying by them is exact.
+    """
+    vector, cotangent = given
+    few = flat.narrowest == "float16"  # Its numbers end at 65,504.
+    rows = []
+    for scale in 2.0 ** (np.arange(-8, 9, 4) if few else np.arange(-20, 21, 4)):
+        found = _called(flat.compiled, vector, scale * cotangent)
+        found = found._replace(gradient=found.gradient / scale)
+        row = _alike(N_("cotangents of 1e-6 to 1e6"), flat, found, first, given)
+        note = "" if row.ok else _("for a cotangent times {}", f"{scale:.1g}")
+        rows.append(row._replace(note=note))
+    return _worst(rows)
+
+
+def _against_plain(flat: Flat, plain: Flat, sample: _Sample) -> CheckRow:
+    """The values and gradients, compared with autodiff of a plain formulation."""
     name = N_("reverse mode, by autodiff")
     if flat.size != plain.size:
         note = _("{} outputs, {} of the plain formulation", flat.size, plain.size)
@@ -422,89 +615,73 @@ def _against_plain(flat: _Flat, plain: _Flat, sample: _Sample) -> CheckRow:
     cotangents = np.zeros((sample.outputs.size + 1, flat.size))
     cotangents[np.arange(sample.outputs.size), sample.outputs] = 1.0
     cotangents[-1] = sample.cotangent
-
-    def gradients(one: _Flat) -> np.ndarray:
-        each = _jit(lambda rows: jax.lax.map(lambda row: one.pulled_back(one.start, row), rows))
-        return np.asarray(each(cotangents))
-
-    rows = [
-        _compared(name, a, b, AGAINST_PLAIN, flat.name_of, _eps("float64"))
-        for a, b in zip(gradients(flat), gradients(plain), strict=True)
-    ]
-    out, expected = (np.asarray(_jit(one)(one.start)) for one in (flat, plain))
-    rows.append(_compared(N_("output"), out, expected, AGAINST_PLAIN, flat.output_of))
-    worst = max(rows, key=lambda row: row.error)
-    return worst._replace(compared=sum(row.compared for row in rows))
+    rows = []
+    for cotangent in cotangents:
+        given = flat.start, cotangent
+        ours, theirs = (_called(one.compiled, *given) for one in (flat, plain))
+        theirs = theirs._replace(forward=theirs.output)
+        rows.append(_alike(name, flat, ours, theirs, given, SAME["float64"]))
+    return _worst(rows)
 
 
-def _zeros(flat: _Flat) -> CheckRow:
-    """Checks that a cotangent of zeros has a gradient of zeros."""
-    ours = np.asarray(_jit(flat.pulled_back)(flat.start, np.zeros(flat.size)))
-    return _compared(N_("zero cotangent"), ours, np.zeros_like(ours), 0.0, flat.name_of)
+def _batched(flat: Flat, seed: int) -> CheckRow:
+    """Checks that the values and gradients of three inputs by vmap are those of a loop.
 
-
-def _second_call(flat: _Flat, sample: _Sample) -> CheckRow:
-    """Checks that a second call, traced again, equals the first to the bit."""
-
-    def once() -> np.ndarray:
-        def both(vector: jax.Array, cotangent: jax.Array) -> jax.Array:
-            return jnp.append(flat(vector), flat.pulled_back(vector, cotangent))
-
-        return np.asarray(_jit(both)(flat.start, sample.cotangent))
-
-    def name_of(index: int) -> str:
-        return flat.output_of(index) if index < flat.size else flat.name_of(index - flat.size)
-
-    return _compared(N_("second call"), once(), once(), 0.0, name_of)
-
-
-def _batched(flat: _Flat, seed: int) -> CheckRow:
-    """Checks that the gradients of three inputs by vmap are those of a loop."""
+    All arguments and the cotangent are batched, then each of them by itself.
+    """
     name, random = N_("vmap equals a loop"), np.random.default_rng(seed)
-    spread = 1 + 0.01 * random.standard_normal((3, flat.start.size))
-    spread[0] = 1.0
-    vectors, cotangents = flat.start * spread, random.standard_normal((3, flat.size))
+    spread = flat.start * (1 + 0.01 * random.standard_normal((3, flat.start.size)))
+    spread[0] = flat.start
+    cotangents = random.standard_normal((3, flat.size))
+    count = len(flat.parts)
+    alone = [{n} for n in range(count + 1)] if count <= MOST_ALONE else [{count}]
+    kinds = [set(range(count + 1)), *alone]  # The last number is that of the cotangent.
+
+    def by_vmap(vectors: jax.Array, cotangents: jax.Array) -> list[Values[jax.Array]]:
+        every, first = jax.vmap(flat.split)(vectors), flat.split(vectors[0])
+
+        def of(kind: set[int]) -> Values[jax.Array]:
+            given = [every[n] if n in kind else first[n] for n in range(count)]
+            given.append(cotangents if count in kind else cotangents[0])
+            axes = [0 if n in kind else None for n in range(count + 1)]
+            return jax.vmap(flat.of_parts, axes)(*given)
+
+        return [of(kind) for kind in kinds]
+
     try:
-        jax.eval_shape(jax.vmap(flat), vectors)
+        jax.eval_shape(by_vmap, spread, cotangents)
     except Exception as refusal:  # Whatever the function raises when it is batched.
-        return CheckRow(name, note=_("refused: {}", first_line(refusal)))
-    batched = np.asarray(_jit(jax.vmap(flat.pulled_back))(vectors, cotangents))
-    pull_back = _jit(flat.pulled_back)
-    loop = [np.asarray(pull_back(*pair)) for pair in zip(vectors, cotangents, strict=True)]
-    rows = [
-        _compared(name, a, b, AGAINST_PLAIN if flat.narrowest == "float64" else 1e-3, flat.name_of)
-        for a, b in zip(batched, loop, strict=True)
-    ]
-    return max(rows, key=lambda row: row.error)._replace(compared=batched.size)
+        return CheckRow(name, note=_("not tried: {}", first_line(refusal)))
+    rows = []
+    for kind, found in zip(kinds, jit(by_vmap)(spread, cotangents), strict=True):
+        for n in range(3):
+            vector = flat.start.copy()
+            for place in kind - {count}:
+                vector[flat.parts[place]] = spread[n, flat.parts[place]]
+            given = vector, cotangents[n if count in kind else 0]
+            loop = _called(flat.compiled, *given)
+            one = Values(*(np.asarray(array)[n] for array in found))
+            rows.append(_alike(name, flat, one, loop, given))
+    return _worst(rows)
 
 
-def _gradient_of(flat: _Flat, sample: _Sample) -> Callable[[jax.Array], jax.Array]:
+def _gradient_of(flat: Flat, sample: _Sample) -> Callable[[jax.Array], jax.Array]:
     """The gradient of the function, for one dense cotangent, as a function."""
-    return lambda vector: flat.pulled_back(vector, jnp.asarray(sample.cotangent))
+    return lambda vector: flat.pulled_back(vector, sample.cotangent)
 
 
-def _narrow(function: Callable[..., Any], args: Sequence[Any], dtype: str, seed: int) -> CheckRow:
+def _narrow(flat: Flat, args: Sequence[Any], dtype: str, seed: int) -> CheckRow:
     """Compares the gradient in few digits with that in float64 at the same numbers."""
     try:
-        return _in_few_digits(function, args, dtype, seed)
-    except (NotImplementedError, TypeError) as refusal:  # LAPACK refuses bfloat16.
-        if isinstance(refusal, TypeError) and "does not accept dtype" not in str(refusal):
-            raise
-        return CheckRow(dtype, note=_("refused: {}", first_line(refusal)))
-
-
-def _in_few_digits(
-    function: Callable[..., Any], args: Sequence[Any], dtype: str, seed: int
-) -> CheckRow:
-    flat = _Flat(function, args, dtype)
-    cotangent = np.random.default_rng(seed).standard_normal(flat.size).astype(dtype)
-    wide = _Flat(function, flat.args_of(flat.start), "float64")  # Rounded to these digits.
-    theirs = np.asarray(_jit(wide.pulled_back)(wide.start, cotangent.astype(np.float64)))
-    expected = np.asarray(_jit(wide)(wide.start))
-    given = flat.start.astype(dtype), cotangent
-    ours = np.asarray(_jit(flat.pulled_back)(*given)).astype(np.float64)
-    output = np.asarray(_jit(flat)(given[0])).astype(np.float64)
-    if not (np.isfinite(output) == np.isfinite(expected)).all():
+        narrow = Flat(flat.function, args, dtype)
+        cotangent = np.random.default_rng(seed).standard_normal(flat.size).astype(dtype)
+        ours = _called(narrow.compiled, narrow.start.astype(dtype), cotangent)
+    except Exception as refusal:  # Whatever an operation raises that has no such precision.
+        return CheckRow(dtype, note=_("not supported here: {}", first_line(refusal)))
+    given = narrow.start, cotangent.astype(np.float64)
+    theirs = _called(flat.compiled, *given)
+    if not (np.isfinite(ours.output) == np.isfinite(theirs.output)).all():
         return CheckRow(dtype, note=_("passed over: the output is not finite in these digits"))
-    floor = 100 * _eps(dtype) * float(np.max(np.abs(cotangent.astype(np.float64)), initial=0.0))
-    return _compared(dtype, ours, theirs, NARROW[dtype], flat.name_of, floor)
+
+    ours = theirs._replace(gradient=ours.gradient.astype(np.float64))
+    return _alike(dtype, flat, ours, theirs, given, SAME[dtype], dtype)

@@ -585,8 +585,15 @@ WRONG |= {
     "attention not scaled": (vjp(attention, wrong_attention), SQUARE, SQUARE.T + 0.5),
     "NaN of a masked row": (masked_softmax, SQUARE),
 }
-# What PyTorch's check has no place for: jit, vmap, few digits, and forward mode by itself.
+# What PyTorch's check has no place for: jit, vmap, few digits, forward mode by itself, and a rule
+# whose forward pass is not the function.
 NOT_IN_TORCH = (
+    "a forward rule without its bias",
+    "a forward rule's value scaled",
+    "a forward rule in float32",
+    "a forward rule wrong at one entry",
+    "a forward rule's outputs exchanged",
+    "another primal_out",
     "wrong without jit",
     "wrong under jit",
     "a batch",

@@ -56,6 +56,7 @@ def test_a_wrong_gradient_is_found(name):
     assert jaxnets.check(function, *args).ok == (name in MISSED)
 
 
+@pytest.mark.slow
 def test_another_value_of_a_rule_is_named():
     forgets = with_forward(lambda x: x**2 + 3, lambda x: x**2)
     for plain in (None, lambda x: x**2 + 3):
@@ -293,6 +294,7 @@ def test_what_is_exact_is_not_rounded(float64):
         assert not change.any()
 
 
+@pytest.mark.slow
 def test_a_gradient_of_rounding_is_not_wrong_but_one_of_few_digits_is():
     for seed in range(3):
         x = np.random.default_rng(seed).standard_normal(6)
@@ -321,7 +323,11 @@ def by_jax(function, *args):
         try:
             check_grads(of, [args[place] for place in places], order=1, modes=[mode])
         except Exception as error:  # An AssertionError, or what the function itself raises.
-            if "to a custom_vjp function" not in str(error):
+            refused_by_jax = (
+                "to a custom_vjp function",
+                "Reverse-mode differentiation does not work",
+            )
+            if not any(words in str(error) for words in refused_by_jax):
                 return False
     return True
 

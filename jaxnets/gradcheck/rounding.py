@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 from jaxnets.gradcheck.flat import jit
 
@@ -47,7 +47,7 @@ def roundings_of(
     traced = jax.make_jaxpr(function)(*args)
 
     @jit
-    def results(*args: jax.Array) -> list[list[Any]]:
+    def results(*args: jax.Array) -> list[list[jax.Array]]:
         exact = _evaluated(traced, "float64", 0.0, *args)
         return [exact, *(_evaluated(traced, dtype, tilt, *args) for tilt in TILTS)]
 
@@ -57,13 +57,13 @@ def roundings_of(
     return [np.max(np.where(np.isfinite(change), change, 0), axis=0) for change in changes]
 
 
-def _evaluated(traced: ClosedJaxpr, dtype: str, tilt: float, *args: Any) -> list[Any]:
+def _evaluated(traced: ClosedJaxpr, dtype: str, tilt: float, *args: jax.Array) -> list[jax.Array]:
     """The results of traced operations, each of them rounded."""
-    known: dict[Any, Any] = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
+    known: dict[Var, jax.Array] = dict(zip(traced.jaxpr.constvars, traced.consts, strict=True))
     known |= dict(zip(traced.jaxpr.invars, args, strict=True))
     rounded = partial(_rounded, dtype, tilt)
 
-    def value(variable: Any) -> Any:
+    def value(variable: Literal | Var) -> jax.Array:
         return rounded(variable.val if isinstance(variable, Literal) else known[variable])
 
     for equation in traced.jaxpr.eqns:
@@ -81,7 +81,7 @@ def _evaluated(traced: ClosedJaxpr, dtype: str, tilt: float, *args: Any) -> list
     return [value(variable) for variable in traced.jaxpr.outvars]
 
 
-def _rounded(dtype: str, tilt: float, value: Any) -> Any:
+def _rounded(dtype: str, tilt: float, value: jax.Array) -> jax.Array:
     """A number of float64 with the digits and the range of another precision."""
     if jnp.result_type(value) != jnp.float64:
         return value
@@ -94,7 +94,7 @@ def _closed(traced: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:
     return traced if isinstance(traced, ClosedJaxpr) else ClosedJaxpr(traced, ())
 
 
-def _inner(param: Any, dtype: str, tilt: float) -> Any:
+def _inner(param: object, dtype: str, tilt: float) -> object:
     """A loop's body, or the branches of a condition, with each result rounded."""
     if isinstance(param, tuple) and param and isinstance(param[0], ClosedJaxpr):
         return tuple(_inner(branch, dtype, tilt) for branch in param)

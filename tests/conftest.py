@@ -439,11 +439,14 @@ def share_of_memory() -> float:
 
 @pytest.fixture
 def break_rule(monkeypatch):
-    """Changes fields of the rule of a layer's class, or of a function."""
+    """Changes fields of the rule of a layer's class, or of a function, and of all that share it."""
     from jaxnets.backprop.rules import KINDS
 
     def change(kind, **changes) -> None:
-        monkeypatch.setitem(KINDS, kind, KINDS[kind]._replace(**changes))
+        right = KINDS[kind]
+        wrong = right._replace(**changes)
+        for other in [other for other, rule in KINDS.items() if rule is right]:
+            monkeypatch.setitem(KINDS, other, wrong)
 
     return change
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxnets.backprop import convolution, network, second_order
 from jaxnets.backprop.windows import window_pads
 from jaxnets.gradcheck.forms import HIDDEN
-from jaxnets.kernels import conv_pool, layers, winograd
+from jaxnets.kernels import by_rule, conv_pool, pools, wide_dense, winograd
 from jaxnets.kernels import convolution as fast
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.layers import AveragePool, MaxPool
@@ -480,14 +480,14 @@ def behind_any_rising_function(right, conv, activation, pool):
 
 
 def of_subclasses(right, layer):
-    if isinstance(layer, nn.Dense) and layer.features >= layers.WIDE:
-        return [layers.dense_by_rule(layers.WideDense, layer, layers.WIDE_DENSE)]
+    if isinstance(layer, nn.Dense) and layer.features >= wide_dense.WIDE:
+        return [wide_dense.with_kind(wide_dense.WideDense, layer)]
     return right(layer)
 
 
 enter("conv_pool", "stride of one behind it", of_any_stride, conv_pool, "replace")
 enter("conv_pool", "another activation", behind_any_rising_function, conv_pool, "replace")
-enter("wide_dense", "subclasses", of_subclasses, layers, "replace")
+enter("wide_dense", "subclasses", of_subclasses, wide_dense, "replace")
 
 # Layers that `accelerate` puts into a network, and the products of the Hessian
 
@@ -506,18 +506,18 @@ def without_strides(right, layer):
 
 def as_the_max(right, layer):
     return (
-        layers.PairedMaxPool(layer.window, layer.stride)
+        pools.FastMaxPool(layer.window, layer.stride)
         if type(layer) is AveragePool
         else right(layer)
     )
 
 
-enter("replaced layers", "batch norm's epsilon", with_default_epsilon, layers, "paired")
+enter("replaced layers", "batch norm's epsilon", with_default_epsilon, by_rule, "paired")
 for kind in (MaxPool, AveragePool):
     mistake = partial(with_default_stride, kind)
-    enter("replaced layers", f"stride of {kind.__name__}", mistake, layers, "paired")
-enter("replaced layers", "strides of convolutions", without_strides, layers, "paired")
-enter("replaced layers", "average pool as a max pool", as_the_max, layers, "paired")
+    enter("replaced layers", f"stride of {kind.__name__}", mistake, by_rule, "paired")
+enter("replaced layers", "strides of convolutions", without_strides, by_rule, "paired")
+enter("replaced layers", "average pool as a max pool", as_the_max, by_rule, "paired")
 
 
 def unmasked_in_third_layer():

@@ -17,7 +17,8 @@ from jaxnets.gradcheck.forms import (
 )
 from jaxnets.gradcheck.layer_check import drawn_settings, in_small_blocks, problem_of
 from jaxnets.kernels import KERNELS
-from jaxnets.kernels.layers import paired
+from jaxnets.kernels.by_rule import paired
+from jaxnets.models.alexnet_layers import LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import kind_of
 from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool
@@ -86,11 +87,17 @@ def test_a_mistake_in_a_corner_is_found(name):
 
 
 def test_each_kind_that_jax_grad_gets_in_another_form_is_checked():
-    """A layer of every kind that a rule names, if `paired` has another form of it."""
+    """A layer of every kind that a rule names, if `paired` or a kernel has another form of it."""
     layers = [nn.Conv(2, (1, 1)), nn.Dense(2), DenseWithOnes(2), BatchNorm(), nn.LayerNorm()]
     layers += [MaxPool(), AveragePool(), LeakyReLU(), nn.Dropout(0.5), Residual([nn.relu])]
+    layers += [LocalResponseNorm()]
     layers += [
         kind for rule in RULES.values() for kind in rule.layers if not isinstance(kind, type)
     ]
-    in_another_form = {kind_of(layer) for layer in layers if paired(layer) is not layer}
+    alone = [kernel for kernel in KERNELS if kernel.run == 1]
+    in_another_form = {
+        kind_of(layer)
+        for layer in layers
+        if paired(layer) is not layer or any(kernel.replace(layer) for kernel in alone)
+    }
     assert in_another_form <= {kind_of(layer) for layer in REPLACED.layers}

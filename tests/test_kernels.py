@@ -19,6 +19,7 @@ from jaxnets.gradcheck.compare import TOLERANCES, compiled, errors_of
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backward
 from jaxnets.kernels import KERNELS, accelerate, winograd
+from jaxnets.kernels.by_rule import ConvByRule, DenseByRule
 from jaxnets.kernels.conv_pool import (
     CONV_POOL,
     ConvPool,
@@ -27,13 +28,10 @@ from jaxnets.kernels.conv_pool import (
     unchanged,
 )
 from jaxnets.kernels.convolution import FastConv
+from jaxnets.kernels.elementwise import fast_relu
 from jaxnets.kernels.kernel import product_of_rows
-from jaxnets.kernels.layers import (
-    OverlappingMaxPool,
-    PairedMaxPool,
-    WideDense,
-    paired_relu,
-)
+from jaxnets.kernels.pools import FastMaxPool, OverlappingMaxPool
+from jaxnets.kernels.wide_dense import WideDense
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.batch_norm import BatchNorm
@@ -54,7 +52,10 @@ def test_a_product_of_any_number_of_rows_is_numpys(count):
     assert_close(product_of_rows(jnp.asarray(rows), jnp.asarray(dz)), rows.T @ dz, 1e-6)
 
 
-MANY_SETTINGS = ("conv_pool", "fast_conv", "overlapping_max_pool", "wide_dense")
+MANY_SETTINGS = (
+    "conv_pool", "fast_conv", "fast_local_response_norm", "fast_max_pool", "overlapping_max_pool",
+    "wide_dense",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -84,8 +85,8 @@ def test_a_kernel_that_differs_from_its_pair_is_found():
 def test_every_layer_keeps_its_place_and_its_parameters():
     plain = cnn()
     fast = accelerate(plain, "cpu")
-    joined = [ConvPool, paired_relu, paired_relu]
-    dense = [flatten, WideDense, paired_relu, nn.Dropout, nn.Dense]
+    joined = [ConvPool, fast_relu, fast_relu]
+    dense = [flatten, WideDense, fast_relu, nn.Dropout, DenseByRule]
     assert kinds(fast) == [*joined, *joined, *dense]
     shapes = [
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
@@ -105,13 +106,13 @@ def test_a_convolution_and_its_pool_are_joined_without_a_relu_too():
 
 
 def test_on_accelerators_and_for_split_batches_fewer_layers_change():
-    paired = [nn.Conv, paired_relu, PairedMaxPool] * 2
+    paired = [ConvByRule, nn.relu, FastMaxPool] * 2
     assert kinds(accelerate(cnn(), "tpu"))[:7] == [*paired, flatten]
-    assert kinds(accelerate(cnn(), "gpu"))[7] is nn.Dense
+    assert kinds(accelerate(cnn(), "gpu"))[7] is DenseByRule
     sharded = accelerate(cnn(), "cpu", sharded=True)
-    assert kinds(sharded)[:3] == [FastConv, paired_relu, PairedMaxPool]
+    assert kinds(sharded)[:3] == [FastConv, fast_relu, FastMaxPool]
     small = accelerate(MODELS["alexnet_small_bn"](), "cpu")
-    assert kinds(small)[:4] == [FastConv, BatchNorm, paired_relu, OverlappingMaxPool]
+    assert kinds(small)[:4] == [FastConv, BatchNorm, fast_relu, OverlappingMaxPool]
 
 
 @pytest.mark.parametrize(

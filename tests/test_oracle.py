@@ -26,7 +26,7 @@ from jaxnets.gradcheck.oracle import (
     with_gradient_check,
 )
 from jaxnets.kernels import accelerate
-from jaxnets.kernels.layers import paired_relu
+from jaxnets.kernels.elementwise import fast_relu
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import MaxPool, flatten
@@ -227,7 +227,7 @@ def test_a_wrong_pass_is_found(break_rule, tiny, precision, kind, changes):
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 def test_a_run_ends_where_gradients_in_16_bits_disagree(break_rule, tiny, tiny_preset):
-    break_rule(paired_relu, backward=wrong_relu)
+    break_rule(fast_relu, backward=wrong_relu)
     config = tiny_preset("mlp_functional", gradients="both", precision="mixed")
     with pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error [0-9]"):
         train_on(tiny, config)

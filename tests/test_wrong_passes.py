@@ -16,7 +16,7 @@ from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck import networks
 from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, errors_of, precision
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of, with_backward
-from jaxnets.kernels import KERNELS, conv_pool, convolution, layers, winograd
+from jaxnets.kernels import KERNELS, conv_pool, convolution, elementwise, pools, winograd
 
 LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
 NETWORKS = networks.networks()
@@ -263,7 +263,7 @@ WRONG_KERNELS = {
     "conv_pool: rows": ("conv_pool", conv_pool, "product_of_rows", of_result(half)),
     "max_pool: stored": (
         "overlapping_max_pool",
-        layers,
+        pools,
         "stored",
         of_result(lambda winner: winner * 0),
     ),
@@ -314,7 +314,7 @@ def test_a_transposed_winograd_gradient_is_found_in_alexnet_small(monkeypatch):
 
 @pytest.mark.slow
 def test_a_wrong_relu_of_a_training_network_is_found(break_rule):
-    break_rule(layers.paired_relu, backward=lambda x, dy: jnp.where(x > -0.1, dy, 0))
+    break_rule(elementwise.fast_relu, backward=lambda x, dy: jnp.where(x > -0.1, dy, 0))
     assert error_of_network("cnn_tiny") > 1e-3
 
 

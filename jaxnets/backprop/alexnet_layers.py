@@ -101,9 +101,8 @@ def local_response_norm_forward(
 
     Source: Krizhevsky et al. 2012, section 3.3.
     """
-    squares = _sum_neighbours(x**2, below=n // 2, above=(n - 1) // 2)
-    y = x * _power(k + alpha * squares, -beta)
-    return y, (x, squares)
+    squares = sum_neighbours(x**2, below=n // 2, above=(n - 1) // 2)
+    return x * (k + alpha * squares) ** -beta, (x, squares)
 
 
 def local_response_norm_backward(
@@ -125,13 +124,12 @@ def local_response_norm_backward(
     """
     x, squares = cache
     s = k + alpha * squares
-    direct = dy * _power(s, -beta)
     # N(i) reaches n // 2 channels down, so i is found up to n // 2 channels above j.
-    shared = _sum_neighbours(direct * x / s, below=(n - 1) // 2, above=n // 2)
-    return direct - 2 * alpha * beta * x * shared
+    shared = sum_neighbours(dy * x * s ** (-beta - 1), below=(n - 1) // 2, above=n // 2)
+    return dy * s**-beta - 2 * alpha * beta * x * shared
 
 
-def _sum_neighbours(v: jax.Array, below: int, above: int) -> jax.Array:
+def sum_neighbours(v: jax.Array, below: int, above: int) -> jax.Array:
     """Sums each channel with those `below` and `above` it."""
     channels = v.shape[-1]
     padded = jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(below, above)])
@@ -140,11 +138,6 @@ def _sum_neighbours(v: jax.Array, below: int, above: int) -> jax.Array:
         for start in range(below + above + 1)
     ]
     return reduce(jnp.add, shifted)
-
-
-def _power(base: jax.Array, exponent: float) -> jax.Array:
-    """A positive base to a power; three times faster than `**` on the CPU, which calls libm."""
-    return jnp.exp(exponent * jnp.log(base))
 
 
 STRONG = {"k": 1.0, "alpha": 0.1, "beta": 0.5}  # weighs more than the paper's constants

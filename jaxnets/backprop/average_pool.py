@@ -5,12 +5,19 @@ from functools import reduce
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.pooling import Images, Outputs, Shape, cells, joined
+from jaxnets.backprop.pooling import Images, Outputs, Shape
 from jaxnets.backprop.rule import ARRAYS, BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
-from jaxnets.backprop.windows import BEYOND, STRIDES, WINDOWS, Size, window_pads, window_slices
+from jaxnets.backprop.windows import (
+    BEYOND,
+    STRIDES,
+    WINDOWS,
+    Size,
+    sum_of_slices,
+    window_pads,
+    window_slices,
+)
 from jaxnets.models.layers import AveragePool, global_average_pool
 
 
@@ -37,12 +44,9 @@ def average_pool_backward(cache: Shape, d_out: Outputs, *, window: Size, strides
     ∂y_bijc/∂X_buvc = 1/(kh kw) where window (i, j) sees (u, v), else 0
     dX_buvc = 1/(kh kw) sum of d_out_bijc over the windows (i, j) that see (u, v)
     """
-    (height, width), elements = cache.shape[1:3], math.prod(window)
-    dx = jnp.zeros((), d_out.dtype)
-    for number, place in cells((height, width), d_out.shape[1:3], window, strides):
-        share = lax.pad(d_out / elements, jnp.zeros((), d_out.dtype), place)
-        dx += jnp.where(number < elements, share[:, :, None, :, None], 0)
-    return joined(dx)[:, :height, :width]
+    image, elements = cache.shape[1:3], math.prod(window)
+    pads = window_pads(image, window, strides, "VALID")
+    return sum_of_slices([d_out / elements] * elements, image, window, strides, pads)
 
 
 def _setting(batch: int, window: Size, strides: Size, beyond: Size, channels: int) -> Setting:

@@ -1,14 +1,11 @@
 """The max pool: the maximum of each window of `windows.py`."""
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
 from jaxnets.backprop.rule import BATCHES, WIDTHS, Domain, LayerRule, Setting
 from jaxnets.backprop.windows import (
@@ -17,6 +14,7 @@ from jaxnets.backprop.windows import (
     WINDOWS,
     Padding,
     Size,
+    sum_of_slices,
     window_pads,
     window_slices,
 )
@@ -24,7 +22,7 @@ from jaxnets.models.layers import MaxPool
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w C"]
-Winners = UInt8[Array, "B h w C"] | Int[Array, "B h w C"]
+Winners = Int[Array, "B h w C"]  # a kw + a' for element (a, a')
 Shape = Float[Array, "0 H W C"]  # An empty array remembers the images' shape.
 Cache = tuple[Winners, Shape]
 
@@ -45,13 +43,8 @@ def max_pool_forward(
     Source: Krizhevsky et al. 2012, section 3.4, for overlapping windows.
     """
     pads = window_pads(x.shape[1:3], window, strides, padding)
-    first, *others = window_slices(x, window, strides, pads, fill=-jnp.inf)
-    index = jnp.uint8 if len(others) < 255 else jnp.int32
-    y, winner = first, jnp.zeros(first.shape, index)
-    for number, candidate in enumerate(others, start=1):
-        winner = jnp.where(candidate > y, jnp.asarray(number, index), winner)
-        y = jnp.maximum(y, candidate)  # unlike a choice by `>`, it lets a NaN through
-    return y, (winner, x[:0])
+    elements = jnp.stack(window_slices(x, window, strides, pads, fill=-jnp.inf))
+    return elements.max(axis=0), (elements.argmax(axis=0), x[:0])
 
 
 def max_pool_backward(
@@ -65,54 +58,10 @@ def max_pool_backward(
     In a tie the first in row-major order of the window wins, as in XLA.
     """
     winner, empty = cache
-    height, width = empty.shape[1:3]
-    (top, _), (left, _) = window_pads((height, width), window, strides, padding)
-    dx = jnp.zeros((), d_out.dtype)
-    for number, place in cells((top + height, left + width), d_out.shape[1:3], window, strides):
-        won = lax.pad(winner, jnp.zeros((), winner.dtype), place)[:, :, None, :, None]
-        gradient = lax.pad(d_out, jnp.zeros((), d_out.dtype), place)[:, :, None, :, None]
-        dx += jnp.where(won == jnp.asarray(number, winner.dtype), gradient, 0)
-    return joined(dx)[:, top : top + height, left : left + width]
-
-
-PaddingConfig = Sequence[tuple[int, int, int]]  # As lax.pad takes it.
-
-
-def cells(
-    image: Size, places: Size, window: Size, strides: Size
-) -> Iterator[tuple[np.ndarray, PaddingConfig]]:
-    """Yields one entry for each of the windows that see a pixel.
-
-    Cut the image into rows x columns cells of sh x sw pixels. The pixels of cell (i, j) are seen by
-    window (i, j), as its elements (0, 0) to (sh - 1, sw - 1), by window (i - 1, j), as its elements
-    (sh, 0) to (2 sh - 1, sw - 1), and so on.
-
-    Args:
-      image: (top + H, left + W), the rows and columns of the image and of the padding before it.
-      places: (h, w).
-      window: (kh, kw).
-      strides: (sh, sw).
-
-    Yields:
-      (number, place): number [sh, 1, sw, 1] says which of the window's kh kw elements a pixel is,
-      or kh kw if it is none of them; place pads the windows' numbers [B, h, w, C] to those of the
-      cells, [B, rows, columns, C].
-    """
-    (h, w), (kh, kw), (sh, sw) = places, window, strides
-    rows, columns = -(-image[0] // sh), -(-image[1] // sw)
-    for down in range(-(-kh // sh)):
-        for right in range(-(-kw // sw)):
-            a, b = np.arange(sh) + down * sh, np.arange(sw) + right * sw
-            inside = (a < kh)[:, None] & (b < kw)
-            number = np.where(inside, a[:, None] * kw + b, kh * kw)
-            beside = (down, rows - h - down, 0), (right, columns - w - right, 0)
-            yield number[:, None, :, None], ((0, 0, 0), *beside, (0, 0, 0))
-
-
-def joined(pixels: Float[Array, "B rows sh columns sw C"]) -> Images:
-    """The image that has these cells."""
-    batch, rows, sh, columns, sw, channels = pixels.shape
-    return pixels.reshape(batch, rows * sh, columns * sw, channels)
+    image = empty.shape[1:3]
+    pads = window_pads(image, window, strides, padding)
+    gradients = [jnp.where(winner == number, d_out, 0) for number in range(math.prod(window))]
+    return sum_of_slices(gradients, image, window, strides, pads)
 
 
 def _setting(
@@ -161,7 +110,7 @@ MAX_POOL = LayerRule(
         _setting((3, 3, 3, 5), (3, 3), (3, 3)),  # The whole image, as the last pool of a network.
         _setting((2, 7, 7, 2), (3, 3), (2, 2), numbers="integers"),
         _setting((1, 5, 5, 2), (3, 3), (2, 2), "SAME", numbers="equal"),
-        _setting((1, 16, 16, 1), (16, 16), (16, 16)),  # The winners take more than a byte.
+        _setting((1, 16, 16, 1), (16, 16), (16, 16)),
     ],
     static=_static,
     sides=lambda x, **static: max_pool_forward(x, **static)[1][0],
@@ -169,7 +118,7 @@ MAX_POOL = LayerRule(
         _drawn,
         {
             "batch": BATCHES,
-            "window": (*WINDOWS, (12, 12)),  # Its winners take a byte's last bit.
+            "window": (*WINDOWS, (12, 12)),
             "strides": STRIDES,
             "beyond": BEYOND,
             "padding": ("VALID", "VALID", "SAME", "SAME", "lopsided"),

@@ -11,6 +11,7 @@ are kh kw such slices, each [B, h, w, C], in row-major order of (a, a').
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -71,3 +72,27 @@ def window_slices(
         for a in range(kh)
         for b in range(kw)
     ]
+
+
+def sum_of_slices(
+    slices: Sequence[Float[Array, "B h w C"]], image: Size, window: Size, strides: Size, pads: Pads
+) -> Float[Array, "B H W C"]:
+    """Adds slices up at the places where `window_slices` found them: its transpose.
+
+    Element (a, a') of window (i, j) is on row sh i + a and in column sw j + a' of the padded image,
+    whose padding is then cut off.
+    """
+    padded = [size + low + high for size, (low, high) in zip(image, pads, strict=True)]
+    zero = jnp.zeros((), slices[0].dtype)
+    total = zero
+    for element, part in zip(np.ndindex(*window), slices, strict=True):
+        # Zeros before the first number, after the last, and between neighbours.
+        around = [
+            (k, size - k - stride * (places - 1) - 1, stride - 1)
+            for k, size, stride, places in zip(
+                element, padded, strides, part.shape[1:3], strict=True
+            )
+        ]
+        total = total + lax.pad(part, zero, [(0, 0, 0), *around, (0, 0, 0)])
+    inside = [(-low, -high, 0) for low, high in pads]
+    return lax.pad(total, zero, [(0, 0, 0), *inside, (0, 0, 0)])

@@ -18,8 +18,9 @@ from jaxnets.data.batches import Batch
 from jaxnets.gradcheck.compare import TOLERANCES, CheckResult, Passes, Problem, check_problems
 from jaxnets.gradcheck.networks import outcome, random_params
 from jaxnets.kernels import accelerate
-from jaxnets.kernels.layers import WIDE
+from jaxnets.kernels.wide_dense import WIDE
 from jaxnets.losses import LOSSES
+from jaxnets.models.alexnet_layers import LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import AveragePool, MaxPool, global_average_pool
@@ -36,6 +37,7 @@ REPLACED = Chain(
         MaxPool(3, 1),
         nn.Conv(6, (3, 3), padding="VALID", feature_group_count=2, name="conv2"),
         AveragePool(2, 1),
+        LocalResponseNorm(k=1.0, n=3, alpha=0.1, beta=0.5),
         nn.Conv(5, (3, 3), name="conv3"),
         nn.relu,
         MaxPool(2, 2),

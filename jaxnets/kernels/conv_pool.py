@@ -50,9 +50,10 @@ from jaxnets.backprop.rule import (
 )
 from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import BEYOND, Padding, Pads, Size, window_pads
-from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
+from jaxnets.kernels.by_rule import ConvByRule, is_plain_conv, with_kind
 from jaxnets.kernels.convolution import FEWEST_CHANNELS, fast_conv_backward, fast_conv_forward
 from jaxnets.kernels.kernel import Kernel, product_of_rows, stored
+from jaxnets.kernels.pools import fast_max_pool_backward, fast_max_pool_forward, largest
 from jaxnets.kernels.winograd import in_blocks, sum_in_blocks
 from jaxnets.machine.platform import OLDER_EMITTER
 from jaxnets.models.chain import Layer
@@ -100,7 +101,7 @@ def conv_pool_forward(params: Params, x: Images, *, padding: Padding) -> tuple[O
         y, winner = stored(lambda *arrays: _largest(_sums(*arrays)), seen, kernel)
     elif _are_apart(kernel):
         z, _ = fast_conv_forward({"kernel": kernel}, _reached(seen), padding="VALID", **CONVOLUTION)
-        y, (winner, _) = max_pool_forward(z, **POOL)
+        y, (winner, _) = fast_max_pool_forward(z, **POOL)
     else:
         y, winner = in_blocks(
             lambda x: stored(lambda m: _largest(_transform(AT, _grid(m))), _products(x, kernel)),
@@ -133,7 +134,7 @@ def conv_pool_backward(
     if _are_apart(kernel):
         _, h, w, features = d_out.shape
         none_of_z = jnp.zeros((0, 2 * h, 2 * w, features), d_out.dtype)  # It has z's shape.
-        dz = max_pool_backward((winner, none_of_z), d_out, **POOL)
+        dz = fast_max_pool_backward((winner, none_of_z), d_out, **POOL)
         d_params, dx = fast_conv_backward(
             (_reached(seen), {"kernel": kernel}),
             dz,
@@ -244,12 +245,7 @@ def _filter_numbers(kernel: jax.Array) -> jax.Array:
 
 def _largest(grid: Grid) -> tuple[jax.Array, jax.Array]:
     """The largest of the arrays, number by number, and which of them it is."""
-    first, *others = (array for row in grid for array in row)
-    y, winner = first, jnp.zeros(first.shape, jnp.uint8)
-    for number, candidate in enumerate(others, start=1):
-        winner = jnp.where(candidate > y, jnp.uint8(number), winner)
-        y = jnp.maximum(y, candidate)  # unlike a choice by `>`, it lets a NaN through
-    return y, winner
+    return largest([array for row in grid for array in row])
 
 
 def _products_gradient(d_out: jax.Array, winner: jax.Array) -> jax.Array:
@@ -340,7 +336,7 @@ def _combine(matrix: np.ndarray, parts: Sequence[Any]) -> list[Any]:
     ]
 
 
-class ConvPool(nn.Conv):
+class ConvPool(ConvByRule):
     """A Flax convolution that outputs the result of the max pool."""
 
 
@@ -484,9 +480,9 @@ def _replace(conv: Layer, second: Layer, third: Layer) -> Sequence[Layer] | None
     without a ReLU `unchanged` takes the pool's place.
     """
     if _is_replaced(conv, second):
-        return [conv_by_rule(ConvPool, conv, CONV_POOL), unchanged, third]
+        return [with_kind(ConvPool, conv), unchanged, third]
     if second is nn.relu and _is_replaced(conv, third):
-        return [conv_by_rule(ConvPool, conv, CONV_POOL), nn.relu, nn.relu]
+        return [with_kind(ConvPool, conv), nn.relu, nn.relu]
     return None
 
 

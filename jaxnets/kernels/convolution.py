@@ -2,7 +2,6 @@
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -13,7 +12,7 @@ from jaxnets.backprop.rule import Domain, Params, Setting
 from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 from jaxnets.kernels import winograd
-from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
+from jaxnets.kernels.by_rule import ConvByRule, is_plain_conv, with_kind
 from jaxnets.kernels.kernel import Kernel, product_of_rows, stored
 from jaxnets.models.chain import Layer
 
@@ -23,7 +22,7 @@ SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
 FEWEST_CHANNELS: dict[Size, int] = {(3, 3): 128, (5, 5): 64}
 
 
-class FastConv(nn.Conv):
+class FastConv(ConvByRule):
     """A Flax convolution on a CPU."""
 
 
@@ -158,7 +157,7 @@ register_rule(FAST_CONV)
 
 
 def _replace(layer: Layer) -> list[Layer] | None:
-    return [conv_by_rule(FastConv, layer, FAST_CONV)] if is_plain_conv(layer) else None
+    return [with_kind(FastConv, layer)] if is_plain_conv(layer) else None
 
 
 KERNEL = Kernel(

@@ -1,9 +1,8 @@
 """The common parts of kernels: their declaration, and ways around slow choices of XLA on a CPU."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -13,11 +12,9 @@ from jaxnets.backprop.rule import LayerRule
 from jaxnets.base.trees import Tree
 from jaxnets.models.chain import Layer
 
-Module = TypeVar("Module", bound=nn.Module)
-
 
 class Kernel(NamedTuple):
-    """A form of one or several layers of a chain that is faster on a CPU.
+    """A form of one or several layers of a chain that is faster, on a CPU or everywhere.
 
     The new layers have their own class, for which the kernel's rule is registered. Both gradients
     use that rule: the one by hand, and jax.grad through `as_function`.
@@ -30,18 +27,13 @@ class Kernel(NamedTuple):
     pair: LayerRule  # The taught pair that it must equal, or several of them composed.
     benchmark: str  # The command that shows it.
     sharded: bool = True  # Whether XLA may split its batch over devices.
+    everywhere: bool = False  # Whether it is faster on accelerators too.
     float32_error: float = 1e-5  # The largest error against the pair in float64.
 
     @property
     def name(self) -> str:
         """The name of its rule."""
         return self.rule.name
-
-
-def with_kind(kind: type[Module], layer: nn.Module, **changes: object) -> Module:
-    """The same Flax layer as another class, with some fields changed."""
-    fields = {name: getattr(layer, name) for name in layer.__dataclass_fields__ if name != "parent"}
-    return kind(**{**fields, **changes})
 
 
 def product_of_rows(rows: Float[Array, "*N M"], dz: Float[Array, "*N K"]) -> Float[Array, "M K"]:

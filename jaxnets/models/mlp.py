@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
-from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.models.chain import Chain, Layer
@@ -49,8 +48,7 @@ class DenseWithOnes(nn.Dense):
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         promoted: Any = self.promote_dtype(inputs, kernel[:-1], kernel[-1], dtype=self.dtype)
         x, kernel, bias = promoted
-        multiply = self.dot_general or lax.dot_general
-        return multiply(x, kernel, (((1,), (0,)), ((), ()))) + bias
+        return x @ kernel + bias
 
 
 def mlp_handwritten(

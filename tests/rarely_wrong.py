@@ -419,8 +419,8 @@ wrong_pass(
 )
 
 
-def transposed_unless_square(right, x, kernel, pads):
-    z = right(x, kernel, pads)
+def transposed_unless_square(right, x, kernel, *sizes):
+    z = right(x, kernel, *sizes)
     return z.at[..., kernel.shape[2] :].set(0) if kernel.shape[3] > kernel.shape[2] else z
 
 

@@ -1,8 +1,7 @@
 """Checks whole networks at their real input sizes, by hand and with autodiff."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,7 +29,9 @@ from jaxnets.gradcheck.compare import (
 from jaxnets.gradcheck.errors import recording_terms
 from jaxnets.gradcheck.layer_check import check_forwards, check_layer, own_layers
 from jaxnets.gradcheck.oracle import both_loss_and_grads
-from jaxnets.kernels import accelerate, winograd
+from jaxnets.kernels import accelerate
+from jaxnets.kernels.conv_pool import ConvPool
+from jaxnets.kernels.convolution import FastConv
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, Layer, map_layers, walk
 from jaxnets.networks.create import create_model
@@ -145,12 +146,11 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
         trained = accelerate(model, "cpu") if kernels else model
 
         def manual(params: Params, batch: Batch) -> dict[str, Any]:
-            as_many = _few_images_as_many() if precision == "float64" else contextlib.nullcontext()
             terms: list[jax.Array] = []
             find_rule = recording_terms(rule_of, terms)
-            loss_and_grad = manual_loss_and_grad(trained, network.config.loss, find_rule)
-            with as_many:
-                return {**outcome(loss_and_grad, params, batch), "terms": terms}
+            network_of_many = _few_images_as_many(trained) if precision == "float64" else trained
+            loss_and_grad = manual_loss_and_grad(network_of_many, network.config.loss, find_rule)
+            return {**outcome(loss_and_grad, params, batch), "terms": terms}
 
         def automatic(params: Params, batch: Batch) -> dict[str, Any]:
             if precision == "float64" and kernels:
@@ -174,17 +174,16 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
     return Problem(label, at, network.step, large=True, moves=network.moves)
 
 
-@contextlib.contextmanager
-def _few_images_as_many() -> Generator[None]:
-    """Lets the convolutions of a few images use the kernels that a batch in training uses.
+def _few_images_as_many(model: Chain) -> Chain:
+    """The network whose convolutions use the kernels of a batch in training for a few images too.
 
     It is for float64: in float32 Winograd's tiles round by more than the tolerance.
     """
-    before, winograd.FEWEST_TILES = winograd.FEWEST_TILES, 1
-    try:
-        yield
-    finally:
-        winograd.FEWEST_TILES = before
+
+    def change(layer: Layer) -> Layer:
+        return layer.clone(fewest_tiles=1) if isinstance(layer, FastConv | ConvPool) else layer
+
+    return map_layers(model, change)
 
 
 def outcome(loss_and_grad: LossAndGrad, params: Params, batch: Batch) -> dict[str, Any]:

@@ -8,12 +8,13 @@ The four outputs of a pool's window see a tile of 4x4 pixels. Winograd's algorit
 with 16 products for each pair of channels instead of 36. In one dimension, with filter w, tile d
 and the outputs z_0 = d_0 w_0 + d_1 w_1 + d_2 w_2 and z_1 = d_1 w_0 + d_2 w_1 + d_3 w_2,
 
-    m_0 = (d_0 - d_2) w_0                      z_0 = m_0 + m_1 + m_2
-    m_1 = (d_1 + d_2) (w_0 + w_1 + w_2) / 2    z_1 = m_1 - m_2 - m_3
+    m_0 = (d_2 - d_0) (-w_0)                   z_0 = m_0 + m_1 + m_2
+    m_1 = (d_1 + d_2) (w_0 + w_1 + w_2) / 2    z_1 = m_1 - m_2 + m_3
     m_2 = (d_2 - d_1) (w_0 - w_1 + w_2) / 2
-    m_3 = (d_1 - d_3) w_2
+    m_3 = (d_3 - d_1) w_2
 
-Three matrices say the same: z = Aᵀ [(G w) * (Bᵀ d)], * number by number. In two dimensions
+The three matrices of `winograd.py` say the same: z = Aᵀ [(G w) * (Bᵀ d)], * number by number. In
+two dimensions
 
     z = Aᵀ M A,   M = U * V,   U = G w Gᵀ,   V = Bᵀ d B         U, V, M: 4 x 4
 
@@ -52,10 +53,9 @@ from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import BEYOND, Padding, Pads, Size, window_pads
 from jaxnets.kernels.by_rule import ConvByRule, is_plain_conv, with_kind
 from jaxnets.kernels.convolution import FEWEST_CHANNELS, fast_conv_backward, fast_conv_forward
-from jaxnets.kernels.kernel import Kernel, product_of_rows, stored
+from jaxnets.kernels.kernel import Kernel, product_of_rows, stacked, stored
 from jaxnets.kernels.pools import fast_max_pool_backward, fast_max_pool_forward, largest
-from jaxnets.kernels.winograd import in_blocks, sum_in_blocks
-from jaxnets.machine.platform import OLDER_EMITTER
+from jaxnets.kernels.winograd import FEWEST_TILES, in_blocks, matrices, sum_in_blocks
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool
 
@@ -66,10 +66,7 @@ FEW_CHANNELS = 3
 # convolution (python benchmarks/winograd.py --pool).
 FEWEST_IN_TILES = 32
 
-# Aᵀ, Bᵀ and G.
-AT = np.array([(1, 1, 1, 0), (0, 1, -1, -1)])
-BT = np.array([(1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)])
-G = np.array([(1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)])
+AT, BT, G = matrices(window=3, step=2)  # Aᵀ, Bᵀ and G.
 
 # The two layers that are one layer here.
 CONVOLUTION: Any = {"strides": (1, 1), "groups": 1}
@@ -83,7 +80,9 @@ Winners = UInt8[Array, "B h w K"]
 Cache = tuple[Images, Params, Winners]
 
 
-def conv_pool_forward(params: Params, x: Images, *, padding: Padding) -> tuple[Outputs, Cache]:
+def conv_pool_forward(
+    params: Params, x: Images, *, padding: Padding, fewest_tiles: int = FEWEST_TILES
+) -> tuple[Outputs, Cache]:
     """Takes the largest of every 2 x 2 outputs of a convolution: y = max z, z = X * W + b.
 
         y_bijk = max over p, q in {0, 1} of z_b,(2i + p),(2j + q),k
@@ -95,12 +94,14 @@ def conv_pool_forward(params: Params, x: Images, *, padding: Padding) -> tuple[O
       params: {"kernel": W [3, 3, C, K], "bias": b [K]}; "bias" may be missing.
       x: X.
       padding: "SAME", "VALID" or ((top, bottom), (left, right)).
+      fewest_tiles: That of `fast_conv_forward`.
     """
     kernel, seen = params["kernel"], _padded(x, padding)
     if kernel.shape[2] <= FEW_CHANNELS:
         y, winner = stored(lambda *arrays: _largest(_sums(*arrays)), seen, kernel)
     elif _are_apart(kernel):
-        z, _ = fast_conv_forward({"kernel": kernel}, _reached(seen), padding="VALID", **CONVOLUTION)
+        apart: Any = {**CONVOLUTION, "padding": "VALID", "fewest_tiles": fewest_tiles}
+        z, _ = fast_conv_forward({"kernel": kernel}, _reached(seen), **apart)
         y, (winner, _) = fast_max_pool_forward(z, **POOL)
     else:
         y, winner = in_blocks(
@@ -114,7 +115,12 @@ def conv_pool_forward(params: Params, x: Images, *, padding: Padding) -> tuple[O
 
 
 def conv_pool_backward(
-    cache: Cache, d_out: Outputs, *, padding: Padding, input_gradient: bool = True
+    cache: Cache,
+    d_out: Outputs,
+    *,
+    padding: Padding,
+    fewest_tiles: int = FEWEST_TILES,
+    input_gradient: bool = True,
 ) -> tuple[Params, Images | None]:
     """Applies the chain rule to y = max z + b, z = Aᵀ M A, M = U * V, U = G w Gᵀ, V = Bᵀ d B.
 
@@ -139,6 +145,7 @@ def conv_pool_backward(
             (_reached(seen), {"kernel": kernel}),
             dz,
             padding="VALID",
+            fewest_tiles=fewest_tiles,
             input_gradient=input_gradient,
             **CONVOLUTION,
         )
@@ -230,11 +237,8 @@ def _products(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _tile_numbers(x: jax.Array) -> jax.Array:
     """The V = Bᵀ d B of all tiles: [16, N, C]."""
-    rows = _transform(BT, _tiles(x))
-    # XLA stacks up to eight arrays in the loop that computes them, and compiles 16 loops for 16. By
-    # fours, the CNN's step compiles in 0.8 of the time; the older emitter's loop is slow, though.
-    v = [array for row in rows for array in row] if OLDER_EMITTER else list(map(jnp.stack, rows))
-    return jnp.stack(v).reshape(16, -1, x.shape[-1])
+    v = [array for row in _transform(BT, _tiles(x)) for array in row]
+    return stacked(v).reshape(16, -1, x.shape[-1])
 
 
 def _filter_numbers(kernel: jax.Array) -> jax.Array:
@@ -339,6 +343,8 @@ def _combine(matrix: np.ndarray, parts: Sequence[Any]) -> list[Any]:
 class ConvPool(ConvByRule):
     """A Flax convolution that outputs the result of the max pool."""
 
+    fewest_tiles: int = FEWEST_TILES
+
 
 def _setting(
     x: tuple[int, ...],
@@ -396,6 +402,12 @@ register_rule(
     )
 )
 
+
+def _static(layer: ConvPool) -> dict[str, Any]:
+    padding = canonicalize_padding(layer.padding, 2)
+    return {"padding": padding, "fewest_tiles": layer.fewest_tiles}
+
+
 CONV_POOL = LayerRule(
     name="conv_pool",
     layer=ConvPool,
@@ -413,10 +425,10 @@ CONV_POOL = LayerRule(
         _setting((2, 7, 9, FEWEST_CHANNELS[WINDOW]), FEWEST_CHANNELS[WINDOW], "SAME"),
     ],
     inputs=("params", "x"),
-    static=lambda layer: {"padding": canonicalize_padding(layer.padding, 2)},
-    sides=lambda params, x, padding: conv_pool_forward(params, x, padding=padding)[1][2],
+    static=_static,
+    sides=lambda params, x, **static: conv_pool_forward(params, x, **static)[1][2],
     bfloat16=False,
-    first_output=conv_outputs,
+    first_output=lambda params, x, padding, **_: conv_outputs(params, x, padding=padding),
     domain=Domain(
         _drawn,
         {

@@ -1,6 +1,7 @@
 """Convolutions on a CPU: few channels by one matrix product, many by Winograd's algorithm."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_sl
 from jaxnets.kernels import winograd
 from jaxnets.kernels.by_rule import ConvByRule, is_plain_conv, with_kind
 from jaxnets.kernels.kernel import Kernel, product_of_rows, stored
+from jaxnets.kernels.winograd import FEWEST_TILES
 from jaxnets.models.chain import Layer
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
@@ -25,14 +27,23 @@ FEWEST_CHANNELS: dict[Size, int] = {(3, 3): 128, (5, 5): 64}
 class FastConv(ConvByRule):
     """A Flax convolution on a CPU."""
 
+    fewest_tiles: int = FEWEST_TILES  # From which Winograd's algorithm is used.
+
 
 def fast_conv_forward(
-    params: Params, x: Images, *, strides: Size, padding: Padding, groups: int
+    params: Params,
+    x: Images,
+    *,
+    strides: Size,
+    padding: Padding,
+    groups: int,
+    fewest_tiles: int = FEWEST_TILES,
 ) -> tuple[Outputs, tuple[Images, Params]]:
     """Returns what `conv_forward` returns; each group is computed in its fastest form."""
     kernel = params["kernel"]
     pads = window_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    z = by_group(_convolve, groups, x, kernel, strides, pads)
+    convolve = partial(_convolve, fewest_tiles=fewest_tiles)
+    z = by_group(convolve, groups, x, kernel, strides, pads)
     if "bias" in params:
         z = z + params["bias"]
     return z, (x, params)
@@ -45,6 +56,7 @@ def fast_conv_backward(
     strides: Size,
     padding: Padding,
     groups: int,
+    fewest_tiles: int = FEWEST_TILES,
     input_gradient: bool = True,
 ) -> tuple[Params, Images | None]:
     """Returns what `conv_backward` returns; each gradient is computed in its fastest form."""
@@ -55,12 +67,14 @@ def fast_conv_backward(
     kernel = params["kernel"]
     image, window = x.shape[1:3], kernel.shape[:2]
     pads = window_pads(image, window, strides, padding)
-    d_params = {"kernel": by_group(_kernel_gradient, groups, x, dz, window, strides, pads)}
+    kernel_gradient = partial(_kernel_gradient, fewest_tiles=fewest_tiles)
+    d_params = {"kernel": by_group(kernel_gradient, groups, x, dz, window, strides, pads)}
     if "bias" in params:
         d_params = {**d_params, "bias": dz.sum((0, 1, 2))}
     if not input_gradient:
         return d_params, None
-    return d_params, by_group(_image_gradient, groups, dz, kernel, image, strides, pads)
+    image_gradient = partial(_image_gradient, fewest_tiles=fewest_tiles)
+    return d_params, by_group(image_gradient, groups, dz, kernel, image, strides, pads)
 
 
 def _is_small(window: Size, channels: int) -> bool:
@@ -68,10 +82,12 @@ def _is_small(window: Size, channels: int) -> bool:
     return window[0] * window[1] * channels <= SMALL_WINDOW
 
 
-def _is_wide(x: jax.Array, window: Size, features: int, strides: Size, pads: Pads) -> bool:
+def _is_wide(
+    x: jax.Array, window: Size, features: int, strides: Size, pads: Pads, fewest_tiles: int
+) -> bool:
     """Whether Winograd's algorithm beats XLA's convolution: with many channels and tiles."""
     many = min(x.shape[-1], features) >= FEWEST_CHANNELS.get(tuple(window), math.inf)
-    return many and winograd.is_faster(x, window, strides, pads)
+    return many and winograd.is_faster(x, window, strides, pads, fewest_tiles)
 
 
 def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.Array:
@@ -79,35 +95,38 @@ def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.A
     return jnp.concatenate(window_slices(x, window, strides, pads, fill=0), axis=-1)
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads) -> jax.Array:
+def _convolve(
+    x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads, *, fewest_tiles: int
+) -> jax.Array:
     kh, kw, channels, features = kernel.shape
     if _is_small((kh, kw), channels):
         rows = _window_rows(x, (kh, kw), strides, pads)
         return rows @ kernel.reshape(kh * kw * channels, features)
-    if _is_wide(x, (kh, kw), features, strides, pads):
-        return winograd.convolve(x, kernel, pads)
+    if _is_wide(x, (kh, kw), features, strides, pads, fewest_tiles):
+        return winograd.convolve(x, kernel, pads, fewest_tiles)
     return pair.convolve(x, kernel, strides, pads)
 
 
 def _kernel_gradient(
-    x: jax.Array, dz: jax.Array, window: Size, strides: Size, pads: Pads
+    x: jax.Array, dz: jax.Array, window: Size, strides: Size, pads: Pads, *, fewest_tiles: int
 ) -> jax.Array:
     channels, features = x.shape[-1], dz.shape[-1]
     if _is_small(window, channels):
         rows = _window_rows(x, window, strides, pads)
         return product_of_rows(rows, dz).reshape(*window, channels, features)
-    if _is_wide(x, window, features, strides, pads):
-        return winograd.kernel_gradient(x, dz, window, pads)
+    if _is_wide(x, window, features, strides, pads, fewest_tiles):
+        return winograd.kernel_gradient(x, dz, window, pads, fewest_tiles)
     return pair.kernel_gradient(x, dz, window, strides, pads)
 
 
 def _image_gradient(
-    dz: jax.Array, kernel: jax.Array, image: Size, strides: Size, pads: Pads
+    dz: jax.Array, kernel: jax.Array, image: Size, strides: Size, pads: Pads, *, fewest_tiles: int
 ) -> jax.Array:
     window = kernel.shape[:2]
     padding = pair.image_gradient_pads(dz, window, image, strides, pads)
-    if _is_wide(dz, window, kernel.shape[2], strides, padding):
-        return winograd.convolve(dz, lax.rev(kernel, (0, 1)).swapaxes(2, 3), padding)
+    if _is_wide(dz, window, kernel.shape[2], strides, padding, fewest_tiles):
+        flipped = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+        return winograd.convolve(dz, flipped, padding, fewest_tiles)
     return pair.image_gradient(dz, kernel, image, strides, pads)
 
 
@@ -131,6 +150,7 @@ FAST_CONV = CONV._replace(
     layer=FastConv,
     forward=fast_conv_forward,
     backward=fast_conv_backward,
+    static=lambda layer: {**CONV.static(layer), "fewest_tiles": layer.fewest_tiles},
     settings=[
         *CONV.settings,
         # Uses Winograd's algorithm; the last tiles reach over the edge.

@@ -42,7 +42,7 @@ STEPS = 3, 4, 5, 6  # The outputs of a tile, in each direction.
 # tiles of at most 8x8 pixels: a ninth would cost a digit. With -2 in place of -0.5, the error of
 # 4x4 tiles is three times as large.
 POINTS = (0, 1, -1, 2, -0.5, -2, 0.5)
-FEWEST_TILES = 128  # The rows of V and M. Smaller matrices multiply slowly.
+FEWEST_TILES = 128  # The rows of V and M. Smaller matrices multiply slowly; a check takes fewer.
 BLOCK = 2**25  # The most numbers in V or M at a time: 128 MB in float32.
 
 Images = Float[Array, "B H W C"]
@@ -59,19 +59,21 @@ class Tiling(NamedTuple):
     products: int  # For an image and a pair of channels.
 
 
-def is_faster(x: Images, window: Size, strides: Size, pads: Pads) -> bool:
+def is_faster(
+    x: Images, window: Size, strides: Size, pads: Pads, fewest_tiles: int = FEWEST_TILES
+) -> bool:
     """Whether a convolution of many channels is faster in tiles than as XLA computes it.
 
     It must have many tiles, most of them whole. bfloat16 has too few digits for the sums.
     """
     if tuple(strides) != (1, 1) or x.dtype not in (jnp.float32, jnp.float64):
         return False
-    _, outputs, tiles, products = tiling_of(x, window, pads)
+    _, outputs, tiles, products = tiling_of(x, window, pads, fewest_tiles)
     saves_half = products <= math.prod(outputs) * math.prod(window) / 2
-    return saves_half and len(x) * math.prod(tiles) >= FEWEST_TILES
+    return saves_half and len(x) * math.prod(tiles) >= fewest_tiles
 
 
-def tiling_of(x: Images, window: Size, pads: Pads) -> Tiling:
+def tiling_of(x: Images, window: Size, pads: Pads, fewest_tiles: int) -> Tiling:
     """The tiles with the fewest products; if possible, not too few tiles."""
     padded = [size + low + high for size, (low, high) in zip(x.shape[1:3], pads, strict=True)]
     outputs = [size - k + 1 for size, k in zip(padded, window, strict=True)]
@@ -81,22 +83,23 @@ def tiling_of(x: Images, window: Size, pads: Pads) -> Tiling:
         return Tiling(step, outputs, tiles, math.prod(tiles) * (window[0] + step - 1) ** 2)
 
     def cost(tiling: Tiling) -> tuple[bool, int]:
-        return len(x) * math.prod(tiling.tiles) < FEWEST_TILES, tiling.products
+        return len(x) * math.prod(tiling.tiles) < fewest_tiles, tiling.products
 
     steps = [step for step in STEPS if window[0] + step - 2 <= len(POINTS)]
     return min(map(covering, steps), key=cost)
 
 
-def convolve(x: Images, kernel: Filters, pads: Pads) -> Outputs:
+def convolve(x: Images, kernel: Filters, pads: Pads, fewest_tiles: int = FEWEST_TILES) -> Outputs:
     """Computes a convolution with stride 1 tile by tile: z = Aᵀ (U * V) A.
 
     Args:
       x: X.
       kernel: W.
       pads: ((top, bottom), (left, right)).
+      fewest_tiles: The tiles are not so large that there are fewer, if possible.
     """
     window, features = kernel.shape[:2], kernel.shape[3]
-    tiling = tiling_of(x, window, pads)
+    tiling = tiling_of(x, window, pads, fewest_tiles)
     step, (rows, columns), (h, w), _ = tiling
     at, bt, g = matrices(window[0], step)
     u = _times(g, kernel.reshape(-1, *kernel.shape[2:]))
@@ -109,7 +112,9 @@ def convolve(x: Images, kernel: Filters, pads: Pads) -> Outputs:
     return in_blocks(outputs, h * w * len(u) * max(u.shape[1:]), x)
 
 
-def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Filters:
+def kernel_gradient(
+    x: Images, dz: Outputs, window: Size, pads: Pads, fewest_tiles: int = FEWEST_TILES
+) -> Filters:
     """Applies the chain rule to z = Aᵀ (U * V) A: transposed matrices in reverse order.
 
         dM = A dz Aᵀ
@@ -118,7 +123,7 @@ def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Filters
 
     X's gradient needs no function: it is the convolution of dz with the flipped W.
     """
-    tiling = tiling_of(x, window, pads)
+    tiling = tiling_of(x, window, pads, fewest_tiles)
     step, (rows, columns), (h, w), _ = tiling
     at, bt, g = matrices(window[0], step)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import re
+from pathlib import Path
 from typing import Any, cast
 
 import flax.linen as nn
@@ -12,7 +14,10 @@ import pytest
 from conftest import assert_close, quick_jit, random_images, random_params, slow
 
 from jaxnets.backprop import convolution, pooling
+from jaxnets.backprop.alexnet_layers import LOCAL_RESPONSE_NORM
 from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.backprop.pooling import MAX_POOL
+from jaxnets.backprop.relu import RELU
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import TOLERANCES, compiled, errors_of
@@ -38,6 +43,7 @@ from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
 from jaxnets.models.cnn import cnn
 from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.models.precision import with_precision
 from jaxnets.training.step import autodiff_loss_and_grad
 
@@ -80,6 +86,55 @@ def test_a_kernel_that_differs_from_its_pair_is_found():
 
     row = check_kernel(kernel._replace(rule=kernel.rule._replace(forward=wrong)))
     assert not row.ok and min(error.value for error in row.errors.values()) > 0.5
+
+
+def primitives(function, *arrays):
+    return {equation.primitive.name for equation in jax.make_jaxpr(function)(*arrays).eqns}
+
+
+def test_the_taught_pairs_are_in_the_words_of_their_derivations():
+    """A choice for a maximum, exp and log for a power, cells for windows are kernels' tricks."""
+    x, static = jnp.ones((1, 4, 4, 3)), {"window": (3, 3), "strides": (2, 2), "padding": "SAME"}
+    assert primitives(lambda x: RELU.forward(x)[0], x) == {"max"}
+    y, cache = LOCAL_RESPONSE_NORM.forward(x)
+    powers = [
+        primitives(LOCAL_RESPONSE_NORM.forward, x),
+        primitives(LOCAL_RESPONSE_NORM.backward, cache, y),
+    ]
+    assert all("pow" in used and not {"exp", "log"} & used for used in powers)
+    y, cache = MAX_POOL.forward(x, **static)
+    used = primitives(functools.partial(MAX_POOL.backward, **static), cache, y)
+    assert "pad" in used and "reshape" not in used
+
+
+def test_a_layer_by_its_rule_leaves_flaxs_hooks_alone():
+    for layer in (nn.Conv(4, (3, 3)), nn.Dense(4), DenseWithOnes(4), nn.Dense(200)):
+        (fast,) = accelerate(Chain([layer]), "cpu").layers
+        hooks = ("promote_dtype", "dot_general", "conv_general_dilated")
+        given = {name: getattr(layer, name) for name in hooks if hasattr(layer, name)}
+        assert type(fast) is not type(layer)
+        assert {name: getattr(fast, name) for name in given} == given
+
+
+def test_no_kernel_asks_for_a_version():
+    folder = Path(convolution.__file__).parents[1] / "kernels"
+    found = [
+        path.name
+        for path in folder.glob("*.py")
+        if re.search("(?i)version|emitter", path.read_text())
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("layer", [FastConv(128, (3, 3)), ConvPool(128, (3, 3))])
+def test_a_layer_says_from_how_many_tiles_it_uses_them(layer):
+    """As a check of a few images does, without a change of the module."""
+    x = jnp.ones((2, 12, 12, 128))
+    params = jax.eval_shape(layer.init, jax.random.key(0), x)
+    programs = [
+        str(jax.make_jaxpr(one.apply)(params, x)) for one in (layer, layer.clone(fewest_tiles=1))
+    ]
+    assert ["dot_general" in program for program in programs] == [False, True]
 
 
 def test_every_layer_keeps_its_place_and_its_parameters():

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, quick_jit, random_images, random_params, slow
+from conftest import assert_close, quick_jit, random_images, random_params, slow, train_on
 
 from jaxnets.backprop import convolution, pooling
 from jaxnets.backprop.alexnet_layers import LOCAL_RESPONSE_NORM

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, as_flags, read_json, write_idx_folder
+from conftest import as_flags, read_json, write_idx_folder
 from PIL import Image
 from scipy import integrate, optimize, stats
 
 import train
+from benchmarks.abtest import draw, missing, returning, stops, z_alarms
+from benchmarks.abtest import sequential as run_sequential
 from jaxnets.abtest import classical, log, presentation, sequential
 from jaxnets.abtest.log import UserAnswer, Users
 from jaxnets.abtest.pairs import Pairs, PairsResult
@@ -26,10 +28,6 @@ from jaxnets.base.proportions import mcnemar, rounding_variance, two_sided_z, wi
 from jaxnets.drawing.charts import WIDTH
 from jaxnets.server import feedback
 from jaxnets.server.feedback import FeedbackLog, FeedbackRow
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from abtest import draw, missing, returning, stops, z_alarms
-from abtest import sequential as run_sequential
 
 RNG = np.random.default_rng
 

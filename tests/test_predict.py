@@ -9,20 +9,18 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, read_json, slow
+from conftest import read_json, slow
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from served import SoftmaxRun
 
 import train
+from benchmarks.digits import PAPERS, as_picture, page_of, row_of
 from jaxnets.base.errors import DONE
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.predict import answer
 from jaxnets.predict.digit import otsu, to_digit, to_digits
 from jaxnets.predict.predict import load_predictor
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from digits import PAPERS, as_picture, page_of, row_of
 
 COUNT, FEW = 200, 60  # MNIST test images in the tests of preprocessing: small and large ones.
 

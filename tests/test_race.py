@@ -3,20 +3,17 @@
 import json
 import math
 import shutil
-import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, read_json
+from conftest import read_json
 from scipy import integrate, stats
 
+from benchmarks.race import by_e_value, by_optuna, by_t_test, draw, errors, not_normal
 from jaxnets.tune import cells, search
 from jaxnets.tune.many import DIVERGED, TrainingSummary
 from jaxnets.tune.race import PRIOR, SIGNIFICANCE, drops, first_look, log_e, threshold
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from race import by_e_value, by_optuna, by_t_test, draw, errors, not_normal
 
 RNG = np.random.default_rng
 

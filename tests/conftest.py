@@ -117,7 +117,7 @@ def pytest_configure(config):
     from jaxnets.runs import progress
 
     # What a slow machine alone makes a command say; test_progress.py has a clock of its own.
-    progress.PATIENCE = progress.SILENCE = math.inf
+    progress.PATIENCE = progress.SILENCE = progress.LONG = math.inf
 
 
 def pytest_collection_modifyitems(items):
@@ -324,10 +324,9 @@ def mnist():
 @pytest.fixture(scope="session")
 def tiny_preset(tiny_folder):
     """A model's recipe for the tiny data set, by default on one device."""
-    ours = dict(validation_size=VALIDATION, batch_size=32, epochs=2, devices=1)
-    return lambda model, **changes: jaxnets.preset(
-        model, **{"data_dir": str(tiny_folder), **ours, **changes}
-    )
+    ours: dict[str, Any] = dict(validation_size=VALIDATION, batch_size=32, epochs=2, devices=1)
+    ours["data_dir"] = str(tiny_folder)
+    return lambda model, **changes: jaxnets.preset(model, **{**ours, **changes})
 
 
 @pytest.fixture

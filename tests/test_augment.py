@@ -302,7 +302,8 @@ def pictures():
 
 
 def config_of(model, **changes):
-    ours = dict(epochs=2, batch_size=24, devices=1, learning_rate=0.05)  # The third is ragged.
+    # The third batch is ragged.
+    ours: dict[str, Any] = dict(epochs=2, batch_size=24, devices=1, learning_rate=0.05)
     return preset(model, **{**ours, **changes})
 
 

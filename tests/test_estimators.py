@@ -84,7 +84,11 @@ def test_it_is_searched_and_cross_validated(digits):
 def test_wrong_arguments_are_answered_in_a_sentence(fitted, digits):
     x, y = digits
     for ask, error, message in (
-        (lambda: Classifier(lr=0.1), UserError, 'did you mean "learning_rate"?'),
+        (
+            lambda: Classifier(lr=0.1),  # pyright: ignore
+            UserError,
+            'did you mean "learning_rate"?',
+        ),
         (lambda: Classifier("cmn").fit(x, y), UserError, 'did you mean "cnn"?'),
         (lambda: Classifier().fit(x[:, :60], y), UserError, "images, .* got rows of 60 numbers"),
         (lambda: Classifier().fit(x * 16, y), UserError, "floats from 0 to 1, got rows of 64"),

@@ -267,7 +267,8 @@ def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
 def test_a_bug_whose_cache_is_another_trains_when_repaired(mine, tiny):
     """The forward pass of bug11 keeps y in place of x."""
     text = EXERCISES["bug11"].text()
-    quick = dict(batch_size=32, epochs=1, devices=1, gradients="manual", kernels="plain")
+    quick: dict[str, Any] = dict(batch_size=32, epochs=1, devices=1)
+    quick |= dict(gradients="manual", kernels="plain")
     config = jaxnets.preset("mlp", **quick)
     wrong = own_passes(mine(text), even_if_wrong=True)
     wrong.judge(jaxnets.Experiment.create(config, tiny, None, wrong))

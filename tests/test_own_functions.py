@@ -24,7 +24,7 @@ def my_darker(key, image):
 
 @pytest.fixture(scope="module")
 def make(tiny):
-    quick = dict(epochs=2, batch_size=32, devices=1)
+    quick: dict[str, Any] = dict(epochs=2, batch_size=32, devices=1)
     return lambda model="softmax", **settings: Network(model, tiny, **{**quick, **settings})
 
 

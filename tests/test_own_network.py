@@ -565,7 +565,7 @@ def test_a_chain_of_other_classes_is_refused(tiny):
     with pytest.raises(UserError, match=r"^model: expected a Chain or a function .*, got Dense$"):
         Network(layer, tiny)
     with pytest.raises(UserError, match="Network.chain. takes a Chain of your own"):
-        Network("mlp", tiny, layers=[64])
+        Network("mlp", tiny, layers=[64])  # pyright: ignore
 
 
 def test_check_layer_judges_a_layer_of_ones_own(doubled_rule):

@@ -29,7 +29,7 @@ class Jaxnets:
         fixed = ("softmax", "alexnet", "resnet20")  # They have no sizes to set.
         hidden = dict(hidden=network.hidden) if network.model not in fixed else {}
         dropout = dict(dropout=network.dropout) if network.model in ("cnn", "alexnet") else {}
-        normalize = dict(normalize="none") if network.model == "resnet20" else {}
+        normalize: dict[str, Any] = dict(normalize="none") if network.model == "resnet20" else {}
         self.config = preset(
             network.model,
             **size,

@@ -5,13 +5,14 @@ Nothing here reads a file: what the folder of another run holds comes as a Store
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 from jaxnets.base.errors import UserError
 from jaxnets.config.adapt import learning_rate_note
 from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, OWN, PRESETS, Recipe
+from jaxnets.config.settings import Settings
 from jaxnets.config.unknown import unknown_field, unknown_model
 
 # These belong to the process, not to the run.
@@ -147,7 +148,7 @@ def as_plain(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: name_of(value) for name, value in given.items()}
 
 
-def preset(model: str | OwnNetwork = DEFAULT_MODEL, **changes: object) -> Config:
+def preset(model: str | OwnNetwork = DEFAULT_MODEL, **changes: Unpack[Settings]) -> Config:
     """Returns a network's own recipe, with some fields changed.
 
     Some fields bring others with them, unless these are among the changes too:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jaxnets.base.trees import Params
 from jaxnets.config.fields import Config
 from jaxnets.config.recipes import DEFAULT_MODEL, Recipe
 from jaxnets.config.resolve import preset
+from jaxnets.config.settings import Settings
 from jaxnets.config.unknown import unknown_field
 from jaxnets.data.arrays import NAME, from_arrays, to_images
 from jaxnets.data.datasets import Dataset, Split, sha256_of
@@ -61,7 +62,9 @@ REGRESSION: dict[str, Recipe] = {
 class Estimator(BaseEstimator):
     """The parameters of an estimator: a network's name, and fields of Config."""
 
-    def __init__(self, model: str = DEFAULT_MODEL, *, verbose: int = 0, **settings: Any):
+    def __init__(
+        self, model: str = DEFAULT_MODEL, *, verbose: int = 0, **settings: Unpack[Settings]
+    ):
         """Takes a network's name, what `Network.fit` prints, and fields of Config."""
         self.model, self.verbose = model, verbose
         self.set_params(**settings)
@@ -155,7 +158,7 @@ class Regressor(RegressorMixin, Estimator):
       history_: The records of its epochs.
     """
 
-    def __init__(self, model: str = "mlp", *, verbose: int = 0, **settings: Any):
+    def __init__(self, model: str = "mlp", *, verbose: int = 0, **settings: Unpack[Settings]):
         """Takes a dense network's name, what `fit` prints, and fields of Config.
 
         The network "softmax" is linear regression: its one dense layer, without the softmax.

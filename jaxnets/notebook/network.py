@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Self, TypeGuard, Unpack
 
 import jax
 import numpy as np
@@ -40,6 +40,7 @@ from jaxnets.config.fields import CUSTOM_FIELDS, Config
 from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import OwnNetwork
+from jaxnets.config.settings import FitSettings, Settings
 from jaxnets.config.unknown import unknown_field
 from jaxnets.course.exercises.mine import OwnPasses
 from jaxnets.data.arrays import NAME, from_arrays, to_images, to_split
@@ -92,6 +93,12 @@ WEIGHTS = {
 ATTRIBUTES = ("config", "history", "stop_training")  # The public ones that may be set.
 
 
+class FitArguments(FitSettings, total=False):
+    """The settings of `Network.fit`; Keras's are accepted as far as they change nothing."""
+
+    shuffle: bool
+
+
 class Network(Described):
     """A network, its data and its training progress.
 
@@ -109,7 +116,7 @@ class Network(Described):
         data: Data = None,
         *,
         find_rule: FindRule = rule_of,
-        **settings: Any,
+        **settings: Unpack[Settings],
     ):
         """Makes a network with the lecture's recipe.
 
@@ -304,7 +311,7 @@ class Network(Described):
         verbose: int | str = 1,
         validation_data: Any = None,
         validation_split: float | None = None,
-        **settings: Any,
+        **settings: Unpack[FitArguments],
     ) -> History:
         """Trains; a second call continues, as `train.py --resume` with more epochs does.
 
@@ -375,6 +382,11 @@ class Network(Described):
         given, dataset = {**self._given, **settings}, None
         if epochs is not None:
             given["epochs"] = epochs
+        if isinstance(x, str | os.PathLike | Dataset):
+            what = "DATASET" if isinstance(x, Dataset) else repr(os.fspath(x))
+            raise UserError(
+                'fit: data with a name are the network\'s: Network("cnn", {}).fit()', what
+            )
         if x is not None:
             pair = collected(x) if y is None else (x, y)
             validation, count = collected(validation), given.get("validation_size", share)
@@ -761,7 +773,7 @@ def _check_setting(name: str) -> None:
 
 
 def _check_fit(
-    settings: dict[str, Any], has_data: bool, validation_data: object, share: float | None
+    settings: FitArguments, has_data: bool, validation_data: object, share: float | None
 ) -> None:
     """Checks the arguments of `Network.fit` other than the data.
 

@@ -77,8 +77,8 @@ def diverged(root):
 
 
 def stopped_early(root):
-    network = Network("softmax", (images(), LABELS), early_stopping=1, **(QUICK | dict(epochs=9)))
-    fitted(network.set_params(learning_rate=1e-12))
+    network = Network("softmax", (images(), LABELS), early_stopping=1, **QUICK)
+    fitted(network.set_params(learning_rate=1e-12, epochs=9))
     assert len(network.history) < 9
     return network
 
@@ -229,3 +229,18 @@ def test_a_report_without_any_held_out_images_shows_what_there_is(tmp_path, caps
     assert "no test and no validation images were given" in capsys.readouterr().out
     text = (tmp_path / "report.html").read_text()
     assert 'id="learning"' in text and 'id="gradients"' in text and 'id="classes"' not in text
+
+
+@pytest.mark.parametrize("what", ["page", "report"])
+def test_only_a_file_of_its_own_is_replaced(what, tmp_path):
+    network, file = fitted(new(tmp_path)), tmp_path / f"{what}.html"
+    write = getattr(network, what)
+    file.write_text("<!doctype html><title>my notes</title>")
+    with pytest.raises(UserError, match=r"was not written by jaxnets; --output=FILE takes another"):
+        write(file)
+    assert "my notes" in file.read_text()
+    file.write_text("")  # Nothing is lost.
+    write(file)
+    before = file.read_text()
+    write(file)
+    assert len(before) > 1000 and file.read_text()

@@ -1,11 +1,18 @@
 """HTML from Jinja2 templates, whose texts are in the language of `speaking`."""
 
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jaxnets.base.display import printable
+from jaxnets.base.errors import UserError
+from jaxnets.base.files import output_path
 from jaxnets.base.language import _, spoken
+
+# In the head of each file that jaxnets writes, which may therefore be replaced.
+GENERATOR = '<meta name="generator" content="jaxnets">'
+HEAD = 1000  # Bytes of a file that are searched for it.
 
 
 def environment(package: str) -> Environment:
@@ -22,8 +29,25 @@ def environment(package: str) -> Environment:
     made.policies["ext.i18n.trimmed"] = True
     extension: Any = made  # The extension gives it this method.
     extension.install_gettext_callables(_, _plural, newstyle=True)
-    made.globals["space"] = _space
+    made.globals |= {"space": _space, "generator": GENERATOR}
     return made
+
+
+def html_path(output: str) -> Path:
+    """The path of an HTML file that may be written: a new or empty one, or one that jaxnets wrote.
+
+    Raises:
+      UserError: Another program's file is there, or nothing can be written there.
+    """
+    path = output_path(output)
+    if path.exists():
+        with path.open("rb") as stream:
+            head = stream.read(HEAD)
+        if head and GENERATOR.encode() not in head:
+            raise UserError(
+                "output: {} was not written by jaxnets; --output=FILE takes another name", output
+            )
+    return path
 
 
 def _without_controls(value: object) -> object:

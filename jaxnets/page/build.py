@@ -23,14 +23,13 @@ from jaxnets.backprop.rules import rule_named
 from jaxnets.base import files
 from jaxnets.base.display import printable, short_path
 from jaxnets.base.errors import UserError
-from jaxnets.base.files import output_path
 from jaxnets.base.language import LANGUAGES, Text, _, speaking
 from jaxnets.config.command import CommandResult
 from jaxnets.config.options import is_custom
 from jaxnets.data import planes
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.drawing.svg import both_themes
-from jaxnets.drawing.templates import environment
+from jaxnets.drawing.templates import environment, html_path
 from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
 from jaxnets.predict.folding import (
@@ -217,7 +216,7 @@ def write_page(
     Raises:
       UserError: There is no such run or folder, or the page cannot show the network.
     """
-    path = output_path(output)
+    path = html_path(output)
     with Doing("page", 3) as doing:
         doing(_("reading {}", workdir))
         trained = load_network(workdir, takes_rows=True)

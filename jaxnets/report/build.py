@@ -11,13 +11,14 @@ import numpy as np
 from jaxnets.base import files
 from jaxnets.base.display import one_line, printable, short_path, shortened, show
 from jaxnets.base.errors import UserError
-from jaxnets.base.files import number_in, output_path
+from jaxnets.base.files import number_in
 from jaxnets.base.language import N_, _, said, speaking
 from jaxnets.config.command import CommandResult
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset
 from jaxnets.drawing.charts import percent, short_number
 from jaxnets.drawing.svg import Figure, check_png
+from jaxnets.drawing.templates import html_path
 from jaxnets.predict.trained import to_input
 from jaxnets.report import figures, ledger
 from jaxnets.report.document import RunPart, Section, document
@@ -91,7 +92,7 @@ def write_report(
     Raises:
       UserError: There is no such run, or nothing can be written there.
     """
-    path = output_path(output)
+    path = html_path(output)
     if folder is not None:
         check_png()
         _make_folder(folder)

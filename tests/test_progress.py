@@ -77,6 +77,16 @@ def test_an_epoch_of_half_a_minute_needs_no_further_line(training, capsys):
     assert (shown(out), err) == ([1, 2, 3], "")
 
 
+def test_a_long_training_says_after_an_epoch_what_all_take(training, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LONG", 60.0)
+    training(20, 6.0)
+    out, err = capsys.readouterr()
+    assert shown(out) == list(range(1, 21))
+    assert err == "20 epochs, about 6.0 s each: 1 min 54 s left\n"
+    training(9, 6.0)  # 48 s are left.
+    assert capsys.readouterr().err == ""
+
+
 def test_many_short_epochs_are_thinned_to_one_a_second(training, capsys):
     training(160, 0.3)
     out, err = capsys.readouterr()

@@ -22,6 +22,7 @@ from jaxnets.training.step import Checkpoint, TrainState
 SILENCE = 45.0
 # A log has a line for each epoch up to this many epochs; for more, lines this many seconds apart.
 FEW_EPOCHS, APART = 20, 1.0
+LONG = 60.0  # Seconds left after the first epoch, above which a log says how many.
 PATIENCE = 1.0  # Seconds after which a command says what it is doing.
 
 
@@ -69,6 +70,7 @@ class Progress(Observer):
         """Takes the run's epochs and data; True puts the bar on stdout, False shows none."""
         self._epochs, self._loader, self._bar_wanted = epochs, loader, bar
         self._clock = clock
+        self._told = False  # Whether it has said what all epochs take.
         self._error, self._best = 0.0, 0.0  # The largest gradient error, and validation accuracy.
 
     def on_train_begin(self, start: Checkpoint) -> None:
@@ -143,6 +145,18 @@ class Progress(Observer):
             self._bar.clear()
             print(line, flush=True)
             self._bar.refresh()
+        if not self._told:
+            self._told = True
+            self._tell(now - self._began)
+
+    def _tell(self, seconds: float) -> None:
+        """Says what a long training takes, after its first epoch; a bar shows the time left."""
+        left = (self._epochs - self._epoch) * seconds
+        if self._bar.disable and left > LONG:
+            each, all_left = duration(seconds), duration(left)
+            line = _("{} epochs, about {} each: {} left", self._epochs, each, all_left)
+            with contextlib.suppress(OSError):  # Its reader is gone; the run continues.
+                print(line, file=sys.stderr, flush=True)
 
     def epoch_line(self, record: Record) -> str:
         width, validated = columns(), ""

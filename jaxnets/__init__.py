@@ -104,8 +104,8 @@ if not TYPE_CHECKING:  # Type checkers then find wrong names.
             return getattr(importlib.import_module(f"jaxnets.{_HOMES[name]}"), name)
         # `from jaxnets.base import errors` asks for it first, and imports it then.
         is_room = importlib.machinery.PathFinder.find_spec(f"jaxnets.{name}", __path__)
-        if name[0] != "_" and is_room is None:
+        if name[0] != "_":
             from jaxnets.base.facts import check
 
-            check("jaxnets", name, __all__)
+            check("jaxnets", name, __all__ if is_room is None else ())
         raise AttributeError(f"module 'jaxnets' has no attribute {name!r}")

@@ -505,7 +505,7 @@ def _check_takes_rows(config: Config, model: Chain, size: int) -> None:
     if is_convolved or set(config.augmentations) - {"mixup", "custom"}:
         raise UserError(
             "{}: expected images, whose pixels are bytes or floats from 0 to 1, got rows of "
-            "{} numbers",
+            '{} numbers; model "mlp" takes rows',
             config.model if is_convolved else "augment",
             size,
         )

@@ -97,8 +97,11 @@ def test_evaluate_says_that_no_test_was_held_back(fitted):
 def test_pictures_of_another_shape_are_named_by_it(mnist):
     network = jaxnets.Network("softmax", mnist, epochs=1)
     with pytest.warns(UserWarning, match="not trained"), pytest.raises(BadPictureError) as error:
+        network.predict(np.zeros((50, 30)))
+    assert str(error.value) == "picture 0 of 50 x 30: no ink found"
+    rows = r"expected pictures of 28 x 28 x 1, or rows of 784 numbers, got \(5, 3\)"
+    with pytest.warns(UserWarning), pytest.raises(UserError, match=rows):
         network.predict(np.zeros((5, 3)))
-    assert str(error.value) == "picture 0 of 5 x 3: no ink found"
     with pytest.warns(UserWarning), pytest.raises(UserError, match=r"x\.transpose\(0, 2, 3, 1\)"):
         network.predict(np.zeros((2, 1, 28, 28)))
 

@@ -253,6 +253,30 @@ PYTHON = [
     ("jaxnets.train(experiment.model, config)", '"train"; jaxnets.Network("cnn").fit() trains'),
     ('net.compile("adam")', 'are settings: jaxnets.Network("cnn", optimizer="adam")'),
     ("experiment.model.state_dict()", 'Chain has no "state_dict"; jaxnets.Network("cnn").state.'),
+    *(
+        (f"net.{name}", f'Network has no "{name}"; jaxnets.Network("cnn").state.params has the')
+        for name in ("weights", "get_weights", "parameters", "params")
+    ),
+    ("net.freeze()", "init_from"),
+    ("net.count_params()", "summary() prints their number"),
+    ("net.plot()", "jaxnets.plot(history) draws the curves of the history that fit returns"),
+    ("history.plot()", "jaxnets.plot(history) draws the curves of the history that fit returns"),
+    ("net.to_onnx()", "`jaxnets export DIR` writes it as ONNX"),
+    ("jaxnets.Dense(3)", "layers are Flax's, as flax.linen.Dense; jaxnets.Chain([...]) makes a"),
+    ("jaxnets.list_models()", "`jaxnets train --help` lists the networks"),
+    ("jaxnets.models()", "`jaxnets train --help` lists the networks"),
+    ("jaxnets.runs()", '`jaxnets runs` lists the runs; jaxnets.load("runs/x") reads one'),
+    ('net.fit("folder")', """Network("cnn", 'folder').fit()"""),
+    ("net.fit(data)", 'Network("cnn", DATASET).fit()'),
+    (
+        "net.predict(np.zeros((5, 3)))",
+        "pictures of 12 x 12 x 1, or rows of 144 numbers, got (5, 3)",
+    ),
+    ("Network('softmax').fit(x, y / 2)", "got float64 (5,); jaxnets.Regressor predicts numbers"),
+    (
+        "jaxnets.Classifier().fit(np.random.rand(40, 5), np.arange(40) % 2)",
+        'bytes or floats from 0 to 1, got rows of 5 numbers; model "mlp" takes rows',
+    ),
     ("net.grads", 'Network has no "grads"; did you mean gradients?'),
     ("net.learning_rate", "net.config.learning_rate has it"),
     # A network and its methods
@@ -360,7 +384,8 @@ def names(tiny, tiny_preset, tmp_path_factory) -> dict[str, Any]:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
     def trained_on(data, **settings):
-        return Network("softmax", data, **{"batch_size": 2, **settings})
+        settings.setdefault("batch_size", 2)
+        return Network("softmax", data, **settings)
 
     Network, preset = jaxnets.Network, jaxnets.preset
     known = dict(jaxnets=jaxnets, np=np, optax=optax, Network=Network, preset=preset, net=net)
@@ -372,6 +397,6 @@ def names(tiny, tiny_preset, tmp_path_factory) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("expression", "said"), PYTHON)
 def test_a_wrong_expression_is_answered_in_a_sentence(expression, said, names):
-    with pytest.raises((UserError, AttributeError)) as answered:
+    with pytest.raises((UserError, AttributeError, TypeError)) as answered:
         eval(expression, names)
     assert said in str(answered.value) and "\n" not in str(answered.value)

@@ -5,6 +5,8 @@ Nothing here imports JAX.
 
 import difflib
 import html
+import sys
+import types
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +17,25 @@ ANSWERS = {
     "train": f"{NETWORK}.fit() trains",
     "compile": f'optimizer, loss and learning_rate are settings: {NETWORK[:-1]}, optimizer="adam")',
     "layers": f"{NETWORK}.summary() prints the layers",
-    "state_dict": f"{NETWORK}.state.params has the parameters",
     "to": f'the device is a setting: {NETWORK[:-1]}, platform="gpu")',
+    "plot": "jaxnets.plot(history) draws the curves of the history that fit returns",
+    "count_params": f"{NETWORK}.summary() prints their number",
+    "freeze": f'all layers train; {NETWORK[:-1]}, init_from="runs/x") starts from its weights',
+    "models": "`jaxnets train --help` lists the networks",
+    "runs": '`jaxnets runs` lists the runs; jaxnets.load("runs/x") reads one',
 }
+PARAMS = "state_dict", "weights", "get_weights", "parameters", "named_parameters", "params"
+ANSWERS |= dict.fromkeys(PARAMS, f"{NETWORK}.state.params has the parameters")
+LAYERS = "Dense", "Linear", "Conv", "Conv2D", "Conv2d", "Dropout", "Embed", "Embedding"
+ANSWERS |= dict.fromkeys(
+    LAYERS, "layers are Flax's, as flax.linen.Dense; jaxnets.Chain([...]) makes a network of them"
+)
+ANSWERS |= dict.fromkeys(
+    ("to_onnx", "export"), "net.save(DIR) saves a run, and `jaxnets export DIR` writes it as ONNX"
+)
+ANSWERS |= dict.fromkeys(("trainable", "requires_grad_"), ANSWERS["freeze"])
+ANSWERS |= dict.fromkeys(("list_models", "available_models"), ANSWERS["models"])
+ANSWERS["list_runs"] = ANSWERS["runs"]
 
 
 def check(owner: str, name: str, known: Sequence[str] = ()) -> None:
@@ -31,6 +49,19 @@ def check(owner: str, name: str, known: Sequence[str] = ()) -> None:
         raise AttributeError(f'{owner} has no "{name}"; {ANSWERS[name]}')
     if near := difflib.get_close_matches(name, known, n=1, cutoff=0.65):
         raise AttributeError(f'{owner} has no "{name}"; did you mean {near[0]}?')
+
+
+class _Room(types.ModuleType):
+    """A module whose name a user may take for a function's."""
+
+    def __call__(self, *_arguments: object, **_settings: object) -> None:
+        name = self.__name__.rpartition(".")[2]
+        raise TypeError(f"{self.__name__} is a module, no function; {ANSWERS[name]}")
+
+
+def is_no_function(module: str) -> None:
+    """Lets a module that is called say what there is instead; ANSWERS has its name."""
+    sys.modules[module].__class__ = _Room
 
 
 class Described:

@@ -107,6 +107,13 @@ def to_split(
         labels = np.array([codes[name] for name in labels.tolist()], np.int64)
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
         wanted = Text("whole numbers or texts as labels for {} images", len(images))
+        if labels.dtype.kind == "f":
+            raise UserError(
+                "data: expected {}, got {} {}; jaxnets.Regressor predicts numbers",
+                wanted,
+                labels.dtype,
+                labels.shape,
+            )
         raise UserError("data: expected {}, got {} {}", wanted, labels.dtype, labels.shape)
     return Split(images, labels.astype(np.int32))
 

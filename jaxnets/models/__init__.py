@@ -6,6 +6,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from jaxnets.base.facts import is_no_function
 from jaxnets.models import alexnet, cnn, cnn_bn, mlp, resnet
 from jaxnets.models.chain import Chain
 
@@ -25,3 +26,5 @@ MODELS: dict[str, Callable[..., Chain]] = {
     "alexnet_small_bn": partial(alexnet.alexnet_small, batch_norm=True),
     "resnet20": resnet.resnet20,
 }
+
+is_no_function(__name__)

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from jaxnets.base.errors import UserError, unknown
 from jaxnets.base.facts import Described, size_text
 from jaxnets.config.fields import Config
-from jaxnets.data.arrays import as_pixels, as_rows, transpose_hint
+from jaxnets.data.arrays import LEAST_SIDE, as_pixels, as_rows, transpose_hint
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_8_bits, to_square
 from jaxnets.machine.platform import compiler_options, default_platform
@@ -179,6 +179,9 @@ def as_list(pictures: PictureOrMany, image_shape: tuple[int, ...]) -> list[Pictu
         raise UserError(
             "expected pictures [N, H, W, C], [H, W, C] or [H, W], got shape {}{}", shape, hint
         )
+    if array.ndim == 2 and min(shape) < LEAST_SIDE and shape != image_shape[:2]:
+        sizes = size_text(image_shape), math.prod(image_shape)
+        raise UserError("expected pictures of {}, or rows of {} numbers, got {}", *sizes, shape)
     many = array.ndim == 4 or shape[1:] == image_shape[:2] or shape[-1] not in CHANNELS
     return list(array) if array.ndim > 2 and many and shape != image_shape else [array]
 

@@ -12,8 +12,11 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rules import KINDS
 from jaxnets.base.errors import UserError
 from jaxnets.base.trees import by_layer
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
 from jaxnets.gradcheck.oracle import both_loss_and_grads
@@ -26,8 +29,10 @@ from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.models.weights import describe_weights, head_of, load_weights
 from jaxnets.networks.rows import from_rows, to_rows
+from jaxnets.predict.folding import branch_rows, check_kinds, plain
+from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.report.passes import passes_of
-from jaxnets.report.summary import summary
+from jaxnets.report.summary import describe_layer, summary
 from jaxnets.runs.diagnosis import first_bad_output
 from jaxnets.training.step import autodiff_loss_and_grad
 
@@ -218,3 +223,67 @@ def test_weights_of_blocks_are_loaded_under_a_head_of_any_name(tmp_path):
     np.testing.assert_array_equal(block, theirs["residual1"]["chain"]["dense1"]["kernel"])
     np.testing.assert_array_equal(found["dense1"]["kernel"], ours["dense1"]["kernel"])
     assert "it has 3 classes there and 2 here" in describe_weights(path, ours, "dense1")
+
+
+class Gated(nn.Module):
+    """y = left(x) * right(x); without a right branch left(x) * x."""
+
+    left: Chain
+    right: Chain | None = None
+
+    def __call__(self, x, *, train=False, mask=None):
+        left: Any = self.left(x, train=train, mask=mask)
+        return left * (x if self.right is None else self.right(x, train=train, mask=mask))
+
+
+def gated_forward(params, x, keys, mask, *, left, right):
+    a, left_cache = left.forward(params.get("left", {}), x, keys.get("left", {}), mask)
+    b, right_cache = right.forward(params.get("right", {}), x, keys.get("right", {}), mask)
+    return a * b, (a, b, left_cache, right_cache)
+
+
+def gated_backward(cache, dy, *, left, right, input_gradient=True):
+    a, b, left_cache, right_cache = cache
+    d_left, dx = left.backward(left_cache, dy * b, input_gradient)
+    d_right, more = right.backward(right_cache, dy * a, input_gradient)
+    both = {"left": d_left, "right": d_right}
+    return {n: d for n, d in both.items() if d}, dx + more if input_gradient else None
+
+
+def gated_branches(layer):
+    return {"left": layer.left, "right": layer.right or Chain([])}
+
+
+GATED = LayerRule(
+    name="gated",
+    layer=Gated,
+    forward=gated_forward,
+    backward=gated_backward,
+    inputs=("params", "x", "keys", "mask"),
+    static=gated_branches,
+    branches=gated_branches,
+)
+
+
+@pytest.mark.parametrize("right", [None, slow([nn.Dense(4), nn.tanh])])
+def test_a_layer_of_chains_of_ones_own_goes_where_a_residual_block_goes(monkeypatch, right):
+    """Its rule says its branches; the oracle, an export's rows and the summary read them."""
+    monkeypatch.setitem(KINDS, Gated, GATED)
+    gated = Gated(Chain([nn.Dense(4), nn.relu]), right and Chain(right))
+    model = Chain([nn.Dense(4), nn.relu, gated, nn.relu, nn.Dense(3)])
+    params, x = random_params(model, (4,)), RNG.random((5, 4)).astype(np.float32)
+    both = both_loss_and_grads(model, accelerate(model, "cpu"), "cross_entropy", "float32")
+    rows = Batch(x, LABELS, np.ones(5, np.float32))
+    _, (found, expected, _) = quick_jit(both)(in_float32(params), rows, KEY)
+    assert disagreement(found, expected).value <= 1e-4
+    trained = TrainedNetwork(preset("mlp"), model, params, (4,), ("0", "1", "2"), 0, True)
+    network = plain(trained)
+    row = network.layers[2]
+    kinds = {name: [one["kind"] for one in rows] for name, rows in branch_rows(row).items()}
+    assert kinds == {"left": ["dense", "relu"]} | ({"right": ["dense", "tanh"]} if right else {})
+    assert network.arrays["gated1.left.dense1.kernel"].shape == (4, 4)
+    with pytest.raises(UserError, match="cannot hold relu: it has no layer relu"):
+        check_kinds([row], "a tool", {"gated", "dense", "tanh"}.__contains__)
+    assert describe_layer(gated.clone(name="gated1"), {}) == (
+        "gated1 (left + right)" if right else "gated1 (left + x)"
+    )

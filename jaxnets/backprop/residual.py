@@ -198,6 +198,7 @@ RESIDUAL = LayerRule(
     ],
     inputs=("params", "x", "keys", "mask"),
     static=lambda layer: {"chain": layer.chain, "shortcut": layer.shortcut},
+    branches=lambda layer: {"chain": layer.chain, "shortcut": layer.shortcut or Chain([])},
     domain=Domain(
         _drawn,
         {

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxnets.base.errors import UserError
-from jaxnets.models.chain import Layer
+from jaxnets.models.chain import Chain, Layer, chains_of
 
 Params = dict[str, Float[Array, "..."]]  # The parameters of one layer, by name.
 LayerRow = dict[str, Any]  # A layer as data: its kind, and the settings that other programs need.
@@ -116,6 +116,9 @@ class LayerRule(NamedTuple):
     inputs: tuple[str, ...] = ("x",)
     # Reads the static arguments from a layer of a network. The pair gets a chain as its own Pair.
     static: Callable[[Any], dict[str, Any]] = lambda layer: {}
+    # The chains of a layer that is made of some, by the names of their parameters, in the order of
+    # the forward pass; a branch without layers is the identity.
+    branches: Callable[[Any], Mapping[str, Chain]] = chains_of
     # For central differences: (*inputs, **static) -> on which side of its kink each unit is, as
     # x > 0, or which element has won. None: no kinks.
     sides: Callable[..., jax.Array] | None = None

@@ -1,6 +1,6 @@
 """The table of layers: which pair belongs to which layer or loss, and what it is called."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxnets.backprop.activations import GELU, LEAKY_RELU, SIGMOID, SOFTMAX, TANH
 from jaxnets.backprop.alexnet_layers import (
@@ -30,7 +30,7 @@ from jaxnets.backprop.relu import RELU
 from jaxnets.backprop.residual import RESIDUAL, RESIDUAL_DENSE
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.base.errors import UserError
-from jaxnets.models.chain import Layer, kind_of
+from jaxnets.models.chain import Chain, Layer, chains_of, kind_of
 
 # The layers and the losses, each declared next to its pair. No network uses some of them: the
 # losses of probabilities are steps of the slides, and residual_dense is the smallest block of a
@@ -102,6 +102,12 @@ def rule_of(layer: object) -> LayerRule | None:
     A subclass does not inherit its parent's rule: it may compute something else.
     """
     return KINDS.get(kind_of(layer))
+
+
+def branches_of(layer: Layer) -> Mapping[str, Chain]:
+    """The chains that a layer is made of, by name, as its rule says; most layers have none."""
+    rule = rule_of(layer)
+    return rule.branches(layer) if rule else chains_of(layer)
 
 
 def rule_named(name: str) -> LayerRule | None:

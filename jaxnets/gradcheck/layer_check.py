@@ -42,7 +42,6 @@ from jaxnets.gradcheck.compare import (
 from jaxnets.kernels import winograd
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
-from jaxnets.models.residual import Residual
 from jaxnets.networks.create import create_model
 from jaxnets.networks.own import Place
 
@@ -474,7 +473,8 @@ def call_layer(
     if "key" in rule.inputs:
         arrays["key"] = key
     if "keys" in rule.inputs:
-        network = Chain([Residual(**setting.static)])
+        layer: Any = rule.layers[0]
+        network = Chain([layer(**setting.static)])
         arrays["keys"] = network.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})[0]
     if "mask" in rule.inputs:
         rows = jnp.arange(len(arrays["x"]), 0, -1)

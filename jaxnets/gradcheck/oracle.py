@@ -9,7 +9,7 @@ the plain layer's numbers by more than rounding, it does not follow them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ from jax import lax
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import FindRule, LayerRule
-from jaxnets.backprop.rules import rule_of
+from jaxnets.backprop.rules import branches_of, rule_of
 from jaxnets.base.errors import RunFailedError
 from jaxnets.base.trees import Params
 from jaxnets.data.batches import Batch
@@ -27,9 +27,8 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.errors import floor_of, recording_terms, relative_error
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums
-from jaxnets.models.chain import Chain, Layer, chains_of
+from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.precision import with_precision
-from jaxnets.models.residual import Residual
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import TrainState, autodiff_loss_and_grad
 
@@ -106,17 +105,17 @@ def _at_outputs(model: Chain, trained: Chain, outputs: Iterator[jax.Array], at: 
     """The network whose functions without parameters, and whose loss, see these layers' outputs.
 
     Of the layers that one kernel computes, it sees only the outputs of the first and the last. `at`
-    moves the network's input, which both branches of a residual block then see.
+    moves the network's input, which all branches of a layer of chains then see.
     """
     layers, before = [], None
     for layer, twin in zip(model.layers, trained.layers, strict=True):
-        if isinstance(layer, Residual):
-            branches = {"shortcut": Chain([]), **chains_of(layer)}
-            twins = {"shortcut": Chain([]), **chains_of(twin)}
+        if branches := branches_of(layer):
+            twins, block = branches_of(twin), cast(nn.Module, layer)
             moved: Any = {
-                n: _at_outputs(branches[n], twins[n], outputs, at) for n in ("chain", "shortcut")
+                name: _at_outputs(inner, twins[name], outputs, at)
+                for name, inner in branches.items()
             }
-            layers.append(layer.clone(**moved))
+            layers.append(block.clone(**moved))
         else:
             layers.append(layer if isinstance(layer, nn.Module) else _after(at, layer))
         at = _moved_to(next(outputs)) if rule_of(layer) else _unchanged

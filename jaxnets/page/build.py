@@ -33,9 +33,9 @@ from jaxnets.drawing.templates import environment, html_path
 from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
 from jaxnets.predict.folding import (
-    BRANCHES,
     LayerRows,
     PlainNetwork,
+    branch_rows,
     check_kinds,
     folded,
     plain,
@@ -55,14 +55,12 @@ MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many by
 LARGEST_FLOAT16 = 65_504
 LITTLE_ENDIAN = {"float16": "<f2", "float32": "<f4"}
 
-RESIDUAL = "residual"  # The page shows its layers, between the cards of its fork and its sum.
-
 
 def _kinds() -> frozenset[str]:
     """The kinds of layers in the page's table, KINDS of network.js."""
     program = (resources.files("jaxnets.page") / "assets" / "network.js").read_text("utf-8")
     table = program.partition("const KINDS = {\n")[2].partition("\n};")[0]
-    return frozenset(re.findall(r"^  (\w+): ", table, re.MULTILINE)) | {RESIDUAL}
+    return frozenset(re.findall(r"^  (\w+): ", table, re.MULTILINE))
 
 
 KINDS = _kinds()
@@ -345,8 +343,8 @@ def run_script(trained: TrainedNetwork) -> str:
 
 
 def _kinds_of(rows: LayerRows) -> set[str]:
-    """The kinds of the layers, including those in residual blocks."""
-    inner = [_kinds_of(row[part]) for row in rows for part in BRANCHES if part in row]
+    """The kinds of the layers, including those in branches."""
+    inner = [_kinds_of(part) for row in rows for part in branch_rows(row).values()]
     return {row["kind"] for row in rows}.union(*inner)
 
 
@@ -425,13 +423,10 @@ def _with_shapes(rows: LayerRows, arrays: dict[str, np.ndarray]) -> LayerRows:
     """The layers' rows with the shapes of their arrays, in the order of the weights."""
     found = []
     for row in rows:
-        if row["kind"] == RESIDUAL:
-            branches = {part: _with_shapes(row[part], arrays) for part in BRANCHES}
-            row = row | branches
-        elif path := row.get("name"):
-            own = {name: x for name, x in arrays.items() if name.rpartition(".")[0] == path}
-            row = row | {"shapes": {name.rpartition(".")[2]: x.shape for name, x in own.items()}}
-        found.append(row)
+        inner = {part: _with_shapes(one, arrays) for part, one in branch_rows(row).items()}
+        own = {name: x for name, x in arrays.items() if name.rpartition(".")[0] == row.get("name")}
+        shapes = {name.rpartition(".")[2]: x.shape for name, x in own.items()}
+        found.append({**row, **inner, "shapes": shapes} if shapes else {**row, **inner})
     return found
 
 

@@ -16,20 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxnets.backprop.residual import RESIDUAL
 from jaxnets.backprop.rule import Arrays, LayerRow, LayerRule
-from jaxnets.backprop.rules import rule_of
+from jaxnets.backprop.rules import branches_of, rule_of
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import Text
 from jaxnets.models.batch_norm import fold
-from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, layer_name
+from jaxnets.models.chain import Chain, Layer, apply_layer, layer_name
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.crops import window_size
 
 LayerRows = list[LayerRow]
 Shape = tuple[int, ...]  # Of one picture or row of numbers: (H, W, C) or (D,).
 
-BRANCHES = ("chain", "shortcut")  # Of a residual layer.
 ALL = Text("safetensors, onnx and the page")
 
 
@@ -38,8 +36,9 @@ class PlainNetwork(NamedTuple):
 
     image_shape: Shape  # (H, W, C) of the pictures, or (D,) of the rows.
     # One row for each layer, in the format of `networks/rows.py`: its kind, its name, the fields
-    # that its rule names, and `shape`, that of its output for one picture. A residual layer has the
-    # rows of its `chain` and of its `shortcut`; an identity shortcut has no rows.
+    # that its rule names, and `shape`, that of its output for one picture. A layer of chains has
+    # the rows of each branch, a residual layer those of its `chain` and of its `shortcut`; an
+    # identity has none.
     layers: LayerRows
     arrays: Arrays  # By path, such as "conv1.kernel"; float32.
 
@@ -85,13 +84,13 @@ def _rows(
         found: Any = {part: np.full(shape[-1], number) for part, number in rule.fills.items()}
         if rule.fills:
             row["fixed"] = sorted(found.keys() - own.keys())
-        found |= flatten_dict(own, sep=".")
-        if rule is RESIDUAL:
-            found, branches = {}, chains_of(layer)
-            for part in BRANCHES:  # Without a shortcut it is the identity, which has no layers.
-                inner, where = branches.get(part, Chain([])), f"{row['name']}.{part}."
-                row[part], more = _rows(inner, own.get(part, {}), shape, as_taught, where)
-                arrays |= more
+        branches = branches_of(layer)
+        for part, inner in branches.items():
+            where = f"{row['name']}.{part}."
+            row[part], more = _rows(inner, own.get(part, {}), shape, as_taught, where)
+            arrays |= more
+        alone = {part: leaf for part, leaf in own.items() if part not in branches}
+        found |= flatten_dict(alone, sep=".")
         if rule.exported and not as_taught:
             if (exported := rule.exported(row, found)) is None:
                 continue
@@ -139,8 +138,17 @@ def check_kinds(rows: LayerRows, tool: object, takes: Callable[[str], object]) -
         if not takes(row["kind"]):
             name = row.get("name", row["kind"])
             raise _not_held(tool, name, Text("it has no layer {}", row["kind"]))
-        for part in BRANCHES:
-            check_kinds(row.get(part, []), tool, takes)
+        for inner in branch_rows(row).values():
+            check_kinds(inner, tool, takes)
+
+
+def branch_rows(row: LayerRow) -> dict[str, LayerRows]:
+    """The rows of a layer's branches, by name; a branch without layers may be missing."""
+    return {
+        part: value
+        for part, value in row.items()
+        if isinstance(value, list) and value and isinstance(value[0], dict)
+    }
 
 
 def _not_held(tool: object, name: str, reason: object) -> UserError:

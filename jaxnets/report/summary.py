@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.backprop.rules import branches_of
 from jaxnets.base.display import shortened, table, width_of
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import _
@@ -17,8 +18,7 @@ from jaxnets.config.command import CommandResult
 from jaxnets.drawing.charts import short_number
 from jaxnets.drawing.svg import Figure
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.models.chain import Chain, apply_layer, chains_of
-from jaxnets.models.residual import Residual
+from jaxnets.models.chain import Chain, apply_layer
 
 # The picture, in pixels.
 WIDTH, ROW, TOP = 640, 46, 30
@@ -102,9 +102,9 @@ def _rows(chain: Chain, params: Any, x: Any, depth: int) -> Iterator[LayerSize]:
         x, flops = _forward(layer, own, x)
         size = sum(leaf.size for leaf in jax.tree.leaves(own))
         yield LayerSize(describe_layer(layer, own), tuple(x.shape[1:]), size, flops, depth)
-        for name, inner in chains_of(layer).items():
+        for number, (name, inner) in enumerate(branches_of(layer).items()):
             for row in _rows(inner, own.get(name, {}), before, depth + 1):
-                yield row if name == "chain" else row._replace(layer=f"{name}: {row.layer}")
+                yield row if number == 0 else row._replace(layer=f"{name}: {row.layer}")
 
 
 def _forward(layer: Any, params: Any, x: jax.ShapeDtypeStruct) -> tuple[Any, int]:
@@ -122,8 +122,9 @@ def describe_layer(layer: Any, params: Any) -> str:
         kind += f" {'x'.join(map(str, np.atleast_1d(layer.kernel_size)))}"
     if isinstance(layer, nn.Dropout):
         return f"{kind} {layer.rate:g}"
-    if isinstance(layer, Residual):
-        return f"{layer.name} (chain + {'shortcut' if layer.shortcut else 'x'})"
+    if branches := branches_of(layer):
+        parts = [name if inner.layers else "x" for name, inner in branches.items()]
+        return f"{layer.name} ({' + '.join(parts)})"
     if params:
         return f"{layer.name} ({kind})"
     if dataclasses.is_dataclass(layer):

@@ -44,10 +44,11 @@ function readNetwork(run) {
     return layers.push(layer); // The place of its output.
   };
   const addAll = (rows, first, depth, branch) => rows.reduce((source, row) => {
-    if (row.kind !== "residual") return add(row, [source], depth, branch);
-    const block = { name: row.name, identity: row.shortcut.length === 0 };
+    const { branches } = KINDS[row.kind];
+    if (!branches) return add(row, [source], depth, branch);
+    const block = { name: row.name, identity: branches.some((inner) => row[inner].length === 0) };
     const fork = add({ ...block, kind: "fork", shape: shapes[source] }, [source], depth, branch);
-    const ends = ["chain", "shortcut"].map((inner) => addAll(row[inner], fork, depth + 1, inner));
+    const ends = branches.map((inner) => addAll(row[inner], fork, depth + 1, inner));
     return add({ ...block, kind: "add", shape: row.shape }, ends, depth, branch);
   }, first);
   addAll(run.layers, 0, 0);
@@ -84,6 +85,7 @@ const unchanged = (layer, x) => ({ y: x }), unchangedGradient = (layer, x, y, ca
 const KINDS = {
   flatten: { forward: unchanged, backward: unchangedGradient, isPlain: true },
   dropout: { forward: unchanged, backward: unchangedGradient, isPlain: true }, // Only training drops.
+  residual: { branches: ["chain", "shortcut"] }, // Shown as its layers, between those two:
   fork: { forward: unchanged, backward: unchangedGradient },
   // y = F + S: each summand has the gradient dy.
   add: { forward: (layer, x, other) => ({ y: x.map((value, n) => value + other[n]) }), backward: unchangedGradient },

@@ -288,6 +288,7 @@ LISTS = {
     "predict/onnx_file.py": "the table of ONNX nodes",
     "export/archive.py": "the table of functions in NumPy",
     "course/exercises/drawn.py": "sizes of a student's trials, small enough for a loop over them",
+    "gradcheck/forms.py": "a network of each kind that has another form",
     "__init__.py": "the public names",
 }
 MOST = 5  # So many layers may be special to one file elsewhere.

@@ -274,7 +274,7 @@ PYTHON = [
     ),
     ("Network('softmax').fit(x, y / 2)", "got float64 (5,); jaxnets.Regressor predicts numbers"),
     (
-        "jaxnets.Classifier().fit(np.random.rand(40, 5), np.arange(40) % 2)",
+        'Network("cnn", (np.random.rand(40, 5), np.arange(40) % 2))',  # Classifier's default, too.
         'bytes or floats from 0 to 1, got rows of 5 numbers; model "mlp" takes rows',
     ),
     ("net.grads", 'Network has no "grads"; did you mean gradients?'),

@@ -69,7 +69,7 @@ def test_at_chance_one_answer_would_be_right_as_often(confusion, is_noted):
     if is_noted:
         assert "always answering cat (0.4167)" in note
         assert "another --learning_rate than 7, or more --epochs than 10" in note
-    assert "no better than" not in ending(test, names, config, "runs/x", [], even_if_wrong=True)
+    assert "no better than" not in ending(test, names, config, "runs/x", [], ours=False)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import termios
 import time
 import uuid
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from conftest import DENSE_BACKWARD, HANGS, ROOT, history, params_sha256
@@ -64,7 +64,7 @@ def run(command: str, at_terminal: bool, mark: str, moment: float | None = None)
     if at_terminal:
         ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 200))  # A terminal without a size shows no bars.
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
     else:
         ours, theirs = os.pipe()
         pipes = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs)

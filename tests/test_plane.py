@@ -274,3 +274,27 @@ def test_a_unit_shows_its_line(plane):
     assert plane.evaluate(DIFFERENCES) == pytest.approx(plane.evaluate(DERIVED), rel=1e-6)
     choose(plane, "hidden", "")
     assert plane.evaluate("document.querySelectorAll('.units button').length") == 0
+
+
+# The texts of the curves that leave the picture, and those of the legend that meet the next one.
+CUT = """(() => {
+  const svg = byId("train-curve").querySelector("svg"), { width } = svg.viewBox.baseVal;
+  const texts = [...svg.querySelectorAll("text")].map((text) => ({ text, box: text.getBBox() }));
+  const cut = texts.filter(({ box }) => box.x < 0 || box.x + box.width > width);
+  const legend = texts.filter(({ text }) => text.getAttribute("y") === "9");
+  const end = ({ x, width }) => x + width;
+  const met = legend.slice(1).filter(({ box }, n) => end(legend[n].box) + 18 > box.x);
+  return [legend.length, [...cut, ...met].map(({ text }) => text.textContent)];
+})()"""
+
+
+@needs_browser
+def test_the_legend_of_the_curves_is_whole(plane):
+    for button in ("step", "step", "again", "step", "step"):
+        plane.click(f"#train-{button}")
+    for width in (1280, 390):
+        plane.resize(width, 900, mobile=width == 390)
+        for _language in range(2):
+            plane.frame()
+            assert plane.evaluate(CUT) == [3, []]
+            plane.click("#language")

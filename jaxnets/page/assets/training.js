@@ -65,9 +65,10 @@ function drawTraining(svg, points, former) {
   line(points, ({ loss }) => loss / top, "others");
   line(points, ({ accuracy }) => accuracy, "own");
   const names = ["own", "others", ...(former.length ? ["former"] : [])], texts = ["trainAccuracy", "trainLoss", "trainFormer"];
+  const lefts = [34, 102, 202]; // The first text is short, and the last must end before 320.
   names.forEach((name, n) => {
-    make("line", { x1: 40 + 96 * n, x2: 54 + 96 * n, y1: 6, y2: 6, class: name });
-    make("text", { x: 58 + 96 * n, y: 9 }, say(texts[n]));
+    make("line", { x1: lefts[n], x2: lefts[n] + 14, y1: 6, y2: 6, class: name });
+    make("text", { x: lefts[n] + 18, y: 9 }, say(texts[n]));
   });
   for (const share of [0, 0.5, 1]) make("text", { x: 30, y: y(share) + 3, "text-anchor": "end" }, `${100 * share} %`);
   make("text", { x: 300, y: 123 }, "0");

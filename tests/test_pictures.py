@@ -69,6 +69,21 @@ def test_a_format_gives_back_up_to_the_most_pixels(save, kind, monkeypatch):
     assert np.abs(pixels.astype(int) - grey).max() <= (2 if kind == "JPEG" else 0)
 
 
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_a_heic_says_what_reads_it(tmp_path, monkeypatch, brand):
+    """Its first 24 bytes: the box of the file's type, by ISO/IEC 14496-12."""
+    monkeypatch.setattr(pictures, "FORMATS", FORMATS)  # As without pillow-heif.
+    content = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic"
+    (tmp_path / "a.jpg").write_bytes(content)
+    for photo_file in (tmp_path / "a.jpg", content):
+        with pytest.raises(
+            BadPictureError, match="got HEIF; .*pip install pillow-heif, or convert"
+        ):
+            read_picture(photo_file)
+    with pytest.raises(BadPictureError, match="^not a picture"):
+        read_picture(content.replace(brand, b"mp42", 1))
+
+
 # The turns that undo each orientation, as the EXIF standard defines its tag 0x0112.
 TURNS = {
     1: lambda a: a,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from jaxnets.base.display import is_screen
+from jaxnets.base.display import is_screen, width_of
+from jaxnets.base.language import speaking
 from jaxnets.runs import progress
 from jaxnets.runs.progress import Doing, Progress
 from jaxnets.training.loop import TrainLoader
@@ -58,6 +59,26 @@ def test_a_long_epoch_has_a_line_a_minute_with_rate_and_time_left(training, caps
     assert lines[0] == "epoch 1/2 20 %  loss 0.2500  acc 0.5000  0.32 images/s  15 min 0 s left"
     assert lines[-1] == "epoch 2/2 100 %  loss 0.2500  acc 0.5000  0.32 images/s  0.0 s left"
     assert len(lines) == 10  # Each step takes 100 s here: each has its line.
+
+
+def test_lines_are_chinese_and_fit_in_80_columns(training, tiny, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "columns", lambda *stream: 80)
+    with speaking("zh"):
+        training(2, 500.0)
+        out, err = capsys.readouterr()
+        lines = err.splitlines()
+        assert lines[0] == "第 1/2 轮 20 %  损失 0.2500  准确率 0.5000  0.32 张/秒  剩余 15 min 0 s"
+        assert out.splitlines()[0] == "第 1/2 轮  损失 0.2500  准确率 0.5000  500.0 s  0 张/秒"
+        watching = Progress(2, TrainLoader(tiny.train, 32, seed=0))
+        watching.on_gradient_check(1e-6)
+        record: Any = {"epoch": 1, "train_loss": 0.25, "train_accuracy": 0.5, "seconds": 90.0}
+        record |= {"validation_loss": 0.3, "validation_accuracy": 0.6, "images_per_second": 1e6}
+        line = watching.epoch_line(record)
+        words = "损失 0.2500  准确率 0.5000  验证准确率 0.6000  梯度误差 1.0e-06"
+        assert re.sub(r"\x1b\[\d+m", "", line) == f"第 1/2 轮  {words}"
+        assert width_of(f"第 1/2 轮  {words}") <= 80 < width_of(f"第 1/2 轮  {words}  90.0 s")
+        test: Any = SimpleNamespace(loss=0.25, accuracy=0.5)
+        assert watching.test_line(test) == "测试损失 0.2500  准确率 0.5000"
 
 
 def test_the_bar_says_that_the_first_step_compiles(training, tiny, capsys):

@@ -10,8 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxnets.base.bar import progress_bar
-from jaxnets.base.display import columns, four_digits, is_screen, paint, printable
-from jaxnets.base.language import _
+from jaxnets.base.display import columns, four_digits, is_screen, paint, printable, width_of
+from jaxnets.base.language import N_, _
 from jaxnets.metrics import Metrics, Sums
 from jaxnets.runs.stopping import ignoring_hangup
 from jaxnets.training.loop import TrainLoader
@@ -24,6 +24,19 @@ SILENCE = 45.0
 FEW_EPOCHS, APART = 20, 1.0
 LONG = 60.0  # Seconds left after the first epoch, above which a log says how many.
 PATIENCE = 1.0  # Seconds after which a command says what it is doing.
+# The texts of an epoch's line: in long words, and in short ones where those do not fit.
+LONG_WORDS = {
+    "train_accuracy": N_("accuracy {}"),
+    "validation_loss": N_("validation loss {}"),
+    "validation_accuracy": N_("accuracy {}"),
+    "gradient_error": N_("gradient error {}"),
+}
+SHORT_WORDS = {
+    "train_accuracy": N_("acc {}"),
+    "validation_loss": N_("val loss {}"),
+    "validation_accuracy": N_("val acc {}"),
+    "gradient_error": N_("grad error {}"),
+}
 
 
 def duration(seconds: float) -> str:
@@ -46,7 +59,7 @@ def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
     >>> fitting([(9, "epoch 1/2"), (1, "8.3 s"), (2, "loss 0.4520")], width=25)
     'epoch 1/2  loss 0.4520'
     """
-    while len(line := "  ".join(text for _, text in parts)) > width and len(parts) > 1:
+    while width_of(line := "  ".join(text for _rank, text in parts)) > width and len(parts) > 1:
         parts = [part for part in parts if part != min(parts)]
     return line
 
@@ -90,7 +103,7 @@ class Progress(Observer):
             initial=self._done,
             file=sys.stdout if bar else None,
             disable=not shows_bar,
-            bar_format="{percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+            bar_format=_("{percentage:3.0f}%|{bar}| {remaining} left{postfix}"),
         )
         self._bar.set_postfix_str(_("compiling"))  # Until the first step has ended.
 
@@ -99,7 +112,8 @@ class Progress(Observer):
         self._done += count
         if not self._bar.disable:
             rate = self._bar.format_dict["rate"] or 0
-            parts = [(2, f"epoch {self._epoch + 1}/{self._epochs}"), *self._within(metrics, rate)]
+            number = _("epoch {}/{}", self._epoch + 1, self._epochs)
+            parts = [(2, number), *self._within(metrics, rate)]
             room = columns(self._bar.fp) - len("100%|" + 6 * "-" + "| 00:00:00 left, ")
             text = fitting([part for part in parts if part[1]], room)
             self._bar.set_postfix_str(text, refresh=False)
@@ -113,10 +127,10 @@ class Progress(Observer):
     def _within(self, metrics: Sums, rate: float) -> list[tuple[int, str]]:
         """The parts of a line within an epoch."""
         return [
-            (5, f"loss {four_digits(metrics.loss)}"),
-            (4, f"acc {metrics.scores['accuracy']:.4f}"),
-            (3, f"gradient error {self._error:.1e}" if self._error else ""),
-            (1, f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s"),
+            (5, _("loss {}", four_digits(metrics.loss))),
+            (4, _("acc {}", f"{metrics.scores['accuracy']:.4f}")),
+            (3, _("gradient error {}", f"{self._error:.1e}") if self._error else ""),
+            (1, _("{} images/s", f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}")),
         ]
 
     def _log_line(self, metrics: Sums, seconds: float) -> str:
@@ -125,10 +139,10 @@ class Progress(Observer):
         ends = [self._loader.images_in(steps * (self._epoch + k)) for k in (0, 1)]
         share = (self._done - ends[0]) / (ends[1] - ends[0])
         rate = (self._done - self._first) / max(seconds, 1e-9)
-        texts = [f"epoch {self._epoch + 1}/{self._epochs} {100 * share:.0f} %"]
-        texts += [text for _, text in self._within(metrics, rate) if text]
+        number = _("epoch {}/{}", self._epoch + 1, self._epochs)
+        texts = [text for _rank, text in self._within(metrics, rate) if text]
         left = (self._total - self._done) / max(rate, 1e-9)
-        return "  ".join([*texts, f"{duration(left)} left"])
+        return "  ".join([f"{number} {100 * share:.0f} %", *texts, _("{} left", duration(left))])
 
     def on_gradient_check(self, error: float) -> None:
         """Notes the error of a check of the gradients; the largest is shown."""
@@ -160,23 +174,25 @@ class Progress(Observer):
 
     def epoch_line(self, record: Record) -> str:
         width, validated = columns(), ""
-        for long in (True, False):  # Short words, if the long ones do not fit.
-            accuracy = "accuracy" if long else "acc"
+        number = f"{record['epoch']:{len(str(self._epochs))}d}"
+        for texts in (LONG_WORDS, SHORT_WORDS):
             parts = [
-                (9, f"epoch {record['epoch']:{len(str(self._epochs))}d}/{self._epochs}"),
-                (7, f"loss {four_digits(record['train_loss'])}"),
-                (6, f"{accuracy} {record['train_accuracy']:.4f}"),
+                (9, _("epoch {}/{}", number, self._epochs)),
+                (7, _("loss {}", four_digits(record["train_loss"]))),
+                (6, _(texts["train_accuracy"], f"{record['train_accuracy']:.4f}")),
             ]
             if record["validation_loss"] is not None:
-                validation, of_it = ("validation", "") if long else ("val", "val ")
-                parts.append((2, f"{validation} loss {four_digits(record['validation_loss'])}"))
-                validated = f"{of_it}{accuracy} {record['validation_accuracy']:.4f}"
+                parts.append(
+                    (2, _(texts["validation_loss"], four_digits(record["validation_loss"])))
+                )
+                reached = f"{record['validation_accuracy']:.4f}"
+                validated = _(texts["validation_accuracy"], reached)
                 parts.append((8, validated))
             if self._error:
-                parts.append((5, f"{'gradient' if long else 'grad'} error {self._error:.1e}"))
+                parts.append((5, _(texts["gradient_error"], f"{self._error:.1e}")))
             parts.append((4, f"{record['seconds']:.1f} s"))
-            parts.append((1, f"{record['images_per_second']:,.0f} images/s"))
-            if len(fitting(parts, sys.maxsize)) <= width:
+            parts.append((1, _("{} images/s", f"{record['images_per_second']:,.0f}")))
+            if width_of(fitting(parts, sys.maxsize)) <= width:
                 break
         line = fitting(parts, width)
         accuracy, best = record["validation_accuracy"], self._best
@@ -190,7 +206,7 @@ class Progress(Observer):
         print(self.test_line(test))
 
     def test_line(self, test: Metrics) -> str:
-        return f"test loss {four_digits(test.loss)}  accuracy {test.accuracy:.4f}"
+        return _("test loss {}  accuracy {}", four_digits(test.loss), f"{test.accuracy:.4f}")
 
     def on_train_end(self) -> None:
         with ignoring_hangup():

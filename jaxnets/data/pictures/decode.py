@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from jaxnets.base.language import Text
+from jaxnets.base.language import N_, Text
 
 # The formats that are decoded, whatever a file's name says. Pillow knows forty more, some of which
 # start other programs: photos need none of them.
@@ -23,6 +23,8 @@ with contextlib.suppress(ImportError):  # Where it is installed, Pillow reads an
 
     pillow_heif.register_heif_opener()
     FORMATS += ("HEIF",)
+HOW_TO_READ = N_("{}; to read .heic: pip install pillow-heif, or convert them to .jpg")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1")  # ISO/IEC 23008-12, bytes 8 to 11.
 # The most pixels that a picture may have, and that all threads decode at a time. A tiny file may
 # hold that many; converting them takes up to 12 bytes each, 900 MB in all. A WebP's takes 16.
 MAX_PIXELS = 75_000_000
@@ -126,6 +128,11 @@ def _opened(path: Path | bytes) -> Generator[Image.Image]:
                 raise BadPictureError(
                     "expected at most {} bytes, found {}", f"{MAX_BYTES:,}", f"{size:,}"
                 )
+            stream.seek(0)
+            kind, brand = stream.read(8)[4:], stream.read(4)
+            if kind == b"ftyp" and brand in HEIF_BRANDS and "HEIF" not in FORMATS:
+                got = Text("expected one of {}, got HEIF", ", ".join(FORMATS))
+                raise BadPictureError(HOW_TO_READ, got)
             stream.seek(0)
             with Image.open(stream, formats=FORMATS) as picture:
                 if (weight := _weight(picture)) > MAX_PIXELS:

@@ -27,14 +27,13 @@ from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.language import N_, Text, _
 from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, validation_count
 from jaxnets.data.pictures import store
-from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_header
+from jaxnets.data.pictures.decode import FORMATS, HOW_TO_READ, BadPictureError, read_header
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 HEIF = (".heic", ".heif")  # An iPhone's photos.
 ENDINGS += HEIF if "HEIF" in FORMATS else ()
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 NOT_READ = N_("files that are not read: {}")
-HOW_TO_READ = N_("{}; to read .heic: pip install pillow-heif, or convert them to .jpg")
 TEST_SHARE = 0.1  # Share of each class, if there is no test folder.
 # Pictures that all have this size or less are kept as they are, others take the default.
 SMALL, DEFAULT_SIZE = 96, 64

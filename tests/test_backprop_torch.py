@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import quick_jit
 
-from jaxnets.backprop.rules import RULES
+from jaxnets.course.exercises.derived import DERIVED
 from jaxnets.gradcheck.compare import disagreement, precision
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of
 
@@ -109,10 +109,10 @@ STOCK = {
 
 # PyTorch draws other masks of dropout; test_batch_norm.py has its batch norm, which takes no mask;
 # test_resnet.py has its residual blocks.
-@pytest.mark.parametrize("name", sorted(RULES.keys() - {"dropout", "batch_norm", "residual"}))
+@pytest.mark.parametrize("name", sorted(DERIVED.keys() - {"dropout", "batch_norm", "residual"}))
 def test_a_pair_agrees_with_pytorch(name):
     """Outputs and gradients, to 1e-10 of each array's largest number."""
-    rule = RULES[name]
+    rule = DERIVED[name]
     for setting in [*rule.settings, *drawn_settings(rule, draws=5, seed=3)]:
         with precision("float64"):
             passes = problem_of(rule, setting).at("float64")

@@ -43,6 +43,7 @@ from jaxnets.course.exercises.catalogue import (
     imports_of,
 )
 from jaxnets.course.exercises.compute import check_sheet
+from jaxnets.course.exercises.derived import DERIVED
 from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import parse_exercise, suspicion, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
@@ -68,7 +69,7 @@ def mine(tmp_path):
 
 
 def test_every_layer_pair_is_an_exercise():
-    assert set(BLANKS) == set(RULES) - {"residual"}  # Its passes are those of its layers.
+    assert set(BLANKS) == set(DERIVED) - {"residual"}  # Its passes are those of its layers.
     assert list(BUGS) == [f"bug{number}" for number in range(1, len(BUGS) + 1)]
     assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS) + len(BETS) + len(TASKS)
     for exercise in EXERCISES.values():
@@ -434,7 +435,7 @@ def test_a_mistake_that_few_shapes_or_rates_show_is_found(name, function, wrong)
 
 
 def test_drawn_settings_are_reproducible_and_reach_far():
-    for name, rule in ((blank.layer, RULES[blank.layer]) for blank in BLANKS.values()):
+    for name, rule in ((blank.layer, DERIVED[blank.layer]) for blank in BLANKS.values()):
         first, second = (small_settings(name, rule) for _ in range(2))
         assert first == second and first != small_settings(f"{name}s", rule)
         assert any(setting.x[0] > 8 for setting in first)

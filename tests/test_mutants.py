@@ -6,8 +6,8 @@ import math
 import pytest
 from conftest import slow
 
-from jaxnets.backprop.rules import RULES
 from jaxnets.course.exercises.catalogue import BUGS
+from jaxnets.course.exercises.derived import DERIVED
 from jaxnets.course.exercises.judge import broken
 from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, compiled, errors_of
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of
@@ -19,11 +19,11 @@ WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_t
 
 def layer_of(rule):
     """The name of the layer that a rule is right or wrong about."""
-    return next(name for name, layer in RULES.items() if layer.plain is rule.plain)
+    return next(name for name, layer in DERIVED.items() if layer.plain is rule.plain)
 
 
 def test_there_are_mutants_of_most_layers():
-    unbroken = set(RULES) - {layer_of(mutant) for mutant in MUTANTS.values()}
+    unbroken = set(DERIVED) - {layer_of(mutant) for mutant in MUTANTS.values()}
     others = {"adaptive_average_pool", "softmax_then_cross_entropy", "mse", "half_mse"}
     others |= {"residual"}  # residual_dense is one; test_wrong_passes.py breaks the others.
     assert unbroken == others
@@ -58,7 +58,7 @@ def test_a_mutant_has_the_signature_of_what_it_replaces(name):
     backward = MUTANTS[name].backward
     ours, theirs = (
         inspect.getfullargspec(inspect.unwrap(function))
-        for function in (backward, RULES[layer_of(MUTANTS[name])].backward)
+        for function in (backward, DERIVED[layer_of(MUTANTS[name])].backward)
     )
     assert ours.args == theirs.args
     wanted = [argument for argument in theirs.kwonlyargs if argument != "input_gradient"]

@@ -27,14 +27,13 @@ from jaxnets.backprop.probability_losses import (
     SQUARED_ERROR,
 )
 from jaxnets.backprop.relu import RELU
-from jaxnets.backprop.residual import RESIDUAL, RESIDUAL_DENSE
+from jaxnets.backprop.residual import RESIDUAL
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.base.errors import UserError
 from jaxnets.models.chain import Chain, Layer, chains_of, kind_of
 
-# The layers and the losses, each declared next to its pair. No network uses some of them: the
-# losses of probabilities are steps of the slides, and residual_dense is the smallest block of a
-# ResNet.
+# The layers and the losses, each declared next to its pair. No network uses the losses of
+# probabilities, which are steps of the slides.
 LAYERS: Sequence[LayerRule] = (
     DENSE,
     DENSE_WITH_ONES,
@@ -57,7 +56,6 @@ LAYERS: Sequence[LayerRule] = (
     RESIDUAL,
     ENLARGE,
     NORMALIZE,
-    RESIDUAL_DENSE,
     CROSS_ENTROPY,
     SOFTMAX_THEN_CROSS_ENTROPY,
     SOFTMAX_CROSS_ENTROPY,

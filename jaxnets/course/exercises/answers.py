@@ -71,8 +71,8 @@ def _code(exercise: Exercise) -> str:
         return exercise.solution.strip()
     assert isinstance(exercise, Blank | Bug)
 
-    from jaxnets.backprop.rules import RULES
+    from jaxnets.course.exercises.derived import DERIVED
 
-    backward = inspect.unwrap(RULES[exercise.layer].backward)
+    backward = inspect.unwrap(DERIVED[exercise.layer].backward)
     file = backward.__module__.replace(".", "/")
     return f"# {file}.py\n{textwrap.dedent(inspect.getsource(backward)).rstrip()}"

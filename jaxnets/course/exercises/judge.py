@@ -19,12 +19,12 @@ import numpy as np
 
 from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.rule import LayerRule, Setting
-from jaxnets.backprop.rules import RULES
 from jaxnets.base.errors import RunFailedError, unknown
 from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import tasks
 from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
+from jaxnets.course.exercises.derived import DERIVED
 from jaxnets.course.exercises.drawn import small_settings
 from jaxnets.course.exercises.files import exercises_in, importable, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, answers_of
@@ -143,7 +143,7 @@ def broken(bug: Bug) -> LayerRule:
 
 def layer_of(exercise: Blank | Bug) -> LayerRule:
     """The layer of an exercise, with the forward pass whose cache the exercise takes."""
-    rule = RULES[exercise.layer]
+    rule = DERIVED[exercise.layer]
     if isinstance(exercise, Bug) and exercise.forward:
         passes = dict[str, Any]()
         exec(exercise.forward, {"jnp": jnp, "max_pool_forward": max_pool_forward}, passes)

@@ -26,6 +26,7 @@ from jaxnets.base.language import Text, _, speaking
 from jaxnets.config.fields import Config
 from jaxnets.course.comparison import Comparison, WrongPass
 from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_function
+from jaxnets.course.exercises.derived import DERIVED
 from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_file, layer_of
 from jaxnets.course.exercises.mistakes import mistake
@@ -98,7 +99,7 @@ class OwnPasses:
     @functools.cached_property
     def _rules(self) -> list[tuple[LayerRule, LayerRule]]:
         """Each of our rules, and what replaces it."""
-        return [(RULES[own.exercise.layer], _rule_of(own)) for own in self._own]
+        return [(DERIVED[own.exercise.layer], _rule_of(own)) for own in self._own]
 
     def judge(self, experiment: Experiment) -> None:
         """Judges the passes as exercises, then on as many rows as a step takes; prints verdicts.
@@ -152,7 +153,7 @@ def own_passes(*passes: str | Backward, even_if_wrong: bool = False) -> OwnPasse
 
 def _at_the_batch(own: Own, config: Config, data: Dataset) -> Verdict:
     """Judges a pass that was right on few rows: in the network, on as many rows as a step takes."""
-    name, ours = own.exercise.function, RULES[own.exercise.layer]
+    name, ours = own.exercise.function, DERIVED[own.exercise.layer]
     model = create_model(config, data.num_classes)
     rows = judged_rows(config.batch_size or len(data.train), data.image_shape)
     settings = list[Setting]()

@@ -388,8 +388,9 @@ class Experiment(Described):
     def scans(self) -> bool:
         """Whether an epoch is one compiled loop, unless an observer watches each step."""
         images = self.loader.split.images
-        fits = isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES
-        return fits and prefers_scan(self.model, self.parallel)
+        return prefers_scan(self.model, self.parallel) and (
+            isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES
+        )
 
 
 def find_devices(config: Config) -> Devices:

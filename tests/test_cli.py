@@ -66,7 +66,7 @@ def test_a_workdir_of_other_files_is_refused_and_kept(run_main, tiny_flags, tmp_
 def test_a_missed_target_is_status_1_after_the_run(run_main, tiny_flags, tmp_path):
     flags = ["--model=softmax", *tiny_flags, "--learning_rate=1e-9"]
     outcome = run_main(*flags, "--target_accuracy=1.0")
-    assert_failed(outcome, r"target_accuracy: expected a test accuracy of 1.0, got 0\.\d+")
+    assert_failed(outcome, r"--target_accuracy: expected a test accuracy of 1.0, got 0\.\d+")
     assert (tmp_path / "run" / "result.json").exists()
     assert run_main(*flags, "--target_accuracy=0", "--overwrite").status == 0
 

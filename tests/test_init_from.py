@@ -152,12 +152,6 @@ def test_a_strangers_run_is_refused_in_one_line(shape, first, tune):
     tune(first, "--epochs=1").assert_refused("config.json: damaged: expected image_shape")
 
 
-def test_checkpoints_of_an_older_version_are_refused(first, tune):
-    for file in (first / "checkpoints").iterdir():
-        file.rename(file.with_suffix(""))
-    tune(first).assert_refused("checkpoints: expected files STEP.safetensors")
-
-
 def test_torchvisions_tensors_are_for_alexnets(tune, tmp_path):
     save_file({"features.0.weight": np.ones((64, 1, 11, 11), "f4")}, tmp_path / "w.safetensors")
     outcome = tune(tmp_path / "w.safetensors", *as_flags(model="cnn"))

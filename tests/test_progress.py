@@ -39,7 +39,11 @@ def training(tiny, monkeypatch):
                 metrics: Any = SimpleNamespace(loss=0.25, scores={"accuracy": 0.5}, count=32 * step)
                 progress.on_steps_end(32, metrics)
             record = {"epoch": epoch, "train_loss": 0.25, "train_accuracy": 0.5, "seconds": seconds}
-            record |= {"validation_loss": None, "validation_accuracy": None}
+            record |= {
+                "validation_loss": None,
+                "validation_accuracy": None,
+                "validation_seconds": None,
+            }
             progress.on_epoch_end({**record, "images_per_second": 160 / seconds}, start.state)
         progress.on_train_end()
 
@@ -98,13 +102,13 @@ def test_an_epoch_of_half_a_minute_needs_no_further_line(training, capsys):
     assert (shown(out), err) == ([1, 2, 3], "")
 
 
-def test_a_long_training_says_after_an_epoch_what_all_take(training, capsys, monkeypatch):
+def test_a_long_training_says_after_two_epochs_what_all_take(training, capsys, monkeypatch):
     monkeypatch.setattr(progress, "LONG", 60.0)
     training(20, 6.0)
     out, err = capsys.readouterr()
     assert shown(out) == list(range(1, 21))
-    assert err == "20 epochs, about 6.0 s each: 1 min 54 s left\n"
-    training(9, 6.0)  # 48 s are left.
+    assert err == "20 epochs, about 6.0 s each: 1 min 48 s left\n"
+    training(9, 6.0)  # 42 s are left.
     assert capsys.readouterr().err == ""
 
 

@@ -423,21 +423,6 @@ def test_a_layer_without_a_row_is_exported_by_stablehlo_alone(layer, named, tmp_
     assert_near(found, expected, 1e-5, named)
 
 
-@pytest.mark.parametrize("numbers", [{}, {"stride": 2, "padding": 1}])
-def test_an_archive_of_format_1_is_read(numbers, tmp_path):
-    """Its convolutions have other names, and once had one number for both axes."""
-    chain = [nn.Conv(2, (3, 3), 2, 1, name="conv1"), flatten, nn.Dense(CLASSES, name="logits")]
-    rows = folding.plain(network(Chain(chain)))
-    images = np.random.default_rng(0).random((3, *IMAGE), np.float32)
-    names = {"kernel_size": "window", "strides": "stride", "feature_group_count": "groups"}
-    conv = {names.get(name, name): value for name, value in rows.layers[0].items()}
-    before = {"format": "jaxnets 1", "layers": [conv | numbers, *rows.layers[1:]]}
-    (tmp_path / "old").write_bytes(archive.to_bytes(archive.Archive(before, rows.arrays)))
-    now = archive.logits(archive.Archive({"layers": rows.layers}, rows.arrays), images)
-    then = archive.logits(archive.read(str(tmp_path / "old")), images)
-    np.testing.assert_array_equal(now, then)
-
-
 # Every number that is explained is the sum of its terms, and every gradient is checked.
 EXPLAINED = """(() => {
   const found = [];

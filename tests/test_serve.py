@@ -446,8 +446,9 @@ def test_a_forms_charset_may_be_any_of_pythons_codecs(server, charset):
     content = f"--B\r\n{disposition}\r\n\r\nno picture\r\n--B--\r\n"
     headers = {"Content-Type": f"multipart/form-data; boundary=B; charset={charset}"}
     told = server.refusal(400, "POST", "/predict", content=content, headers=headers)
-    refused = charset in ("undefined", "punycode")
-    assert told.startswith("form: expected names in its charset" if refused else "x: ")
+    refused, read = "form: expected names in its charset", "x: "
+    expected = {"undefined": refused, "punycode": (refused, read)}  # Python 3.13 decodes this one.
+    assert told.startswith(expected.get(charset, read))
 
 
 def test_a_body_over_the_limit_is_refused(server):

@@ -158,15 +158,6 @@ def test_overwrite_replaces_a_tracked_run(wandb, train_tiny, tmp_path):
     assert not (tmp_path / "run" / "tracking").exists()
 
 
-def test_a_run_of_before_these_flags_can_be_resumed(train_tiny, run_main, tmp_path):
-    train_tiny("softmax")
-    path = tmp_path / "run" / "config.json"
-    values = read_json(path)
-    path.write_text(json.dumps({n: x for n, x in values.items() if n != "track"}))
-    assert run_main("--resume", f"--workdir={path.parent}", "--epochs=3").status == 0
-    assert len(records(path.parent)) == 3
-
-
 def test_a_strange_run_names_no_tracked_run(wandb, train_tiny, run_main, tmp_path):
     train_tiny("softmax", "--track=wandb")
     folder = tmp_path / "run"

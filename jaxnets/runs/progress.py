@@ -22,7 +22,7 @@ from jaxnets.training.step import Checkpoint, TrainState
 SILENCE = 45.0
 # A log has a line for each epoch up to this many epochs; for more, lines this many seconds apart.
 FEW_EPOCHS, APART = 20, 1.0
-LONG = 60.0  # Seconds left after the first epoch, above which a log says how many.
+LONG = 60.0  # Seconds left after the second epoch, above which a log says how many.
 PATIENCE = 1.0  # Seconds after which a command says what it is doing.
 # The texts of an epoch's line: in long words, and in short ones where those do not fit.
 LONG_WORDS = {
@@ -83,7 +83,7 @@ class Progress(Observer):
         """Takes the run's epochs and data; True puts the bar on stdout, False shows none."""
         self._epochs, self._loader, self._bar_wanted = epochs, loader, bar
         self._clock = clock
-        self._told = False  # Whether it has said what all epochs take.
+        self._seen = 0  # The epochs that have ended since it began.
         self._error, self._best = 0.0, 0.0  # The largest gradient error, and validation accuracy.
 
     def on_train_begin(self, start: Checkpoint) -> None:
@@ -151,6 +151,9 @@ class Progress(Observer):
     def on_epoch_end(self, record: Record, state: TrainState) -> None:
         self._epoch = record["epoch"]
         line, now = self.epoch_line(record), self._clock()
+        self._seen += 1
+        if self._seen == 2:  # The first one compiles too.
+            self._tell(record["seconds"] + (record["validation_seconds"] or 0.0))
         if self._thins and self._epoch < self._epochs and now - self._shown < APART:
             self._held = line
             return
@@ -159,12 +162,9 @@ class Progress(Observer):
             self._bar.clear()
             print(line, flush=True)
             self._bar.refresh()
-        if not self._told:
-            self._told = True
-            self._tell(now - self._began)
 
     def _tell(self, seconds: float) -> None:
-        """Says what a long training takes, after its first epoch; a bar shows the time left."""
+        """Says what a long training takes, after its second epoch; a bar shows the time left."""
         left = (self._epochs - self._epoch) * seconds
         if self._bar.disable and left > LONG:
             each, all_left = duration(seconds), duration(left)

@@ -115,7 +115,8 @@ def _saying(message: Text) -> Generator[None]:
     before, text = process.line, shown(_line_of(message), sys.stderr, red=_(ERROR))
     if is_screen(sys.stderr) and has_colours(sys.stderr):  # A bar may be there.
         text = f"\r\x1b[K{text}"
-    process.line = f"{text}\n".encode(sys.stderr.encoding, "backslashreplace")
+    encoding = sys.stderr.encoding or "utf-8"  # None, if it is not a file.
+    process.line = f"{text}\n".encode(encoding, "backslashreplace")
     try:
         yield
     finally:

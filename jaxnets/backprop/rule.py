@@ -50,6 +50,7 @@ class Setting(NamedTuple):
     static: Mapping[str, Any] = {}  # The layer's other arguments.
     padding: int = 0  # The number of last rows that the mask leaves out.
     origin: str = ""  # Which draw of a domain it is, so that it can be drawn again.
+    taught: bool = True  # Whether a derivation as the lecture writes it must be right here.
 
 
 class Domain(NamedTuple):

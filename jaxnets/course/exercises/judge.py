@@ -162,6 +162,7 @@ def cases_of(function: str) -> list[Any]:
     if isinstance(exercise, Task):
         return tasks.task_cases(exercise)
     rule = layer_of(exercise)
+    rule = rule._replace(settings=[setting for setting in rule.settings if setting.taught])
     declared = [one for one in rule.settings if math.prod(one.static.get("window", ())) <= WIDEST]
     cases = []
     for dtype in PRECISIONS:

@@ -480,7 +480,7 @@ def write_search(folder: Path) -> tuple[Path, Any]:
 def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """A resumed search's search.json or a cell; search.json of the slides, and result.json."""
     test = dataclasses.replace(Metrics.zero(10), count=np.int64(1))
-    search = Search(*SEARCH)
+    search = Search(*SEARCH, num_images=100)
     (folder / "config.json").write_text(json.dumps(sample["config"]))
     (folder / "metrics.jsonl").write_text(json.dumps(sample["record"]) + "\n")
     slides = half(rng)

@@ -4,6 +4,7 @@
 """
 
 import collections
+import fnmatch
 import os
 import random
 
@@ -64,8 +65,10 @@ def files(events):
     return {e.inode for e in events if e.kind == "sync"} - folders(events)
 
 
-def folder_of(name):
-    return lambda events: {e.inode for e in events if e.kind == "link" and e.details[0] == name}
+def folder_of(pattern):
+    return lambda events: {
+        e.inode for e in events if e.kind == "link" and fnmatch.fnmatch(e.details[0], pattern)
+    }
 
 
 def metrics(events):
@@ -93,8 +96,8 @@ def swapped(first, second):
         without(folders),
         without(folder_of("runs")),
         without(folder_of("a")),
-        without(folder_of("config.json.partial")),
-        without(folder_of("9.safetensors.partial")),
+        without(folder_of("config.json.*.partial")),
+        without(folder_of("9.safetensors.*.partial")),
         without(metrics),
         swapped("sync", "rename"),
         swapped("sync", "unlink"),

@@ -1,5 +1,6 @@
 """Classifier and Regressor, compared with scikit-learn's own checks, tools and least squares."""
 
+import copy
 import pickle
 from typing import Any
 
@@ -65,9 +66,13 @@ def test_a_second_fit_begins_anew(fitted, digits):
 
 
 def test_a_pickle_predicts_the_same(fitted, digits):
-    again = pickle.loads(pickle.dumps(fitted))
+    pickled = pickle.dumps(fitted)
+    assert len(pickled) < 30_000 < digits[0].nbytes  # A saved run, without the data.
+    again = pickle.loads(pickled)
     np.testing.assert_array_equal(again.predict(digits[0]), fitted.predict(digits[0]))
     assert again.get_params() == fitted.get_params()
+    twice = copy.deepcopy(pickle.loads(pickle.dumps(again)))
+    np.testing.assert_array_equal(twice.predict(digits[0]), fitted.predict(digits[0]))
 
 
 @pytest.mark.slow

@@ -135,6 +135,8 @@ def test_it_predicts_what_the_command_predicts(trained, pictures, run_command, t
     network, _ = trained
     folder = network.save(tmp_path / "run")
     printed = run_command("predict", folder, *pictures, "--json")
+    config = read_json(folder / "config.json") | {"data_dir": str(tmp_path / "gone")}
+    (folder / "config.json").write_text(json.dumps(config))
     expected = [
         [best["probability"] for best in sorted(picture["predictions"], key=lambda b: b["label"])]
         for picture in json.loads(printed.out)
@@ -145,7 +147,8 @@ def test_it_predicts_what_the_command_predicts(trained, pictures, run_command, t
         (alone,) = asked.predict(str(pictures[0]))
         np.testing.assert_allclose(alone, expected[0], rtol=1e-5)
         assert asked.predict(Image.open(pictures[0])).tolist() == [alone.tolist()]
-    assert loaded._experiment is None  # It needs no data set.
+    with pytest.raises(UserError, match="gone"):  # It has needed no data set.
+        _ = loaded.data
 
 
 def test_images_of_the_set_are_predicted_as_evaluated(trained):

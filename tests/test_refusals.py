@@ -258,6 +258,7 @@ PYTHON = [
         for name in ("weights", "get_weights", "parameters", "params")
     ),
     ("net.freeze()", "init_from"),
+    ("net.get_params()", 'jaxnets.Classifier("cnn") has the parameters of scikit-learn'),
     ("net.count_params()", "summary() prints their number"),
     ("net.plot()", "jaxnets.plot(history) draws the curves of the history that fit returns"),
     ("history.plot()", "jaxnets.plot(history) draws the curves of the history that fit returns"),

@@ -33,6 +33,9 @@ ANSWERS |= dict.fromkeys(
 ANSWERS |= dict.fromkeys(
     ("to_onnx", "export"), "net.save(DIR) saves a run, and `jaxnets export DIR` writes it as ONNX"
 )
+ANSWERS |= dict.fromkeys(
+    ("get_params", "set_params"), 'jaxnets.Classifier("cnn") has the parameters of scikit-learn'
+)
 ANSWERS |= dict.fromkeys(("trainable", "requires_grad_"), ANSWERS["freeze"])
 ANSWERS |= dict.fromkeys(("list_models", "available_models"), ANSWERS["models"])
 ANSWERS["list_runs"] = ANSWERS["runs"]

@@ -3,7 +3,11 @@
 import dataclasses
 import functools
 import math
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self, Unpack
 
 import jax
@@ -22,10 +26,12 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.layer_check import judge_own_layers
 from jaxnets.gradcheck.oracle import with_gradient_check
 from jaxnets.networks.create import create_model
+from jaxnets.notebook.beginning import Beginning
 from jaxnets.notebook.callbacks import bar_for
 from jaxnets.notebook.network import Network
 from jaxnets.predict.predict import BATCH, compile_network
 from jaxnets.runs.progress import Progress
+from jaxnets.runs.run_folder import RunFolder
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -136,6 +142,29 @@ class Classifier(ClassifierMixin, Estimator):
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a pickle: of the network only its config and the files of its run, not the data."""
+        parts: Any = super().__getstate__()
+        state = dict(parts)
+        if (network := state.pop("network_", None)) is not None:
+            with network._saved() as (folder, _data):
+                state["_saved_network"] = network.config, _files_of(Path(folder))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Takes what `__getstate__` gave; the network's files are in a folder until it ends."""
+        state = dict(state)
+        saved = state.pop("_saved_network", None)
+        super().__setstate__(state)
+        if saved is not None:
+            config, files = saved
+            path = Path(tempfile.mkdtemp(prefix="jaxnets-"))
+            for name, content in files.items():
+                (path / name).parent.mkdir(exist_ok=True)
+                (path / name).write_bytes(content)
+            self.network_ = Network._of(Beginning.of_run(RunFolder.open(str(path)), config))
+            weakref.finalize(self.network_, shutil.rmtree, path, ignore_errors=True)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -213,6 +242,12 @@ class Regressor(RegressorMixin, Estimator):
     def _rows(self, X: Any) -> np.ndarray:
         """The standardized rows, as the network takes them."""
         return self._columns.transform(X).astype(np.float32)
+
+
+def _files_of(folder: Path) -> dict[str, bytes]:
+    """The contents of a folder's files by their paths in it."""
+    files = [found for found in folder.rglob("*") if found.is_file()]
+    return {str(found.relative_to(folder)): found.read_bytes() for found in files}
 
 
 @functools.cache

@@ -16,15 +16,12 @@ import contextlib
 import copy
 import dataclasses
 import os
-import shutil
 import signal
 import tempfile
 import warnings
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeGuard, Unpack
+from typing import Any, Self, Unpack
 
 import jax
 import numpy as np
@@ -33,64 +30,39 @@ from jaxnets.backprop.rule import FindRule
 from jaxnets.backprop.rules import rule_of
 from jaxnets.base.display import show
 from jaxnets.base.errors import UserError, expect
-from jaxnets.base.facts import ANSWERS, Described, check
 from jaxnets.base.language import Text, said
 from jaxnets.base.trees import Params
 from jaxnets.config.fields import CUSTOM_FIELDS, Config
 from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
-from jaxnets.config.resolve import OwnNetwork
 from jaxnets.config.settings import FitSettings, Settings
-from jaxnets.config.unknown import unknown_field
-from jaxnets.course.exercises.mine import OwnPasses
-from jaxnets.data.arrays import NAME, from_arrays, to_images, to_split
+from jaxnets.data.arrays import to_images, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
-from jaxnets.gradcheck.layer_check import judge_own_layers
 from jaxnets.gradcheck.networks import network_for
 from jaxnets.gradcheck.oracle import with_gradient_check
 from jaxnets.gradcheck.table import print_checks
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
-from jaxnets.models.chain import Chain
 from jaxnets.networks.create import create_model
-from jaxnets.networks.own import from_file, from_object, know
+from jaxnets.networks.own import know
+from jaxnets.notebook.beginning import Beginning, Data, ModelLike, arrays_to_fit
 from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.notebook.collect import collected
+from jaxnets.notebook.wrong_names import WithSettings, check_fit
 from jaxnets.predict.predict import PictureOrMany, Predictor, create_predictor, load_predictor
 from jaxnets.predict.trained import to_input
 from jaxnets.report import summary
 from jaxnets.runs.progress import Progress
-from jaxnets.runs.request import load_data, read_config, request
+from jaxnets.runs.request import data_form, read_config
 from jaxnets.runs.resume import load_checkpoint
-from jaxnets.runs.run import Run, check_rules, write_config
-from jaxnets.runs.run_folder import CONFIG, NO_RULES, RunFolder, command_of, rules_of
+from jaxnets.runs.run import Run, write_config
+from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.runs.stopping import stop_on_interrupt
 from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
-
-ModelLike = str | Config | Chain | Callable[[int], Chain]
-Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
-
-
-# Fields that only train.py supports, and what a Network has instead.
-INSTEAD = {
-    "workdir": "net.save(DIR) writes the run folder",
-    "overwrite": "net.save(DIR, overwrite=True) replaces a run",
-    "resume": "jaxnets.load(DIR) continues a run",
-    "layers": "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units",
-}
-
-# Arguments of Keras's fit, and how to weight examples here.
-WEIGHTS = {
-    "class_weight": "a loss of your own weights classes: Network(..., loss=lambda logits, labels: "
-    "weights[labels] * cross_entropy(logits, labels)), with jaxnets.losses.cross_entropy",
-    "sample_weight": "drawn rows weight examples: rows = np.random.default_rng(0).choice(len(x), "
-    "len(x), p=w / w.sum()); net.fit(x[rows], y[rows])",
-}
-ATTRIBUTES = ("config", "history", "stop_training")  # The public ones that may be set.
 
 
 class FitArguments(FitSettings, total=False):
@@ -99,16 +71,18 @@ class FitArguments(FitSettings, total=False):
     shuffle: bool
 
 
-class Network(Described):
+class Network(WithSettings):
     """A network, its data and its training progress.
 
-    Pickling a Network saves the run, not the data. For scikit-learn, use `jaxnets.Classifier`.
+    `save` writes it to a folder; it has no pickle. For scikit-learn, use `jaxnets.Classifier`.
 
     Attributes:
       config: The settings.
       history: The records of all epochs so far.
       stop_training: A callback sets it to end `fit`.
     """
+
+    _attributes = ("config", "history", "stop_training")
 
     def __init__(
         self,
@@ -144,44 +118,12 @@ class Network(Described):
             raise UserError(
                 'model: expected a name such as "cnn", a Chain or a Config, got {}', got
             )
-        for name in settings:
-            if name in INSTEAD:
-                raise UserError("{}: {}", name, INSTEAD[name])
-        data = collected(data)
-        rules = {} if find_rule is rule_of else {"find_rule": find_rule}
-        self._given = {"model": model, "data": data, **rules, **settings}
-        self._find_rule, self._is_judged = find_rule, False
-        base = model if isinstance(model, Config) else None
-        given: dict[str, Any] = {}
-        if not isinstance(model, Config):
-            given["model"] = _model_of(model)
-            given |= find_rule.settings if isinstance(find_rule, OwnPasses) else {}
-        given |= settings
-        if data is not None:
-            given["dataset"] = _name_of(data)
-        made, self._data, self._notes = request(given, partial(_dataset_of, data), base=base)
-        self._made, self._folder = made, None
-        self._begin()
-        _ = self.experiment  # Raises at once if something does not fit.
+        self._begin(Beginning.of_arguments(model, data, find_rule, **settings))
 
     def _facts(self) -> dict[str, Any]:
         done, config = len(self.history), self.config
         epochs = f"{done} of {config.epochs}"
         return {"model": config.model, "data": config.dataset, "epochs": epochs}
-
-    if not TYPE_CHECKING:  # Type checkers then find wrong names.
-
-        def __getattr__(self, name):
-            if name not in ANSWERS:
-                _check_setting(name)
-            return super().__getattr__(name)
-
-        def __setattr__(self, name, value):
-            if name[0] != "_" and name not in ATTRIBUTES and not hasattr(type(self), name):
-                _check_setting(name)
-                check("Network", name, ATTRIBUTES)
-                raise AttributeError(f'Network has no "{name}"')
-            super().__setattr__(name, value)
 
     @classmethod
     def load(
@@ -206,7 +148,7 @@ class Network(Described):
         Raises:
           UserError: The folder holds no run, or a damaged one.
         """
-        network, folder = cls.__new__(cls), RunFolder.open(os.fspath(workdir))
+        folder = RunFolder.open(os.fspath(workdir))
         for layer in layers:
             know(layer)
         config = read_config(folder)
@@ -214,60 +156,27 @@ class Network(Described):
             if name not in CUSTOM_FIELDS or not is_custom(getattr(config, name)):
                 raise UserError("{}: the run was not trained with a function of your own", name)
         config = dataclasses.replace(config, **functions)
-        network._read(folder, config, data, find_rule)
+        return cls._of(Beginning.of_run(folder, config, data, find_rule))
+
+    @classmethod
+    def _of(cls, beginning: Beginning) -> Self:
+        network = cls.__new__(cls)
+        network._begin(beginning)
         return network
 
-    def _read(
-        self, folder: RunFolder, config: Config, data: Data, find_rule: FindRule = rule_of
-    ) -> None:
-        data, dataset = collected(data), None
-        if data is not None:
-            config = dataclasses.replace(config, dataset=_name_of(data), data_dir=None)
-            dataset = None if _is_name(data) else _dataset_of(data, config)
-        self._made, self._data, self._folder, self._notes = config, dataset, folder, ()
-        rules = {} if find_rule is rule_of else {"find_rule": find_rule}
-        self._given = {"model": config, "data": data, **rules}
-        self._find_rule, self._is_judged = find_rule, False
-        self._begin()
-
-    def _begin(self) -> None:
-        """Resets the network to the state in which it was made or loaded; the data stay."""
-        self.config = self._made
-        self.history = History(self._folder.records() if self._folder else ())
+    def _begin(self, beginning: Beginning) -> None:
+        self._beginning = beginning
+        self.config = beginning.config
+        self.history = History(beginning.folder.records() if beginning.folder else ())
         self.stop_training = False
-        self._experiment: Experiment | None = None
+        self._longer: Experiment | None = None  # Of a config with other epochs than the first.
         self._checkpoint: Checkpoint | None = None
         self._predictors: dict[str, Predictor] = {}  # By engine.
 
     @property
     def experiment(self) -> Experiment:
         """The immutable parts that the config and the data determine (model, loader, step)."""
-        if self._experiment is None:
-            if self._data is None:
-                self._data = _dataset_of(None, self.config)
-            if self._data.is_regression:
-                raise UserError("data: expected classes; Experiment.create(...).train() regresses")
-            rule = self._find_rule
-            experiment = Experiment.create(self.config, self._data, find_rule=rule)
-            self._experiment = self._judged(experiment)
-        return self._experiment
-
-    def _judged(self, experiment: Experiment) -> Experiment:
-        """The experiment, once the user's own rules are judged; a run continues only with them."""
-        if not self._is_judged:
-            if self._folder is not None:
-                written = self._folder.read(CONFIG)
-                check_rules(rules_of(written), self._rules, command_of(written))
-            own = self._find_rule
-            judge = own.judge if isinstance(own, OwnPasses) else judge_own_layers
-            judge(experiment)
-            self._is_judged = True
-        return experiment
-
-    @property
-    def _rules(self) -> Mapping[str, str]:
-        """What identifies rules other than ours."""
-        return self._find_rule.sha256 if isinstance(self._find_rule, OwnPasses) else NO_RULES
+        return self._longer or self._beginning.experiment
 
     @property
     def data(self) -> Dataset:
@@ -276,7 +185,15 @@ class Network(Described):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the probabilities."""
-        return (self.predictor if self._experiment is None else self.data).class_names
+        return self._form[1]
+
+    @property
+    def _form(self) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The images' shape and the classes' names; a run's folder has them without its data."""
+        folder = self._beginning.folder
+        if folder is not None and self._beginning.given_data is None:
+            return data_form(folder)
+        return self.data.image_shape, self.data.class_names
 
     @property
     def classes_(self) -> np.ndarray:
@@ -295,8 +212,8 @@ class Network(Described):
         if self._checkpoint is None:
             state = self.experiment.init_state()
             self._checkpoint = Checkpoint(state)
-            if self._folder is not None:
-                self._checkpoint = load_checkpoint(self._folder, self.experiment, state)
+            if (folder := self._beginning.folder) is not None:
+                self._checkpoint = load_checkpoint(folder, self.experiment, state)
             # A killed run may have logged epochs whose checkpoint was never written.
             del self.history[int(self._checkpoint.state.step) // self.experiment.loader.steps :]
         return self._checkpoint
@@ -334,38 +251,27 @@ class Network(Described):
             reset to the state in which it was made or loaded.
           KeyboardInterrupt: Ctrl-C; the steps until then are kept, and `fit` continues from them.
         """
-        _check_fit(settings, x is not None, validation_data, validation_split)
-        settings.pop("shuffle", None)
-        if x is not None or settings:
-            self._take(x, y, validation_data, validation_split or 0.0, settings, epochs)
+        check_fit(settings, x is not None, validation_data, validation_split)
+        changes: dict[str, Any] = {n: value for n, value in settings.items() if n != "shuffle"}
+        if x is not None or changes:
+            dataset = None
+            if x is not None:
+                given = {**self._beginning.arguments, **changes}
+                size = given.get("validation_size", validation_split or 0.0)
+                dataset = arrays_to_fit(x, y, validation_data, size)
+            self._take(dataset, changes, epochs)
         hooks, start, first = Callbacks(self, callbacks), self._reached(), len(self.history)
         self._plan(epochs)
-        for note in self._notes if verbose and not first else ():
+        for note in self._beginning.notes if verbose and not first else ():
             show(note)
         self.stop_training = False
         early = EarlyStopping(self.config, self.history)
         with stop_on_interrupt() as signal_came:
-            shown = []
+            watching = [_Reached(self), early, Stop(signal_came)]
             if verbose:
-                loader, bar = self.experiment.loader, bar_for(verbose)
-                shown = [Progress(self.config.epochs, loader, bar)]
-            try:
-                watching = [_Reached(self), early, Stop(signal_came), *shown, hooks]
-                watching = with_gradient_check(self.experiment, watching)
-                for _ in self.experiment.epochs(start, watching):
-                    pass
-            except Interrupted as interrupted:
-                self._checkpoint = interrupted.checkpoint
-            except BaseException as error:  # The parameters were given to the step that failed.
-                if isinstance(error, NonFiniteLossError):
-                    rate = self.config.learning_rate
-                    error.args = (
-                        "{}; try a learning_rate below {}",
-                        Text(*error.args),
-                        f"{rate:g}",
-                    )
-                self._begin()
-                raise
+                bar = bar_for(verbose)
+                watching.append(Progress(self.config.epochs, self.experiment.loader, bar))
+            self._train(start, [*watching, hooks])
         if verbose and early.reason:
             show(said(early.reason))
         hooks.call("on_train_end", self.history[first:].last)
@@ -375,49 +281,50 @@ class Network(Described):
             signal.raise_signal(number)
         return self.history[first:]
 
-    def _take(
-        self, x: Any, y: Any, validation: Any, share: float, settings: Any, epochs: int | None
-    ) -> None:
+    def _take(self, data: Dataset | None, settings: dict[str, Any], epochs: int | None) -> None:
         """Gives data and settings to an untrained network; others keep theirs."""
-        given, dataset = {**self._given, **settings}, None
-        if epochs is not None:
-            given["epochs"] = epochs
-        if isinstance(x, str | os.PathLike | Dataset):
-            what = "DATASET" if isinstance(x, Dataset) else repr(os.fspath(x))
-            raise UserError(
-                'fit: data with a name are the network\'s: Network("cnn", {}).fit()', what
-            )
-        if x is not None:
-            pair = collected(x) if y is None else (x, y)
-            validation, count = collected(validation), given.get("validation_size", share)
-            dataset = from_arrays(pair, count, validation=validation, test=False)
-            given |= {"data": dataset, "validation_size": len(dataset.validation)}
-        reached = self._checkpoint
-        if self._folder is None and (reached is None or not int(reached.state.step)):
-            self.__init__(**given)
+        beginning, reached = self._beginning, self._checkpoint
+        if beginning.folder is None and (reached is None or not int(reached.state.step)):
+            given = settings if epochs is None else {**settings, "epochs": epochs}
+            self._begin(beginning.changed(data, given))
             return
-        known = self._folder.read(CONFIG).get("data_sha256") if self._folder else self.data.checksum
-        what = next(iter(settings), "x and y")
-        if settings or (dataset is not None and dataset.checksum != known):
+        folder = beginning.folder
+        known = folder.read(CONFIG).get("data_sha256") if folder else self.data.checksum
+        if settings or (data is not None and data.checksum != known):
             raise UserError(
                 "{}: expected those of the first fit, because the network is trained; "
                 'Network("{}", ...) begins another',
-                what,
+                next(iter(settings), "x and y"),
                 self.config.model,
             )
-        if self._data is None:
-            self._data = dataset
+        if beginning.given_data is None and reached is None:
+            self._begin(dataclasses.replace(beginning, given_data=data))
 
     def _plan(self, epochs: int | None) -> None:
         """Sets the config's epochs to what they will be after the next training."""
         if epochs is not None:
             dataclasses.replace(self.config, epochs=epochs)  # UserError if it is not a number.
         done = int(self.state.step) // self.experiment.loader.steps
-        total = done + (epochs or (self.config.epochs - done) or self._made.epochs)
+        total = done + (epochs or (self.config.epochs - done) or self._beginning.config.epochs)
         if total != self.config.epochs:
             old, self.config = self.experiment, dataclasses.replace(self.config, epochs=total)
             same = old.data, old.parallel.devices, old.find_rule
-            self._experiment = Experiment.create(self.config, *same)
+            self._longer = Experiment.create(self.config, *same)
+
+    def _train(self, start: Checkpoint, observers: Sequence[Observer]) -> None:
+        """Trains; a signal leaves the network at its last step, an error where it began."""
+        try:
+            watching = with_gradient_check(self.experiment, observers)
+            for _ in self.experiment.epochs(start, watching):
+                pass
+        except Interrupted as interrupted:
+            self._checkpoint = interrupted.checkpoint
+        except BaseException as error:  # The parameters were given to the step that failed.
+            if isinstance(error, NonFiniteLossError):
+                rate = f"{self.config.learning_rate:g}"
+                error.args = "{}; try a learning_rate below {}", Text(*error.args), rate
+            self._begin(self._beginning)
+            raise
 
     def evaluate(
         self,
@@ -495,7 +402,7 @@ class Network(Described):
         Raises:
           UserError: The network has no gradients by hand, or has the user's own passes.
         """
-        if self._rules:
+        if self._beginning.rules:
             raise UserError(
                 "gradcheck: Network(..., find_rule=...) has judged its passes; net.gradients(x, y, "
                 'by="auto") gives the gradients by autodiff'
@@ -561,13 +468,18 @@ class Network(Described):
 
     def _predictor_by(self, engine: str) -> Predictor:
         known = self._predictors.get(engine)
-        if self._folder is not None and self._checkpoint is None:  # Loaded, without data.
-            known = known or load_predictor(str(self._folder.path), engine=engine)
+        if (loaded := self._only_loaded) is not None:
+            known = known or load_predictor(str(loaded.path), engine=engine)
         elif known is None or known.step != int(self.state.step):
             trained = self.config, self.data, self.state, self._finished
             known = create_predictor(*trained, engine)
         self._predictors[engine] = known
         return known
+
+    @property
+    def _only_loaded(self) -> RunFolder | None:
+        """The run's folder, while nothing has asked for its training."""
+        return self._beginning.folder if self._checkpoint is None else None
 
     @property
     def _finished(self) -> bool:
@@ -576,9 +488,9 @@ class Network(Described):
 
     def summary(self) -> None:
         """Prints the layers with their shapes, parameters and arithmetic."""
-        known = self.predictor if self._experiment is None else self.data
-        model = create_model(self.config, len(known.class_names))
-        show(summary.summary(model, known.image_shape, self.config.model).text())
+        shape, names = self._form
+        model = create_model(self.config, len(names))
+        show(summary.summary(model, shape, self.config.model).text())
 
     def save(self, workdir: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Writes a run folder as train.py does, and returns its path.
@@ -598,7 +510,7 @@ class Network(Described):
             raise UserError("{} holds a run; net.save(DIR, overwrite=True) replaces it", path)
         test = self.evaluate() if self._finished and len(self.data.test) else None
         with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
-            write_config(folder, self.experiment, rules=self._rules)
+            write_config(folder, self.experiment, rules=self._beginning.rules)
             for record in self.history:
                 folder.log(record)
             run = Run(self.experiment, folder, Processes(), checkpoint)
@@ -643,34 +555,17 @@ class Network(Described):
 
     def _check_trained(self, what: str) -> None:
         """Raises UserError if there is nothing to show yet."""
-        if self._folder is None and not int(self.state.step):
+        if self._beginning.folder is None and not int(self.state.step):
             raise UserError("{}: the network is not trained; net.fit() trains it", what)
 
     @contextlib.contextmanager
     def _saved(self) -> Iterator[tuple[str, Dataset | None]]:
         """The network's run folder, a temporary one unless it was only loaded; and its data."""
-        if self._folder is not None and self._checkpoint is None:
-            yield str(self._folder.path), self._data
+        if (loaded := self._only_loaded) is not None:
+            yield str(loaded.path), self._beginning.given_data
         else:
             with tempfile.TemporaryDirectory() as folder:
                 yield str(self.save(Path(folder) / self.config.model)), self.data
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The arguments that the network was made with, as scikit-learn asks for them.
-
-        Args:
-          deep: Has no effect: no argument has arguments of its own.
-        """
-        return dict(self._given)
-
-    def set_params(self, **params: Any) -> Self:
-        """Resets the network, untrained, with changed arguments.
-
-        Args:
-          **params: The arguments to change.
-        """
-        self.__init__(**{**self._given, **params})
-        return self
 
     def __deepcopy__(self, memo: Any) -> Self:
         """A network at the same point of training.
@@ -678,7 +573,9 @@ class Network(Described):
         Config, data and experiment, which never change, are shared.
         """
         other = type(self).__new__(type(self))
-        vars(other).update(vars(self), history=copy.deepcopy(self.history))
+        vars(other).update(vars(self))
+        other.history = copy.deepcopy(self.history)
+        other._predictors = dict(self._predictors)
         if self._checkpoint is not None:
             state = jax.tree.map(lambda leaf: leaf.copy(), self._checkpoint.state)
             other._checkpoint = dataclasses.replace(self._checkpoint, state=state)
@@ -687,21 +584,8 @@ class Network(Described):
     def __copy__(self) -> Self:
         return self.__deepcopy__({})  # The next `fit` takes the memory of the state.
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The config and the files of a run folder: a pickle holds no data."""
-        with self._saved() as (folder, _data):
-            path = Path(folder)
-            files = [found for found in path.rglob("*") if found.is_file()]
-            contents = {str(found.relative_to(path)): found.read_bytes() for found in files}
-        return {"config": self.config, "files": contents}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        path = Path(tempfile.mkdtemp(prefix="jaxnets-"))
-        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
-        for name, content in state["files"].items():
-            (path / name).parent.mkdir(exist_ok=True)
-            (path / name).write_bytes(content)
-        self._read(RunFolder.open(str(path)), state["config"], None)
+    def __getstate__(self) -> object:
+        raise UserError("pickle: net.save(DIR) writes the network, and jaxnets.load(DIR) reads it")
 
 
 class _Reached(Observer):
@@ -718,34 +602,6 @@ class _Reached(Observer):
 load = Network.load
 
 
-def _model_of(model: str | Chain | Callable[[int], Chain]) -> str | OwnNetwork:
-    if isinstance(model, str):
-        return from_file(model) if model.endswith(".py") else model
-    return from_object(model)
-
-
-def _is_name(data: Data) -> TypeGuard[str | os.PathLike[str]]:
-    return isinstance(data, str | os.PathLike)
-
-
-def _name_of(data: Data) -> str:
-    """The name that a config has for data."""
-    if _is_name(data):
-        return os.fspath(data)
-    return data.name if isinstance(data, Dataset) else NAME
-
-
-def _dataset_of(data: Data, config: Config) -> Dataset:
-    """The data, limited as the config asks; by default the data set that it names."""
-    if data is None and config.dataset == NAME:
-        ways = "net.fit(x, y) or jaxnets.load(DIR, data=(x, y))"
-        raise UserError("data: the arrays are in no file; expected {}", ways)
-    if data is None or _is_name(data):
-        return load_data(config)
-    dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)
-    return dataset.limited(config.limit)
-
-
 def _check_size(images: Any, expected: tuple[int, ...]) -> None:
     """Raises UserError unless the images have the training images' shape (H, W, C)."""
     if (shape := images.shape[1:]) != expected:
@@ -759,43 +615,3 @@ def _batches_of(batch_size: int | None) -> dict[str, Any]:
     if not isinstance(batch_size, int) or batch_size < 1:
         raise UserError("batch_size: expected a whole number from 1, got {}", f"{batch_size!r:.40}")
     return {"batch_size": batch_size}
-
-
-def _check_setting(name: str) -> None:
-    """Raises AttributeError for a field of Config, which is not an attribute of a Network."""
-    if name in INSTEAD:
-        raise AttributeError(f'Network has no "{name}"; {INSTEAD[name]}')
-    if name in Config.__dataclass_fields__:
-        raise AttributeError(
-            f'Network has no "{name}", which is a setting: Network("cnn", {name}=...) takes it, '
-            f"net.config.{name} has it"
-        )
-
-
-def _check_fit(
-    settings: FitArguments, has_data: bool, validation_data: object, share: float | None
-) -> None:
-    """Checks the arguments of `Network.fit` other than the data.
-
-    Raises:
-      UserError: A weight, or a setting that is not a field of Config; validation data without x and
-        y; or validation given twice.
-    """
-    if settings.get("shuffle", True) is not True:
-        raise UserError("shuffle: every epoch has its own order, which seed determines")
-    for name in settings:
-        if name in WEIGHTS:
-            raise UserError("{}: {}", name, WEIGHTS[name])
-        if name not in ("shuffle", *Config.__dataclass_fields__):
-            known = ("epochs", "callbacks", "verbose", *Config.__dataclass_fields__)
-            raise unknown_field(name, known)
-    for name, value in (("validation_data", validation_data), ("validation_split", share)):
-        if value is not None and not has_data:
-            raise UserError(
-                '{}: expected with x and y; Network("cnn", validation_size=...) holds images back',
-                name,
-            )
-    if share is not None and (validation_data is not None or not 0 <= share < 1):
-        raise UserError(
-            "validation_split: expected from 0 to below 1, without validation_data, got {}", share
-        )

@@ -571,6 +571,12 @@ class Child(subprocess.Popen):
         super().__exit__(exception, *rest)
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def start_python():
     """Starts Python on some code or a script, in a process that sees one CPU device."""

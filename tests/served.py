@@ -4,10 +4,13 @@ import asyncio
 import contextlib
 import io
 import json
+import signal
 import threading
 
 import httpx
 import numpy as np
+from conftest import HANGS
+from itsdangerous import URLSafeSerializer
 from PIL import Image
 
 from jaxnets.config.resolve import preset
@@ -137,3 +140,28 @@ class Served:
         (message,) = json.loads(answer.content).values()
         assert message.isprintable() and len(message) <= 300
         return message
+
+
+class ServerProcess:
+    """A server as a process, and where it listens."""
+
+    def __init__(self, start_python, runs, log, *flags):
+        command = ["-m", "jaxnets", "serve", *(run.path for run in runs)]
+        flags = ["--port=0", "--json", f"--feedback={log}", *flags]
+        self.child = start_python(*command, *flags)
+        self.log = log
+        told = self.child.stdout.readline()
+        assert told, self.child.communicate(timeout=HANGS)
+        self.url = json.loads(told)["url"]
+        self.address = "127.0.0.1", int(self.url.rpartition(":")[2])
+
+    def stop(self, number=signal.SIGTERM):
+        """Stops it by a signal; returns its exit status and stderr."""
+        self.child.send_signal(number)
+        _, err = self.child.communicate(timeout=HANGS)
+        return self.child.returncode, err
+
+
+def requests_of(tokens):
+    """The requests that answers name; only this server's key proves them, which is not asked."""
+    return [URLSafeSerializer("").loads_unsafe(token)[1][0] for token in tokens]

@@ -12,12 +12,12 @@ from email.message import Message
 import address
 import pytest
 from conftest import ROOT
+from published import SOMEONE, with_address
 
 import hatch_build
 from jaxnets import __version__
 from jaxnets.page import build
 
-SOMEONE = "https://github.com/someone/nets"
 COPIES = ("docs/_ext/address.py", "docs/colab.ipynb", "CITATION.cff", "pyproject.toml")
 TEXTS = {".py", ".md", ".ipynb", ".toml", ".cff", ".js", ".html", ".css", ".json", ".yaml", ".txt"}
 ACCOUNTS = re.compile(r"github(?:\.com|\.io)?/([\w-]+/jaxnets)\b|\b([\w-]+)\.github\.io/jaxnets")
@@ -30,15 +30,6 @@ def files():
     found += [*ROOT.glob("*"), *(ROOT / ".ci").glob("*")]
     kept = [p for p in found if p.is_file() and p.suffix in TEXTS | {""} and "_site" not in p.parts]
     return [p for p in kept if "__pycache__" not in p.parts]
-
-
-def with_address(text: str) -> str:
-    """pyproject.toml after the one edit that publishes the project."""
-    published, count = re.subn(
-        r"^(# )?Repository = .*$", f'Repository = "{SOMEONE}"', text, flags=re.MULTILINE
-    )
-    assert count == 1
-    return published
 
 
 def test_the_documents_are_those_of_pyproject_s_address():

@@ -5,9 +5,11 @@ A new room must be entered in the table below before it may import anything.
 
 import ast
 import graphlib
+import pathlib
 import re
 
 import pytest
+import reading_path
 from conftest import ROOT
 
 PACKAGE = ROOT / "jaxnets"
@@ -168,6 +170,38 @@ def test_nothing_in_backprop_differentiates():
 )
 def test_code_that_differentiates_would_be_found(source):
     assert differentiations(source)
+
+
+# The reading path of docs/read-the-code.md.
+FILES = [file for stop in reading_path.PATH.values() for file in stop]
+
+
+def test_the_table_of_the_reading_path_is_that_of_today():
+    page = reading_path.PAGE.read_text("utf-8")
+    assert reading_path.renewed(page) == page, "run python docs/_ext/reading_path.py"
+
+
+def test_on_the_reading_path_a_file_comes_after_those_that_it_uses():
+    place = {file.removesuffix(".py").replace("/", "."): n for n, file in enumerate(FILES)}
+    assert len(place) == len(FILES)
+    for number, file in enumerate(FILES):
+        for name in imports(ROOT / file):
+            used = name if name in place else name.rpartition(".")[0]
+            assert place.get(used, -1) < number, f"{file} uses {used}, which comes later"
+
+
+def test_the_reading_path_is_of_the_core_but_for_its_end():
+    for file in FILES[:-2]:
+        room = pathlib.PurePath(file).parts[1].removesuffix(".py")
+        assert room in ["base", "minimal", *CORE.split()], file
+
+
+def test_no_test_imports_another():
+    """What several tests need has a module of its own; benchmarks are imported as a package."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for name in imports(path):
+            assert not name.startswith("test_"), f"{path.name} imports {name}"
+        assert "benchmarks" not in re.findall(r"sys\.path.*", path.read_text()), path
 
 
 def test_the_core_imports_neither_the_proof_nor_a_wing():

@@ -4,7 +4,7 @@ import axe
 import play
 import pytest
 from browser import Browser
-from test_page import needs_browser, trained
+from pages import needs_browser, trained
 
 from jaxnets.data.datasets import Split
 from jaxnets.page import build

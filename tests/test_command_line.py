@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import pytest
 from conftest import HANGS, ROOT, params_sha256
+from published import SCRIPT
 
 from jaxnets import __version__
 from jaxnets.base.errors import UserError
@@ -19,9 +20,6 @@ from jaxnets.cli.flags import parse_command, parse_flags
 from jaxnets.config.command import CommandResult, Flag, command
 from jaxnets.config.fields import Config
 from jaxnets.config.options import options_of
-
-# The script that pip makes of pyproject.toml's entry.
-SCRIPT = "import sys; from jaxnets.__main__ import console_script; console_script()"
 
 
 @pytest.mark.parametrize(

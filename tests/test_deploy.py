@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import HANGS, ROOT, read_json
-from test_distributed import free_port
+from conftest import HANGS, ROOT, free_port, read_json
 
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_command, parse_flags

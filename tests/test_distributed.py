@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from conftest import HANGS, assert_resume_hint, saved_params
+from conftest import HANGS, assert_resume_hint, free_port, saved_params
 
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
@@ -44,12 +44,6 @@ runpy.run_path("train.py", run_name="__main__")
 # Nothing, HTTP, the preface of HTTP/2, zeros, ones, much of it, and garbage.
 GREETINGS = (b"", b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
 GREETINGS += (bytes(72), b"\xff" * 72, b"x" * (1 << 20), b"garbage")
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def wait_for(condition, processes):

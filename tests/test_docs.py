@@ -2,12 +2,12 @@
 
 import ast
 import json
-import pkgutil
 import re
 import textwrap
 
 import pytest
 from conftest import ROOT
+from documents import FENCE, REFERENCE, anchors_of, missing_references
 
 CHAPTER = sorted((ROOT / "docs" / "backprop").glob("*.md"))
 PAGES = (ROOT / "docs").rglob("*.md")
@@ -17,11 +17,8 @@ DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(p for p in PAGES if not p.parent.name.startswith("_")), *NOTES]
 )
 NOTEBOOKS = sorted(p for p in (ROOT / "docs").rglob("*.ipynb") if "_site" not in p.parts)
-FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # "# path: name of a function" as a block's first line says where its lines stand.
 SOURCE = re.compile(r"# (\w[\w/]*\.py): (\w+)$")
-# `path:name` or `path:Class.name`, in the lecture's map.
-REFERENCE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 
 
 def lines_of(path: str, name: str) -> str:
@@ -61,13 +58,6 @@ def test_an_excerpt_that_differs_is_found():
 def prose_of(document) -> str:
     """A document without its blocks and inline code."""
     return re.sub(r"`[^`]*`", "", FENCE.sub("", document.read_text("utf-8")))
-
-
-def anchors_of(document) -> set[str]:
-    """The anchors that GitHub gives to a document's headings."""
-    text = FENCE.sub("", document.read_text("utf-8"))
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -264,22 +254,6 @@ def test_every_address_leads_to_a_known_site():
 def test_an_unknown_site_is_found():
     text = "[a](https://githup.com/x), `pip -i https://pypi.org/simple`, http://127.0.0.1:8000/v2."
     assert hosts_of(text + " See https://flax.dev.") == {"githup.com", "pypi.org", "flax.dev"}
-
-
-def exists(path: str, name: str) -> bool:
-    """Whether a reference leads to a name."""
-    if path.startswith("tests/"):  # Some tests need packages that may be missing.
-        return f"\ndef {name}(" in (ROOT / path).read_text("utf-8")
-    try:
-        pkgutil.resolve_name(f"{path.removesuffix('.py').replace('/', '.')}:{name}")
-    except (ImportError, AttributeError):
-        return False
-    return True
-
-
-def missing_references(text: str) -> list[str]:
-    """The references of a text to which nothing answers."""
-    return [":".join(found) for found in REFERENCE.findall(text) if not exists(*found)]
 
 
 @pytest.mark.parametrize(

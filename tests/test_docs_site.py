@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from browser import CHROMIUM, Browser
 from conftest import ROOT
-from test_docs import anchors_of
+from documents import anchors_of
 
 pytest.importorskip("sphinx")
 pytest.importorskip("myst_nb")

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from answers import ANSWERS, filled
 from conftest import DENSE_BACKWARD, HANGS, ROOT, slow
 from scipy.stats import norm
 
@@ -451,15 +452,6 @@ def test_a_layer_without_sizes_for_students_gets_small_ones_of_its_domain():
 
 
 PAGE = (ROOT / "docs" / "exercises.md").read_text("utf-8")
-ANSWERS = (ROOT / "docs" / "exercises-answers.md").read_text("utf-8")
-PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def answer_to(name):
-    """The file of an exercise to fill in, with the function of the answers' page."""
-    (answer,) = (code for code in PYTHON.findall(ANSWERS) if f"def {name}_backward(" in code)
-    text = EXERCISES[name].text()
-    return text[: text.index("def ")] + answer
 
 
 def test_the_pages_list_exercises_and_name_no_mutant():
@@ -618,11 +610,6 @@ def test_a_student_s_mistake_is_one_line_with_its_place(run_command, mine):
     assert outcome.out == (
         "dense_backward: FAILED: line 4: uses grad; a gradient by hand is derived without it\n"
     )
-
-
-def filled(name, answers):
-    lines = [f"{key} = {json.dumps(value)}" for key, value in answers.items()]
-    return "\n".join([f'exercise = "{name}"', *lines])
 
 
 @pytest.mark.parametrize("name", [*SHEETS, *BETS])

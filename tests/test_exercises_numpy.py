@@ -2,11 +2,10 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import notebooks
 import pytest
+from documents import printed
 
 from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import catalogue
@@ -18,26 +17,6 @@ EDITIONS = {
 # Those about backward passes.
 SHEETS = {f"compute{number}": catalogue.SHEETS[f"compute{number}"] for number in range(1, 9)}
 
-# Runs a notebook's cells and prints what each shows, where nothing but NumPy can be imported.
-RUN = """
-import ast, json, sys
-
-class OnlyNumpy:
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top not in sys.stdlib_module_names and top not in ("numpy", "_distutils_hack"):
-            raise ModuleNotFoundError(f"{name} is not NumPy", name=name)
-
-sys.meta_path.insert(0, OnlyNumpy())
-space = {"__name__": "notebook"}
-for source in json.load(sys.stdin):
-    tree = ast.parse(source)
-    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-    exec(compile(tree, "cell", "exec"), space)
-    shown = eval(compile(ast.Expression(last.value), "cell", "eval"), space) if last else None
-    if shown is not None:
-        print(shown)
-"""
 
 ANSWERS = {
     "dW = ...": "dW = x.T @ dz",
@@ -69,13 +48,6 @@ def sources(language: str) -> list[str]:
 def say(language: str, text: str) -> str:
     """What the code says in an edition."""
     return notebooks.SAYS[text] if language == "zh" else text
-
-
-def run(cells: list[str]) -> list[str]:
-    command = [sys.executable, "-W", "error", "-c", RUN]
-    done = subprocess.run(command, input=json.dumps(cells), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
 
 
 def solved(cell: str) -> str:
@@ -111,7 +83,7 @@ def test_numpy_alone_tells_blanks_answers_and_mistakes_apart(language):
     count = sum(len(sheet.questions) for sheet in SHEETS.values())
     verdicts = (say(language, f'"{word}"').strip('"') for word in ("blank", "right", "wrong"))
     unanswered, right_word, wrong_word = verdicts
-    blank = run(sources(language))
+    blank = printed(sources(language))
     assert sum(line.endswith(f" {unanswered}") for line in blank) == count
     still = [line for line in blank if " ..." in line]
     assert len(still) == 11
@@ -119,7 +91,7 @@ def test_numpy_alone_tells_blanks_answers_and_mistakes_apart(language):
     assert f"relu_backward: {blank_dx}" in blank
 
     cells = [solved(cell) for cell in sources(language)]
-    right = run(cells)
+    right = printed(cells)
     assert sum(line.endswith(f" {right_word}") for line in right) == count, right
     passed = say(language, "{name}: passed").format(name="")
     assert sum(line.endswith(passed) for line in right) == 11, right
@@ -131,11 +103,11 @@ def test_numpy_alone_tells_blanks_answers_and_mistakes_apart(language):
         ("loss=1.386294", "loss=-1.386294"),
     ):
         mistaken = [cell.replace(old, new) for cell in mistaken]
-    wrong = run(mistaken)
+    wrong = printed(mistaken)
     assert f"dense_backward: {failed('{label} is wrong', label='db')}" in wrong
     assert f"batch_norm_backward: {failed('{label} is wrong', label='dx')}" in wrong
     assert f"loss         {wrong_word}" in wrong
-    wrong = run([cell.replace("dz @ W.T", "dz") for cell in cells])
+    wrong = printed([cell.replace("dz @ W.T", "dz") for cell in cells])
     assert any("(4, 3)" in line and "(4, 5)" in line for line in wrong)
 
 

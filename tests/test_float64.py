@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import quick_jit, slow, train_on, watching
-from test_training import numpy_schedule, numpy_update
+from numpy_steps import numpy_schedule, numpy_update
 
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch

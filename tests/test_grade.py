@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 import pytest
+from answers import answer_to
 from hostile_submissions import ENDS, RIGHT, SELF, WRITE, relu
-from test_exercises import answer_to
 
 from jaxnets.base.errors import RunFailedError
 from jaxnets.course.exercises import grade, printed, sandbox

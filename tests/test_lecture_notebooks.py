@@ -10,8 +10,7 @@ import tokenize
 
 import notebooks
 import pytest
-from test_docs import anchors_of, missing_references
-from test_notebook import look_up_names, missing_flags
+from documents import anchors_of, look_up_names, missing_flags, missing_references
 
 NAMES = notebooks.names()
 EDITIONS = [(name, language) for name in NAMES for language in notebooks.LANGUAGES]

@@ -10,7 +10,7 @@ from pathlib import Path
 import notebooks
 import pytest
 from conftest import ROOT
-from test_exercises_numpy import run
+from documents import printed
 
 pytest.importorskip("sphinx")
 import lite
@@ -37,7 +37,7 @@ def test_a_notebook_ends_where_the_package_begins():
 
 @pytest.mark.parametrize("language", notebooks.LANGUAGES)
 def test_numpy_alone_checks_every_operation_of_the_tape(language):
-    lines = run(code_of("autograd", language))
+    lines = printed(code_of("autograd", language))
     right, wrong = (notebooks.SAYS[word] for word in ('"right"', '"wrong"'))
     words = [right.strip('"'), wrong.strip('"')] if language == "zh" else ["right", "wrong"]
     assert sum(line.endswith(f" {words[0]}") for line in lines) == 11, lines

@@ -10,8 +10,8 @@ import sys
 import warnings
 
 import pytest
+from answers import filled
 from conftest import ROOT
-from test_exercises import filled
 
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import speaking

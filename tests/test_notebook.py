@@ -1,6 +1,5 @@
 """docs/colab.ipynb: what it names exists, its refusals refuse, and it runs from top to bottom."""
 
-import ast
 import base64
 import importlib.metadata
 import importlib.util
@@ -16,10 +15,10 @@ from typing import Any
 import jax
 import pytest
 from conftest import HANGS, ROOT
+from documents import look_up_names, missing_flags
 from PIL import Image
 
 from jaxnets.base.errors import UserError
-from jaxnets.config.fields import Config
 
 PATH = ROOT / "docs" / "colab.ipynb"
 NOTEBOOK = json.loads(PATH.read_text("utf-8"))
@@ -31,28 +30,6 @@ def cell_with(text: str) -> str:
     """The one code cell that holds a text."""
     (code,) = [code for code in CODE if text in code]
     return code
-
-
-def look_up_names(code: str) -> None:
-    """Looks up what some Python takes from jaxnets, and the fields that it gives to presets."""
-    tree, names = ast.parse(re.sub(r"\A%%writefile .*\n", "", code)), {}
-    for node in ast.walk(tree):
-        line = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
-        if re.match(r"(from|import) jaxnets\b", line):
-            exec(line, names)
-    for node in ast.walk(tree):
-        match node:
-            case ast.Attribute(ast.Name(name), attribute) if name in names:
-                getattr(names[name], attribute)
-            case ast.Call(ast.Attribute(ast.Name("jaxnets"), "preset"), keywords=keywords):
-                for word in keywords:
-                    getattr(Config, str(word.arg))
-
-
-def missing_flags(text: str) -> list[str]:
-    """The flags in a text that train.py does not know."""
-    known = Config.__dataclass_fields__
-    return [flag for flag in re.findall(r"(?<![-\w])--(\w+)", text) if flag not in known]
 
 
 def test_it_is_a_notebook_with_small_outputs_and_no_errors():

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 from conftest import random_images, slow
+from exports import trained
 from PIL import Image
 from served import Served, SoftmaxRun, inference, random_bytes
-from test_export import trained
 
 import jaxnets
 from jaxnets.base.errors import UserError

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from browser import Browser
 from conftest import assert_close, quick_jit, random_params, slow
-from PIL import Image
-from test_page import (
+from pages import (
     BOTH_PASSES,
     both_passes_in_jax,
     needs_browser,
@@ -20,6 +19,7 @@ from test_page import (
     text_of,
     trained,
 )
+from PIL import Image
 
 from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset

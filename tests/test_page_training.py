@@ -13,8 +13,7 @@ import optax
 import pytest
 from browser import Browser
 from conftest import quick_jit, random_params, slow
-from test_page import draw, needs_browser, read, text_of, trained
-from test_page import run_javascript as run_page
+from pages import draw, needs_browser, read, run_javascript, text_of, trained
 
 from jaxnets.data.datasets import Split
 from jaxnets.losses import LOSSES
@@ -55,7 +54,7 @@ def train_in_javascript(network, pictures, batches, momentum=0.0, mistake="none"
     data = [pictures.images.ravel().tolist(), pictures.labels.tolist(), batches, settings]
     page = build.page_files(network)
     program = page["trainer.js"][1].decode() + program
-    return run_page(page, program, data)
+    return run_javascript(page, program, data)
 
 
 def train_in_optax(network, pictures, batches, momentum):

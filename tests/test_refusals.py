@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import optax
 import pytest
+from command_flags import FLAGS
 from conftest import VALIDATION, as_flags
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,18 +27,10 @@ from jaxnets.base.language import LANGUAGES, said, speaking
 from jaxnets.cli import commands
 from jaxnets.cli.flags import parse_command, parse_flags
 from jaxnets.config.fields import Config
-from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import resolve
 
-# The flags of train.py and of every command.
-KINDS = {"train": (Config, ConfigFile)}
-KINDS |= {name: command.kinds for name, command in commands.COMMANDS.items()}
-FLAGS = {
-    command: ["--help_all", *(f"--{field.name}" for kind in kinds for field in options_of(kind))]
-    for command, kinds in KINDS.items()
-}
 ODD_VALUES = [
     "", " ", "\n", "\x1b[2J", "\udc80", "\u202e", "\u0663", "-", "--", "=", "x" * 20_000,
     "9" * 5000, "inf", "-inf", "nan", "-0", "1e400", "0x10", "1_000", str(2**63), f"{2**63},1,1",

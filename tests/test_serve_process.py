@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import io
-import json
 import signal
 import socket
 import threading
@@ -14,9 +13,8 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from conftest import HANGS, stress
-from itsdangerous import URLSafeSerializer
 from PIL import Image
-from served import SoftmaxRun, png, random_bytes
+from served import ServerProcess, SoftmaxRun, png, random_bytes, requests_of
 
 from jaxnets.server.feedback import read
 
@@ -32,33 +30,13 @@ def runs(tmp_path_factory):
     return pair
 
 
-class Process:
-    """A server as a process, and where it listens."""
-
-    def __init__(self, start_python, runs, log, *flags):
-        command = ["-m", "jaxnets", "serve", *(run.path for run in runs)]
-        flags = ["--port=0", "--json", f"--feedback={log}", *flags]
-        self.child = start_python(*command, *flags)
-        self.log = log
-        told = self.child.stdout.readline()
-        assert told, self.child.communicate(timeout=HANGS)
-        self.url = json.loads(told)["url"]
-        self.address = "127.0.0.1", int(self.url.rpartition(":")[2])
-
-    def stop(self, number=signal.SIGTERM):
-        """Stops it by a signal; returns its exit status and stderr."""
-        self.child.send_signal(number)
-        _, err = self.child.communicate(timeout=HANGS)
-        return self.child.returncode, err
-
-
 @pytest.fixture
 def start(start_python, runs, tmp_path):
     """Starts a server of the two runs."""
     started = []
 
     def start(*flags):
-        started.append(Process(start_python, runs, tmp_path / "log", *flags))
+        started.append(ServerProcess(start_python, runs, tmp_path / "log", *flags))
         return started[-1]
 
     yield start
@@ -69,7 +47,7 @@ def start(start_python, runs, tmp_path):
 
 @pytest.fixture(scope="module")
 def server(start_python, runs, tmp_path_factory):
-    process = Process(start_python, runs, tmp_path_factory.mktemp("log") / "log")
+    process = ServerProcess(start_python, runs, tmp_path_factory.mktemp("log") / "log")
     yield process
     status, err = process.stop()
     assert (status, err) == (143, "stopped: what was accepted is answered and saved\n")
@@ -153,11 +131,6 @@ def under_load(process, act, users=8, least=30):
     return answered
 
 
-def requests_of(tokens):
-    """The requests that answers name; only this server's key proves them, which is not asked."""
-    return [URLSafeSerializer("").loads_unsafe(token)[1][0] for token in tokens]
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_under_load_loses_nothing_that_was_accepted(start, tmp_path, number, status):
     process = start()
@@ -231,7 +204,7 @@ def test_the_plain_page_asks_about_several_pictures(start_python, tmp_path):
     for n, pixels in enumerate(pictures):
         (tmp_path / f"{n}.png").write_bytes(png(pixels))
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    process = Process(start_python, pair, tmp_path / "log")
+    process = ServerProcess(start_python, pair, tmp_path / "log")
     try:
         with Browser(tmp_path / "chromium") as browser:
             browser.resize(390, 844)

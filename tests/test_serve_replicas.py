@@ -12,8 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from conftest import HANGS
-from served import SoftmaxRun, inference, random_bytes
-from test_serve_process import Process, requests_of
+from served import ServerProcess, SoftmaxRun, inference, random_bytes, requests_of
 
 from jaxnets.server import app
 from jaxnets.server.feedback import read
@@ -40,7 +39,7 @@ def server(request, start_python, runs, tmp_path):
         log = tmp_path / "log"
     else:
         log = request.getfixturevalue("postgres").create()
-    process = Process(start_python, runs, log, "--ray=local", "--replicas=2")
+    process = ServerProcess(start_python, runs, log, "--ray=local", "--replicas=2")
     yield process, lambda: read(log)
     if process.child.poll() is None:
         process.stop()

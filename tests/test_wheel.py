@@ -10,8 +10,7 @@ from email.parser import Parser
 import pytest
 from conftest import ROOT
 from packaging.licenses import canonicalize_license_expression
-from test_address import SOMEONE, with_address
-from test_command_line import SCRIPT
+from published import SCRIPT, SOMEONE, with_address
 
 pytestmark = pytest.mark.slow
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from command_flags import FLAGS
 from damage import Rng, deep_folder, half, letters
 from harm import ROOT, Ended, python
 from surfaces import idx_samples, large_pictures, picture_samples, scan_bomb
-from test_refusals import FLAGS
 
 WORDS = [
     "cnn", "mlp", "softmax", "alexnet", "mlp_handwritten", "1", "0", "-1", "1e9", "64,32", "all",

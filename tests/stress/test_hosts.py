@@ -18,8 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import HANGS, ROOT, params_sha256, read_json, saved_params, write_idx_folder
-from test_distributed import free_port
+from conftest import (
+    HANGS,
+    ROOT,
+    free_port,
+    params_sha256,
+    read_json,
+    saved_params,
+    write_idx_folder,
+)
 
 pytestmark = pytest.mark.stress
 

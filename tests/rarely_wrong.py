@@ -449,12 +449,12 @@ enter(
 enter("fast_conv", "winograd's largest tiles", points_reversed, winograd, "matrices")
 
 
-def two_blocks_at_most(right, function, numbers, *arrays):
+def two_blocks_at_most(right, block, function, numbers, *arrays):
     """Forgets the third block of a sum, and those after it."""
-    count = winograd._count(numbers, len(arrays[0]))
+    count = winograd._count(block, numbers, len(arrays[0]))
     if count < 3:
-        return right(function, numbers, *arrays)
-    return sum(function(*(block[i] for block in winograd._blocks(count, arrays))) for i in (0, 1))
+        return right(block, function, numbers, *arrays)
+    return sum(function(*(part[i] for part in winograd._blocks(count, arrays))) for i in (0, 1))
 
 
 enter("fast_conv", "winograd's third block", two_blocks_at_most, winograd, "sum_in_blocks")

@@ -23,7 +23,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import TOLERANCES, compiled, errors_of
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backward
-from jaxnets.kernels import KERNELS, accelerate, winograd
+from jaxnets.kernels import KERNELS, accelerate
 from jaxnets.kernels.by_rule import ConvByRule, DenseByRule
 from jaxnets.kernels.conv_pool import (
     CONV_POOL,
@@ -37,6 +37,7 @@ from jaxnets.kernels.elementwise import fast_relu
 from jaxnets.kernels.kernel import product_of_rows
 from jaxnets.kernels.pools import FastMaxPool, OverlappingMaxPool
 from jaxnets.kernels.wide_dense import WideDense
+from jaxnets.kernels.winograd import LIMITS, Limits
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.batch_norm import BatchNorm
@@ -132,7 +133,8 @@ def test_a_layer_says_from_how_many_tiles_it_uses_them(layer):
     x = jnp.ones((2, 12, 12, 128))
     params = jax.eval_shape(layer.init, jax.random.key(0), x)
     programs = [
-        str(jax.make_jaxpr(one.apply)(params, x)) for one in (layer, layer.clone(fewest_tiles=1))
+        str(jax.make_jaxpr(one.apply)(params, x))
+        for one in (layer, layer.clone(limits=Limits(fewest_tiles=1)))
     ]
     assert ["dot_general" in program for program in programs] == [False, True]
 
@@ -390,20 +392,19 @@ def test_a_negative_padding_cuts_the_images_of_a_joined_pool(channels):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("images", [7, 8])
-def test_blocks_of_images_give_what_all_at_once_gives(float64, monkeypatch, images):
+def test_blocks_of_images_give_what_all_at_once_gives(float64, images):
     """The last of several blocks may be filled up with zeros."""
     rng = np.random.default_rng(0)
     x, dy = rng.standard_normal((images, 7, 9, 32)), rng.standard_normal((images, 3, 4, 5))
     params = {"kernel": rng.standard_normal((3, 3, 32, 5)), "bias": rng.standard_normal(5)}
 
-    def passes(params, x, dy):
-        y, cache = CONV_POOL.forward(params, x, padding="SAME")
-        return y, conv_pool_backward(cache, dy, padding="SAME")
+    def passes(params, x, dy, limits=LIMITS):
+        y, cache = CONV_POOL.forward(params, x, padding="SAME", limits=limits)
+        return y, conv_pool_backward(cache, dy, padding="SAME", limits=limits)
 
     at_once = quick_jit(passes)(params, x, dy)
     of_an_image = 16 * 3 * 4 * 32
-    monkeypatch.setattr(winograd, "BLOCK", 2 * of_an_image)
-    again = functools.partial(passes)  # JAX would trace the same function once.
+    again = functools.partial(passes, limits=Limits(block=2 * of_an_image))
     assert "scan" in str(jax.make_jaxpr(again)(params, x, dy))
     assert_close(quick_jit(again)(params, x, dy), at_once, 1e-13)
 

@@ -67,7 +67,6 @@ def tiled(traced):
 )
 def test_values_and_gradients_are_xlas_in_float64(float64, monkeypatch, name, step, block):
     monkeypatch.setattr(winograd, "STEPS", (step,))
-    monkeypatch.setattr(winograd, "BLOCK", block)
     size, image, pads = GEOMETRIES[name]
     rng = np.random.default_rng(0)
     x, kernel = rng.standard_normal((3, *image, 4)), rng.standard_normal((size, size, 4, 5))
@@ -78,8 +77,9 @@ def test_values_and_gradients_are_xlas_in_float64(float64, monkeypatch, name, st
         return jax.vjp(lambda kernel: plain(x, kernel, pads), kernel)[1](dz)[0]
 
     def ours(x, kernel, dz):
-        gradient = winograd.kernel_gradient(x, dz, (size, size), pads)
-        return winograd.convolve(x, kernel, pads), gradient
+        limits = winograd.Limits(block=block)
+        gradient = winograd.kernel_gradient(x, dz, (size, size), pads, limits)
+        return winograd.convolve(x, kernel, pads, limits), gradient
 
     wanted = z, quick_jit(theirs)(x, kernel, dz)
     assert_close(quick_jit(ours)(x, kernel, dz), wanted, 1e-13)
@@ -88,16 +88,16 @@ def test_values_and_gradients_are_xlas_in_float64(float64, monkeypatch, name, st
 @pytest.mark.parametrize("channels, features", [(4, 5), (5, 4)])
 @pytest.mark.parametrize("room, images", [(7, 7), (4, 4), (2.5, 2), (0.5, 1)])
 def test_blocks_of_images_fill_their_room(monkeypatch, channels, features, room, images):
-    """V and M [places, tiles, channels] have at most BLOCK numbers, or those of one image."""
+    """V and M [places, tiles, channels] have at most `block` numbers, or those of one image."""
     rows, columns, places = 2, 3, 5**2  # Tiles of 3x3 outputs.
     monkeypatch.setattr(winograd, "STEPS", (3,))
-    monkeypatch.setattr(winograd, "BLOCK", int(room * rows * columns * places * 5))
+    limits = winograd.Limits(block=int(room * rows * columns * places * 5))
     shapes = (7, 8, 11, channels), (3, 3, channels, features), (7, 6, 9, features)
     x, kernel, dz = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
     pads = ((0, 0), (0, 0))
     for traced in (
-        jax.make_jaxpr(lambda x, kernel: winograd.convolve(x, kernel, pads))(x, kernel),
-        jax.make_jaxpr(lambda x, dz: winograd.kernel_gradient(x, dz, (3, 3), pads))(x, dz),
+        jax.make_jaxpr(lambda x, kernel: winograd.convolve(x, kernel, pads, limits))(x, kernel),
+        jax.make_jaxpr(lambda x, dz: winograd.kernel_gradient(x, dz, (3, 3), pads, limits))(x, dz),
     ):
         factors = [e.invars[0].aval.shape for e in products(traced)]
         tiles = [shape[1] for shape in factors if shape[0] == places and len(shape) == 3]

@@ -39,7 +39,6 @@ from jaxnets.gradcheck.compare import (
     quick_options,
     with_statistics_aside,
 )
-from jaxnets.kernels import winograd
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
 from jaxnets.networks.create import create_model
@@ -324,13 +323,14 @@ def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Che
     the larger ones are computed in several blocks, as a large batch is in training.
     """
     started = time.perf_counter()
-    problems = [_problem_beside_pair(kernel, setting) for setting in kernel.rule.settings]
+    settings = kernel.rule.settings
+    problems = [_problem_beside_pair(kernel.rule, kernel.pair, setting) for setting in settings]
     drawn = drawn_settings(kernel.rule, draws, seed)
     in_float64, in_float32, of_pair = RelativeError(), RelativeError(), RelativeError()
-    with in_small_blocks():
-        for program in compiled([(_problem_beside_pair(kernel, one), "float64") for one in drawn]):
-            error = errors_of(program)[0]
-            in_float64 = max(in_float64, error._replace(problem=program.problem.label))
+    others = [_problem_beside_pair(kernel.checked_rule, kernel.pair, setting) for setting in drawn]
+    for program in compiled([(problem, "float64") for problem in others]):
+        error = errors_of(program)[0]
+        in_float64 = max(in_float64, error._replace(problem=program.problem.label))
     programs = (compiled([(one, dtype) for one in problems]) for dtype in ("float64", "float32"))
     for wide, narrow in zip(*programs, strict=True):
         on = wide.problem.label
@@ -351,22 +351,9 @@ def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Che
     return CheckResult(f"kernel: {kernel.name}", tried, errors, tolerances, 0, 0, seconds, note)
 
 
-@contextlib.contextmanager
-def in_small_blocks() -> Generator[None]:
-    """Lets Winograd's algorithm cut the images of a draw into several blocks, as it cuts a batch.
-
-    128 images of 128 channels take four.
-    """
-    before, winograd.BLOCK = winograd.BLOCK, 2**17
-    try:
-        yield
-    finally:
-        winograd.BLOCK = before
-
-
-def _problem_beside_pair(kernel: Kernel, setting: Setting) -> Problem:
-    """A kernel in one of its settings, whose oracle is the pair."""
-    problem, oracle = (problem_of(rule, setting) for rule in (kernel.rule, kernel.pair))
+def _problem_beside_pair(rule: LayerRule, pair: LayerRule, setting: Setting) -> Problem:
+    """A kernel's rule in one of its settings, whose oracle is the pair."""
+    problem, oracle = problem_of(rule, setting), problem_of(pair, setting)
 
     def at(precision: str) -> Passes:
         return problem.at(precision)._replace(automatic=oracle.at(precision).manual, number=None)

@@ -32,6 +32,7 @@ from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
 from jaxnets.kernels.conv_pool import ConvPool
 from jaxnets.kernels.convolution import FastConv
+from jaxnets.kernels.winograd import Limits
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, Layer, map_layers, walk
 from jaxnets.networks.create import create_model
@@ -179,9 +180,10 @@ def _few_images_as_many(model: Chain) -> Chain:
 
     It is for float64: in float32 Winograd's tiles round by more than the tolerance.
     """
+    limits = Limits(fewest_tiles=1)
 
     def change(layer: Layer) -> Layer:
-        return layer.clone(fewest_tiles=1) if isinstance(layer, FastConv | ConvPool) else layer
+        return layer.clone(limits=limits) if isinstance(layer, FastConv | ConvPool) else layer
 
     return map_layers(model, change)
 

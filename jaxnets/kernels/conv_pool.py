@@ -55,7 +55,14 @@ from jaxnets.kernels.by_rule import ConvByRule, is_plain_conv, with_kind
 from jaxnets.kernels.convolution import FEWEST_CHANNELS, fast_conv_backward, fast_conv_forward
 from jaxnets.kernels.kernel import Kernel, product_of_rows, stacked, stored
 from jaxnets.kernels.pools import fast_max_pool_backward, fast_max_pool_forward, largest
-from jaxnets.kernels.winograd import FEWEST_TILES, in_blocks, matrices, sum_in_blocks
+from jaxnets.kernels.winograd import (
+    LIMITS,
+    SMALL_BLOCKS,
+    Limits,
+    in_blocks,
+    matrices,
+    sum_in_blocks,
+)
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool
 
@@ -81,7 +88,7 @@ Cache = tuple[Images, Params, Winners]
 
 
 def conv_pool_forward(
-    params: Params, x: Images, *, padding: Padding, fewest_tiles: int = FEWEST_TILES
+    params: Params, x: Images, *, padding: Padding, limits: Limits = LIMITS
 ) -> tuple[Outputs, Cache]:
     """Takes the largest of every 2 x 2 outputs of a convolution: y = max z, z = X * W + b.
 
@@ -94,17 +101,18 @@ def conv_pool_forward(
       params: {"kernel": W [3, 3, C, K], "bias": b [K]}; "bias" may be missing.
       x: X.
       padding: "SAME", "VALID" or ((top, bottom), (left, right)).
-      fewest_tiles: That of `fast_conv_forward`.
+      limits: Those of `fast_conv_forward`.
     """
     kernel, seen = params["kernel"], _padded(x, padding)
     if kernel.shape[2] <= FEW_CHANNELS:
         y, winner = stored(lambda *arrays: _largest(_sums(*arrays)), seen, kernel)
     elif _are_apart(kernel):
-        apart: Any = {**CONVOLUTION, "padding": "VALID", "fewest_tiles": fewest_tiles}
+        apart: Any = {**CONVOLUTION, "padding": "VALID", "limits": limits}
         z, _ = fast_conv_forward({"kernel": kernel}, _reached(seen), **apart)
         y, (winner, _) = fast_max_pool_forward(z, **POOL)
     else:
         y, winner = in_blocks(
+            limits.block,
             lambda x: stored(lambda m: _largest(_transform(AT, _grid(m))), _products(x, kernel)),
             _numbers_in_tiles(seen, kernel),
             seen,
@@ -119,7 +127,7 @@ def conv_pool_backward(
     d_out: Outputs,
     *,
     padding: Padding,
-    fewest_tiles: int = FEWEST_TILES,
+    limits: Limits = LIMITS,
     input_gradient: bool = True,
 ) -> tuple[Params, Images | None]:
     """Applies the chain rule to y = max z + b, z = Aᵀ M A, M = U * V, U = G w Gᵀ, V = Bᵀ d B.
@@ -145,18 +153,19 @@ def conv_pool_backward(
             (_reached(seen), {"kernel": kernel}),
             dz,
             padding="VALID",
-            fewest_tiles=fewest_tiles,
+            limits=limits,
             input_gradient=input_gradient,
             **CONVOLUTION,
         )
     else:
         d_out = stored(lambda d: d + 0, d_out)
         numbers = _numbers_in_tiles(seen, kernel)
-        d_kernel = sum_in_blocks(_kernel_gradient, numbers, seen, d_out, winner)
+        d_kernel = sum_in_blocks(limits.block, _kernel_gradient, numbers, seen, d_out, winner)
         d_params = {"kernel": d_kernel}
         dx = None
         if input_gradient:
-            dx = in_blocks(partial(_input_gradient, kernel=kernel), numbers, d_out, winner)
+            gradient = partial(_input_gradient, kernel=kernel)
+            dx = in_blocks(limits.block, gradient, numbers, d_out, winner)
     if "bias" in params:
         d_params = {**d_params, "bias": d_out.sum((0, 1, 2))}
     if dx is None:
@@ -343,7 +352,7 @@ def _combine(matrix: np.ndarray, parts: Sequence[Any]) -> list[Any]:
 class ConvPool(ConvByRule):
     """A Flax convolution that outputs the result of the max pool."""
 
-    fewest_tiles: int = FEWEST_TILES
+    limits: Limits = LIMITS
 
 
 def _setting(
@@ -405,7 +414,7 @@ register_rule(
 
 def _static(layer: ConvPool) -> dict[str, Any]:
     padding = canonicalize_padding(layer.padding, 2)
-    return {"padding": padding, "fewest_tiles": layer.fewest_tiles}
+    return {"padding": padding, "limits": layer.limits}
 
 
 CONV_POOL = LayerRule(
@@ -505,4 +514,5 @@ KERNEL = Kernel(
     pair=CONV_POOL._replace(forward=_pairs_forward, backward=_pairs_backward),
     benchmark="python benchmarks/step.py",
     sharded=False,  # XLA would gather the rows that it transposes.
+    in_checks={"limits": SMALL_BLOCKS},
 )

@@ -15,7 +15,7 @@ from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_sl
 from jaxnets.kernels import winograd
 from jaxnets.kernels.by_rule import ConvByRule, is_plain_conv, with_kind
 from jaxnets.kernels.kernel import Kernel, product_of_rows, stored
-from jaxnets.kernels.winograd import FEWEST_TILES
+from jaxnets.kernels.winograd import LIMITS, SMALL_BLOCKS, Limits
 from jaxnets.models.chain import Layer
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
@@ -27,7 +27,7 @@ FEWEST_CHANNELS: dict[Size, int] = {(3, 3): 128, (5, 5): 64}
 class FastConv(ConvByRule):
     """A Flax convolution on a CPU."""
 
-    fewest_tiles: int = FEWEST_TILES  # From which Winograd's algorithm is used.
+    limits: Limits = LIMITS  # Those of Winograd's algorithm.
 
 
 def fast_conv_forward(
@@ -37,12 +37,12 @@ def fast_conv_forward(
     strides: Size,
     padding: Padding,
     groups: int,
-    fewest_tiles: int = FEWEST_TILES,
+    limits: Limits = LIMITS,
 ) -> tuple[Outputs, tuple[Images, Params]]:
     """Returns what `conv_forward` returns; each group is computed in its fastest form."""
     kernel = params["kernel"]
     pads = window_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    convolve = partial(_convolve, fewest_tiles=fewest_tiles)
+    convolve = partial(_convolve, limits=limits)
     z = by_group(convolve, groups, x, kernel, strides, pads)
     if "bias" in params:
         z = z + params["bias"]
@@ -56,7 +56,7 @@ def fast_conv_backward(
     strides: Size,
     padding: Padding,
     groups: int,
-    fewest_tiles: int = FEWEST_TILES,
+    limits: Limits = LIMITS,
     input_gradient: bool = True,
 ) -> tuple[Params, Images | None]:
     """Returns what `conv_backward` returns; each gradient is computed in its fastest form."""
@@ -67,13 +67,13 @@ def fast_conv_backward(
     kernel = params["kernel"]
     image, window = x.shape[1:3], kernel.shape[:2]
     pads = window_pads(image, window, strides, padding)
-    kernel_gradient = partial(_kernel_gradient, fewest_tiles=fewest_tiles)
+    kernel_gradient = partial(_kernel_gradient, limits=limits)
     d_params = {"kernel": by_group(kernel_gradient, groups, x, dz, window, strides, pads)}
     if "bias" in params:
         d_params = {**d_params, "bias": dz.sum((0, 1, 2))}
     if not input_gradient:
         return d_params, None
-    image_gradient = partial(_image_gradient, fewest_tiles=fewest_tiles)
+    image_gradient = partial(_image_gradient, limits=limits)
     return d_params, by_group(image_gradient, groups, dz, kernel, image, strides, pads)
 
 
@@ -83,11 +83,11 @@ def _is_small(window: Size, channels: int) -> bool:
 
 
 def _is_wide(
-    x: jax.Array, window: Size, features: int, strides: Size, pads: Pads, fewest_tiles: int
+    x: jax.Array, window: Size, features: int, strides: Size, pads: Pads, limits: Limits
 ) -> bool:
     """Whether Winograd's algorithm beats XLA's convolution: with many channels and tiles."""
     many = min(x.shape[-1], features) >= FEWEST_CHANNELS.get(tuple(window), math.inf)
-    return many and winograd.is_faster(x, window, strides, pads, fewest_tiles)
+    return many and winograd.is_faster(x, window, strides, pads, limits)
 
 
 def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.Array:
@@ -96,37 +96,37 @@ def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.A
 
 
 def _convolve(
-    x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads, *, fewest_tiles: int
+    x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads, *, limits: Limits
 ) -> jax.Array:
     kh, kw, channels, features = kernel.shape
     if _is_small((kh, kw), channels):
         rows = _window_rows(x, (kh, kw), strides, pads)
         return rows @ kernel.reshape(kh * kw * channels, features)
-    if _is_wide(x, (kh, kw), features, strides, pads, fewest_tiles):
-        return winograd.convolve(x, kernel, pads, fewest_tiles)
+    if _is_wide(x, (kh, kw), features, strides, pads, limits):
+        return winograd.convolve(x, kernel, pads, limits)
     return pair.convolve(x, kernel, strides, pads)
 
 
 def _kernel_gradient(
-    x: jax.Array, dz: jax.Array, window: Size, strides: Size, pads: Pads, *, fewest_tiles: int
+    x: jax.Array, dz: jax.Array, window: Size, strides: Size, pads: Pads, *, limits: Limits
 ) -> jax.Array:
     channels, features = x.shape[-1], dz.shape[-1]
     if _is_small(window, channels):
         rows = _window_rows(x, window, strides, pads)
         return product_of_rows(rows, dz).reshape(*window, channels, features)
-    if _is_wide(x, window, features, strides, pads, fewest_tiles):
-        return winograd.kernel_gradient(x, dz, window, pads, fewest_tiles)
+    if _is_wide(x, window, features, strides, pads, limits):
+        return winograd.kernel_gradient(x, dz, window, pads, limits)
     return pair.kernel_gradient(x, dz, window, strides, pads)
 
 
 def _image_gradient(
-    dz: jax.Array, kernel: jax.Array, image: Size, strides: Size, pads: Pads, *, fewest_tiles: int
+    dz: jax.Array, kernel: jax.Array, image: Size, strides: Size, pads: Pads, *, limits: Limits
 ) -> jax.Array:
     window = kernel.shape[:2]
     padding = pair.image_gradient_pads(dz, window, image, strides, pads)
-    if _is_wide(dz, window, kernel.shape[2], strides, padding, fewest_tiles):
+    if _is_wide(dz, window, kernel.shape[2], strides, padding, limits):
         flipped = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
-        return winograd.convolve(dz, flipped, padding, fewest_tiles)
+        return winograd.convolve(dz, flipped, padding, limits)
     return pair.image_gradient(dz, kernel, image, strides, pads)
 
 
@@ -150,7 +150,7 @@ FAST_CONV = CONV._replace(
     layer=FastConv,
     forward=fast_conv_forward,
     backward=fast_conv_backward,
-    static=lambda layer: {**CONV.static(layer), "fewest_tiles": layer.fewest_tiles},
+    static=lambda layer: {**CONV.static(layer), "limits": layer.limits},
     settings=[
         *CONV.settings,
         # Uses Winograd's algorithm; the last tiles reach over the edge.
@@ -186,4 +186,5 @@ KERNEL = Kernel(
     rule=FAST_CONV,
     pair=CONV,
     benchmark="python benchmarks/winograd.py; python benchmarks/step.py",
+    in_checks={"limits": SMALL_BLOCKS},
 )

@@ -1,6 +1,7 @@
 """The common parts of kernels: their declaration, and ways around slow choices of XLA on a CPU."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -30,11 +31,21 @@ class Kernel(NamedTuple):
     sharded: bool = True  # Whether XLA may split its batch over devices.
     everywhere: bool = False  # Whether it is faster on accelerators too.
     float32_error: float = 1e-5  # The largest error against the pair in float64.
+    # Arguments of the passes with which a small input is computed as a large one is in training.
+    in_checks: Mapping[str, object] = {}
 
     @property
     def name(self) -> str:
         """The name of its rule."""
         return self.rule.name
+
+    @property
+    def checked_rule(self) -> LayerRule:
+        """Its rule with the arguments of `in_checks`."""
+        return self.rule._replace(
+            forward=partial(self.rule.forward, **self.in_checks),
+            backward=partial(self.rule.backward, **self.in_checks),
+        )
 
 
 def product_of_rows(rows: Float[Array, "*N M"], dz: Float[Array, "*N K"]) -> Float[Array, "M K"]:

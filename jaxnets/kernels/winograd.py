@@ -42,12 +42,22 @@ STEPS = 3, 4, 5, 6  # The outputs of a tile, in each direction.
 # tiles of at most 8x8 pixels: a ninth would cost a digit. With -2 in place of -0.5, the error of
 # 4x4 tiles is three times as large.
 POINTS = (0, 1, -1, 2, -0.5, -2, 0.5)
-FEWEST_TILES = 128  # The rows of V and M. Smaller matrices multiply slowly; a check takes fewer.
-BLOCK = 2**25  # The most numbers in V or M at a time: 128 MB in float32.
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
 Filters = Float[Array, "r r C K"]
+
+
+class Limits(NamedTuple):
+    """The sizes between which the products of a layer's tiles are fast."""
+
+    fewest_tiles: int = 128  # The rows of V and M. Smaller matrices multiply slowly.
+    block: int = 2**25  # The most numbers in V or M at a time: 128 MB in float32.
+
+
+LIMITS = Limits()
+# For checks: cuts 128 images of 128 channels into four blocks, as it cuts a batch in training.
+SMALL_BLOCKS = Limits(block=2**17)
 
 
 class Tiling(NamedTuple):
@@ -59,21 +69,19 @@ class Tiling(NamedTuple):
     products: int  # For an image and a pair of channels.
 
 
-def is_faster(
-    x: Images, window: Size, strides: Size, pads: Pads, fewest_tiles: int = FEWEST_TILES
-) -> bool:
+def is_faster(x: Images, window: Size, strides: Size, pads: Pads, limits: Limits = LIMITS) -> bool:
     """Whether a convolution of many channels is faster in tiles than as XLA computes it.
 
     It must have many tiles, most of them whole. bfloat16 has too few digits for the sums.
     """
     if tuple(strides) != (1, 1) or x.dtype not in (jnp.float32, jnp.float64):
         return False
-    _, outputs, tiles, products = tiling_of(x, window, pads, fewest_tiles)
+    _, outputs, tiles, products = tiling_of(x, window, pads, limits)
     saves_half = products <= math.prod(outputs) * math.prod(window) / 2
-    return saves_half and len(x) * math.prod(tiles) >= fewest_tiles
+    return saves_half and len(x) * math.prod(tiles) >= limits.fewest_tiles
 
 
-def tiling_of(x: Images, window: Size, pads: Pads, fewest_tiles: int) -> Tiling:
+def tiling_of(x: Images, window: Size, pads: Pads, limits: Limits) -> Tiling:
     """The tiles with the fewest products; if possible, not too few tiles."""
     padded = [size + low + high for size, (low, high) in zip(x.shape[1:3], pads, strict=True)]
     outputs = [size - k + 1 for size, k in zip(padded, window, strict=True)]
@@ -83,23 +91,23 @@ def tiling_of(x: Images, window: Size, pads: Pads, fewest_tiles: int) -> Tiling:
         return Tiling(step, outputs, tiles, math.prod(tiles) * (window[0] + step - 1) ** 2)
 
     def cost(tiling: Tiling) -> tuple[bool, int]:
-        return len(x) * math.prod(tiling.tiles) < fewest_tiles, tiling.products
+        return len(x) * math.prod(tiling.tiles) < limits.fewest_tiles, tiling.products
 
     steps = [step for step in STEPS if window[0] + step - 2 <= len(POINTS)]
     return min(map(covering, steps), key=cost)
 
 
-def convolve(x: Images, kernel: Filters, pads: Pads, fewest_tiles: int = FEWEST_TILES) -> Outputs:
+def convolve(x: Images, kernel: Filters, pads: Pads, limits: Limits = LIMITS) -> Outputs:
     """Computes a convolution with stride 1 tile by tile: z = Aᵀ (U * V) A.
 
     Args:
       x: X.
       kernel: W.
       pads: ((top, bottom), (left, right)).
-      fewest_tiles: The tiles are not so large that there are fewer, if possible.
+      limits: Of the tiles' number, and of the numbers computed at a time.
     """
     window, features = kernel.shape[:2], kernel.shape[3]
-    tiling = tiling_of(x, window, pads, fewest_tiles)
+    tiling = tiling_of(x, window, pads, limits)
     step, (rows, columns), (h, w), _ = tiling
     at, bt, g = matrices(window[0], step)
     u = _times(g, kernel.reshape(-1, *kernel.shape[2:]))
@@ -109,11 +117,11 @@ def convolve(x: Images, kernel: Filters, pads: Pads, fewest_tiles: int = FEWEST_
         z = z.reshape(step, step, -1, h, w, features).transpose(2, 3, 0, 4, 1, 5)
         return z.reshape(-1, step * h, step * w, features)[:, :rows, :columns]
 
-    return in_blocks(outputs, h * w * len(u) * max(u.shape[1:]), x)
+    return in_blocks(limits.block, outputs, h * w * len(u) * max(u.shape[1:]), x)
 
 
 def kernel_gradient(
-    x: Images, dz: Outputs, window: Size, pads: Pads, fewest_tiles: int = FEWEST_TILES
+    x: Images, dz: Outputs, window: Size, pads: Pads, limits: Limits = LIMITS
 ) -> Filters:
     """Applies the chain rule to z = Aᵀ (U * V) A: transposed matrices in reverse order.
 
@@ -123,7 +131,7 @@ def kernel_gradient(
 
     X's gradient needs no function: it is the convolution of dz with the flipped W.
     """
-    tiling = tiling_of(x, window, pads, fewest_tiles)
+    tiling = tiling_of(x, window, pads, limits)
     step, (rows, columns), (h, w), _ = tiling
     at, bt, g = matrices(window[0], step)
 
@@ -133,7 +141,9 @@ def kernel_gradient(
         d_m = _times(at.T, dz.reshape(step**2, -1, dz.shape[-1]))
         return jnp.einsum("tnc,tnk->tck", _times(bt, _tiles(x, tiling, len(bt), pads)), d_m)
 
-    d_u = sum_in_blocks(gradient, h * w * len(g) ** 2 * max(x.shape[-1], dz.shape[-1]), x, dz)
+    d_u = sum_in_blocks(
+        limits.block, gradient, h * w * len(g) ** 2 * max(x.shape[-1], dz.shape[-1]), x, dz
+    )
     return _times(g.T, d_u).reshape(*window, *d_u.shape[1:])
 
 
@@ -156,37 +166,38 @@ def matrices(window: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return values(step).T, bt, values(window) / [[d] for d in (*denominators, 1)]
 
 
-def in_blocks(function: Callable[..., Tree], numbers: int, *arrays: jax.Array) -> Tree:
+def in_blocks(block: int, function: Callable[..., Tree], numbers: int, *arrays: jax.Array) -> Tree:
     """Calls a function of images block by block, one after the other, and joins what it returns.
 
     Args:
+      block: The most numbers in a block, if one image has no more.
       function: (arrays ...) -> arrays of as many images.
-      numbers: The numbers that it stores for one image; in a block, at most BLOCK.
+      numbers: The numbers that it stores for one image.
       arrays: Arrays with the same number of images.
     """
     images = len(arrays[0])
-    count = _count(numbers, images)
+    count = _count(block, numbers, images)
     if count == 1:
         return function(*arrays)
-    outputs = lax.map(lambda block: function(*block), _blocks(count, arrays))
+    outputs = lax.map(lambda images: function(*images), _blocks(count, arrays))
     return jax.tree.map(lambda out: out.reshape(-1, *out.shape[2:])[:images], outputs)
 
 
 def sum_in_blocks(
-    function: Callable[..., jax.Array], numbers: int, *arrays: jax.Array
+    block: int, function: Callable[..., jax.Array], numbers: int, *arrays: jax.Array
 ) -> jax.Array:
     """The same for a function that returns a sum over the images, to which zeros add nothing."""
-    count = _count(numbers, len(arrays[0]))
+    count = _count(block, numbers, len(arrays[0]))
     if count == 1:
         return function(*arrays)
     blocks = _blocks(count, arrays)
-    zeros = jnp.zeros_like(jax.eval_shape(function, *(block[0] for block in blocks)))
-    return lax.scan(lambda total, block: (total + function(*block), None), zeros, blocks)[0]
+    zeros = jnp.zeros_like(jax.eval_shape(function, *(images[0] for images in blocks)))
+    return lax.scan(lambda total, images: (total + function(*images), None), zeros, blocks)[0]
 
 
-def _count(numbers: int, images: int) -> int:
-    """The number of blocks, of at most BLOCK numbers each, or of one image."""
-    return -(-images // max(BLOCK // numbers, 1))
+def _count(block: int, numbers: int, images: int) -> int:
+    """The number of blocks, of at most so many numbers each, or of one image."""
+    return -(-images // max(block // numbers, 1))
 
 
 def _blocks(count: int, arrays: Sequence[jax.Array]) -> list[jax.Array]:

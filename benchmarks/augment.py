@@ -18,14 +18,14 @@ import numpy as np
 
 import jaxnets
 from jaxnets.data.batches import Batch
-from jaxnets.training.augment import augmentation
+from jaxnets.training.augment import Augmentation
 
 ALL = "crop,flip,mixup,affine,strokes"
 
 
 def compiled(names: str, data: jaxnets.Dataset, backend: str, batch: Batch) -> Callable:
     """The augmentation's program for this backend, compiled for the CPU."""
-    augment = jax.jit(augmentation(names.split(","), data, platform=backend))
+    augment = jax.jit(Augmentation(names.split(","), data, platform=backend))
     return augment.lower(jax.random.key(0), 0, batch, 0).compile()
 
 

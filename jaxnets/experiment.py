@@ -40,7 +40,7 @@ from jaxnets.models.precision import param_dtype_of
 from jaxnets.models.weights import head_of, load_weights
 from jaxnets.networks.create import create_model
 from jaxnets.training import loop, step
-from jaxnets.training.augment import augmentation
+from jaxnets.training.augment import Augmentation
 from jaxnets.training.crops import center_crop, with_center_crop, with_ten_crops
 from jaxnets.training.history import History
 from jaxnets.training.loop import TrainLoader
@@ -427,7 +427,7 @@ def augment_of(config: Config, data: Dataset, loader: TrainLoader, platform: str
     names, size, smoothing = config.augmentations, config.input_size, config.label_smoothing
     dtype, augment = param_dtype_of(config.precision), step.no_augmentation
     if size is not None or smoothing or set(names) - {SHIFT}:
-        augment = augmentation(
+        augment = Augmentation(
             names,
             data,
             size,

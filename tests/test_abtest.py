@@ -46,9 +46,13 @@ def text_of(found):
     return presentation.TrialResult(found, "log").text()
 
 
+def split_by(share_b):
+    return Plan(split=f"{1 - share_b:g}/{share_b:g}")
+
+
 def trial_of(a, b, users, seed=0, plan=None, share_b=0.5):
     right, in_b = draw(a, b, 1, users, seed, share_b)
-    return compare_arms(users_of(right[0], in_b[0]), plan or Plan(share_b=share_b))
+    return compare_arms(users_of(right[0], in_b[0]), plan or split_by(share_b))
 
 
 # The sequential test.
@@ -515,11 +519,14 @@ def test_no_difference_shown_is_not_called_none():
 
 
 def test_a_split_that_is_no_chance_forbids_every_conclusion():
-    found = trial_of(0.7, 0.95, 1000, share_b=0.3, plan=Plan(share_b=0.5))
+    found = trial_of(0.7, 0.95, 1000, share_b=0.3, plan=Plan())
     text = text_of(found)
     assert found.unbalanced and found.winner is None
     assert "Conclude nothing: " in text and "better" not in text.partition("What you may not")[0]
-    assert not trial_of(0.7, 0.95, 1000, share_b=0.3).unbalanced
+    planned = trial_of(0.7, 0.95, 1000, share_b=0.3)
+    assert not planned.unbalanced
+    plan = presentation.TrialResult(planned, "log").values()["plan"]
+    assert plan == dict(alpha=0.05, effect=0.02, power=0.8, share_b=0.3)
 
 
 def test_feedback_that_goes_missing_differently_is_found():
@@ -545,7 +552,7 @@ def test_equal_habits_are_called_different_as_rarely_as_promised(paired):
         if not paired:
             in_b = rng.random(200) < 0.3
             answers, told = (counts * np.stack([~in_b, in_b], 1) for counts in (answers, told))
-        plan = Plan(share_b=0.5 if paired else 0.3)
+        plan = split_by(0.5 if paired else 0.3)
         users = Users(answers, told, rng.binomial(told, 0.8), {"A": (), "B": ()})
         found.append(compare_arms(users, plan).feedback_p)
     assert np.mean(np.array(found) < 0.001) < 0.006

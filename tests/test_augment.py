@@ -28,7 +28,7 @@ from jaxnets.models import MODELS
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training import augment as module
 from jaxnets.training import loop
-from jaxnets.training.augment import STREAMS, augmentation, principal_components
+from jaxnets.training.augment import STREAMS, Augmentation, principal_components
 from jaxnets.training.crops import center_crop, ten_crops, with_ten_crops
 from jaxnets.training.step import (
     TrainState,
@@ -231,7 +231,7 @@ def a_batch():
 
 @functools.cache
 def all_of(*names):
-    return quick_jit(augmentation(names or ORDER, data_of(coloured(50))))
+    return quick_jit(Augmentation(names or ORDER, data_of(coloured(50))))
 
 
 def test_every_name_of_the_flag_is_known_to_the_step(tiny, tiny_preset):
@@ -268,7 +268,7 @@ def test_every_example_has_a_key_of_every_augmentation(monkeypatch):
     for place, name in enumerate(ORDER):
         shown = show_all if name == "mixup" else show
         monkeypatch.setattr(module, name, functools.partial(shown, place=place))
-    augment = augmentation(ORDER, data_of(coloured(50)))
+    augment = Augmentation(ORDER, data_of(coloured(50)))
     nothing = a_batch()._replace(images=np.zeros((16, 1, 1, len(ORDER), 2), np.uint32))
     drawn = augment(jax.random.key(0), 0, nothing, 0).images.reshape(-1, 2)
     assert len(drawn) == len(np.unique(drawn, axis=0)) == 16 * len(ORDER)
@@ -417,7 +417,7 @@ def test_only_the_cpu_has_conditionals_for_what_always_applies(names):
     key, names = jax.random.key(0), names.split(",")
 
     def conditionals(until, platform="cpu"):
-        augment = augmentation(names, data_of(coloured(50)), until=until, platform=platform)
+        augment = Augmentation(names, data_of(coloured(50)), until=until, platform=platform)
         program = jax.make_jaxpr(augment)(key, 0, a_batch(), 0)
         return sum(equation.primitive.name == "cond" for equation in program.eqns)
 
@@ -425,7 +425,7 @@ def test_only_the_cpu_has_conditionals_for_what_always_applies(names):
     assert conditionals(np.inf) == conditionals(3) == len(names)
     assert conditionals(np.inf, "gpu") == 0
     assert conditionals(3, "gpu") == len(names)
-    augment = quick_jit(augmentation(names, data_of(coloured(50)), platform="gpu"))
+    augment = quick_jit(Augmentation(names, data_of(coloured(50)), platform="gpu"))
     assert_close(augment(key, 0, a_batch(), 0).images, images, 1e-5)
 
 
@@ -436,8 +436,8 @@ def test_only_the_cpu_has_conditionals_for_what_always_applies(names):
 @pytest.mark.parametrize("names", [slow("crop,flip"), "mixup"])
 def test_from_a_step_on_images_are_the_stored_middle(names):
     names, batch, key = names.split(","), a_batch(), jax.random.key(0)
-    until = quick_jit(augmentation(names, data_of(coloured(50)), 12, until=3))
-    always = quick_jit(augmentation(names, data_of(coloured(50)), 12))
+    until = quick_jit(Augmentation(names, data_of(coloured(50)), 12, until=3))
+    always = quick_jit(Augmentation(names, data_of(coloured(50)), 12))
     assert_same(until(key, 2, batch, 0), always(key, 2, batch, 0))
     labels = np.eye(3)[batch.labels] if names == ["mixup"] else batch.labels
     middle = to_float(batch.images)[:, 2:14, 2:14]

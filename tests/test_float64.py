@@ -24,7 +24,7 @@ from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.networks.own import from_object
 from jaxnets.regression_metrics import RegressionMetrics
-from jaxnets.training.augment import augmentation
+from jaxnets.training.augment import Augmentation
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.step import Checkpoint
 
@@ -88,7 +88,7 @@ def test_twenty_steps_are_numpys(tiny, tiny_preset, optimizer, schedule, smoothi
 
 @pytest.mark.slow
 def test_labels_after_mixup_are_its_weights_to_the_last_digit(tiny):
-    augment = quick_jit(augmentation(["mixup"], tiny, dtype=jnp.float64))
+    augment = quick_jit(Augmentation(["mixup"], tiny, dtype=jnp.float64))
     batch = Batch(tiny.train.images[:32], np.arange(32) % 3, np.ones(32, np.float32))
     labels = np.asarray(augment(jax.random.key(0), 0, batch, 0).labels)
     own = labels[range(32), batch.labels]

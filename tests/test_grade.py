@@ -16,6 +16,7 @@ from jaxnets.course.exercises.catalogue import BLANKS, BUGS, imports_of
 from jaxnets.course.exercises.grade import Grade, grades_of, submissions_in
 from jaxnets.course.exercises.judge import verdict
 from jaxnets.course.exercises.sandbox import Limits, Outcome, Sandbox
+from jaxnets.course.settings import Grading
 
 GRADE = "exercise", "grade"
 
@@ -246,7 +247,7 @@ def test_a_process_that_does_not_start_is_tried_again_and_is_no_verdict(
     with pytest.raises(
         RunFailedError, match="^ann: relu_backward: its process did not start, .*bwr"
     ):
-        printed.grade(str(folder), Limits(), Saying(refused, refused), csv=str(table))
+        printed.grade(str(folder), Grading(csv=str(table)), Saying(refused, refused))
     assert not table.exists()
 
 
@@ -269,7 +270,7 @@ def test_rows_are_printed_as_they_come(submissions, monkeypatch, capsys):
     monkeypatch.setattr("jaxnets.course.exercises.grade.grades_of", half)
     folder = submissions({"ann.toml": SHEET, "zoe.toml": SHEET})
     with pytest.raises(KeyboardInterrupt):
-        printed.grade(str(folder), Limits(), Sandbox(), False)
+        printed.grade(str(folder), Grading(), Sandbox())
     assert capsys.readouterr().out.splitlines()[1].split() == ["ann", "compute7", "passed"]
 
 

@@ -41,7 +41,12 @@ class TrialResult(CommandResult):
         with speaking("en"):
             sentences = {"conclusions": conclusions(trial), "limits": limits(trial)}
         return {
-            "plan": dataclasses.asdict(trial.plan),
+            "plan": {
+                "alpha": trial.plan.alpha,
+                "effect": trial.plan.effect,
+                "power": trial.plan.power,
+                "share_b": trial.plan.share_b,
+            },
             "paired": trial.paired,
             "users": dict(zip("AB", trial.users, strict=True)),
             "left_out": trial.left_out,

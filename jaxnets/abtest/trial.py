@@ -8,6 +8,7 @@ from scipy.stats import binomtest, mannwhitneyu
 
 from jaxnets.abtest import classical
 from jaxnets.abtest.log import Users
+from jaxnets.abtest.plan import Plan
 from jaxnets.abtest.sequential import (
     Sequence,
     are_enough,
@@ -20,16 +21,6 @@ from jaxnets.base.language import N_
 from jaxnets.base.proportions import Interval, mcnemar, rounding_variance
 
 UNLIKELY = 0.001  # A split or feedback that is rarer than this by chance is a mistake.
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """The choices that are made before the first user comes."""
-
-    alpha: float = 0.05  # The chance of a false alarm.
-    effect: float = 0.02  # The smallest difference in accuracy that matters.
-    power: float = 0.8  # The chance of finding that difference.
-    share_b: float = 0.5  # The chance that a user gets model B.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,7 @@ from jaxnets.server.feedback import without_password
 from jaxnets.server.models import SIZES, names_of
 from jaxnets.server.replicas import GRACE, exit_on_signals, serve_replicas
 from jaxnets.server.service import Service, log_line
+from jaxnets.server.settings import Serving
 
 BACKLOG = 1024  # Connections that the system accepts before this process does.
 MAX_CONNECTIONS = 1000  # Further ones get a 503; many systems give a process 1,024 files.
@@ -33,43 +34,33 @@ KEEP_ALIVE = 60  # Seconds that a connection may be idle between two requests.
 
 def serve(
     folders: Sequence[str],
+    serving: Serving,
     *,
-    share: float = 0.5,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    feedback: str | None = None,
-    as_json: bool = False,
-    cluster: str | None = None,
-    replicas: int = 1,
     engine: str = "jax",
     layers: Sequence[str] = (),
+    as_json: bool = False,
 ) -> int:
     """Serves one or two runs until a signal comes; returns the exit status.
 
     Args:
       folders: The run folders, at most two.
-      share: The share of the users who get the first one.
-      host: The address or the name to listen at.
-      port: The port; 0 takes a free one.
-      feedback: The log's file or PostgreSQL's URL; by default next to the first run.
-      as_json: Whether the line that says where the server listens is JSON.
-      cluster: The Ray cluster that serves, "local" or its address; None for only this process.
-      replicas: The number of processes in the cluster.
+      serving: Where to listen, with which users, log and processes.
       engine: What computes the networks, as in `load_predictor`.
       layers: The files that define the user's own layers, which a replica runs again.
+      as_json: Whether the line that says where the server listens is JSON.
 
     Raises:
       UserError: A run cannot be served, the log cannot be written, or the address is not available.
     """
-    listener = _listen(host, port)
+    listener, share = _listen(serving.host, serving.port), 1 - serving.share_of_b
     with contextlib.closing(listener):
-        log = feedback or str(default_log(folders))
+        log = serving.feedback or str(default_log(folders))
         if shared := is_url(log):
             where = without_password(log)
         else:
             where = log = os.path.abspath(Path(log).expanduser())
         # If other processes serve, this one checks first whether they would fail.
-        sizes = SIZES if cluster is None else SIZES[:1]
+        sizes = SIZES if serving.ray is None else SIZES[:1]
         service = Service(folders, share, log, sizes, engine)
         address = listener.getsockname()
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
@@ -90,9 +81,9 @@ def serve(
             show(_("serving {} at {} (Ctrl-C stops)", _(" and ").join(served), url))
             show(_("feedback: {}", where if shared else short_path(where)))
 
-        names = {"localhost", "127.0.0.1", "[::1]", host.lower()}
+        names = {"localhost", "127.0.0.1", "[::1]", serving.host.lower()}
         hosts = frozenset(names) if is_loopback else None
-        if cluster is None:
+        if serving.ray is None:
             return _run(create_app(service, hosts), listener, announce)
         asyncio.run(_close(service))
     runs = [os.path.abspath(folder) for folder in folders]
@@ -102,7 +93,9 @@ def serve(
             know(file)
         return create_app(Service(runs, share, log, engine=engine), hosts)
 
-    return serve_replicas(make_app, replicas, cluster, address[:2], not shared, announce)
+    return serve_replicas(
+        make_app, serving.replicas, serving.ray, address[:2], not shared, announce
+    )
 
 
 async def _close(service: Service) -> None:

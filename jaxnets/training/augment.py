@@ -6,9 +6,10 @@ the step and the example's place in the batch. So a run sees the same pictures t
 interrupted or not, on one device or several, with autodiff or hand-derived gradients.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
 from jaxnets.losses import probabilities_of
 from jaxnets.training.crops import center_crop, window_of, window_size
-from jaxnets.training.step import Augment, Number, to_float
+from jaxnets.training.step import Number, to_float
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
 
@@ -37,21 +38,14 @@ COLOUR_DEVIATION = 0.1  # Krizhevsky et al. 2012.
 MIXUP_ALPHA = 0.2  # Zhang et al. 2018, of the range 0.1 to 0.4 for ImageNet.
 
 
-def augmentation(
-    names: Sequence[str],
-    data: Dataset,
-    input_size: int | None = None,
-    label_smoothing: float = 0.0,
-    *,
-    until: float = np.inf,
-    custom: Callable[..., jax.Array] | None = None,
-    steps_per_pass: int = 1,
-    dtype: DTypeLike = jnp.float32,
-    platform: str = "cpu",
-) -> Augment:
-    """Composes augmentations, the crop to the network's input size and label smoothing.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Augmentation:
+    """Augmentations, the crop to the network's input size and label smoothing.
 
-    Args:
+    Called as (key, step, batch, first), it returns the batch with images in float32, and with
+    labels [B, K] if there is mixup or smoothing.
+
+    Attributes:
       names: Names of --augment; "shift" is ignored, because the loop shifts the images.
       data: The data set: its colours for pca, its number of classes for mixup.
       input_size: The network's input size. Larger pictures are cropped to it: at random if "crop"
@@ -63,72 +57,81 @@ def augmentation(
       steps_per_pass: The number of steps in which every image occurs once.
       dtype: The dtype of labels with mixup or smoothing.
       platform: The devices' kind.
-
-    Returns:
-      (key, step, batch, first) -> batch, images float32; labels [B, K] with mixup or smoothing.
     """
-    names = [name for name in STREAMS if name in names]
-    changes: dict[str, Change] = {
-        "flip": flip,
-        "affine": affine,
-        "affine_wide": affine_wide,
-        "strokes": strokes,
-    }
-    if "pca" in names:
-        changes["pca"] = partial(pca, components=jnp.asarray(principal_components(data)))
 
-    def augment(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
+    names: Sequence[str]
+    data: Dataset
+    input_size: int | None = None
+    label_smoothing: float = 0.0
+    until: float = np.inf
+    custom: Callable[..., jax.Array] | None = None
+    steps_per_pass: int = 1
+    dtype: DTypeLike = jnp.float32
+    platform: str = "cpu"
+
+    def __call__(self, key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
         places = first + jnp.arange(len(batch.labels))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)
-        per_image = changes
-        if custom is not None:
-            own = in_pass(custom, step // steps_per_pass)
-            per_image = changes | {"custom": partial(checked, change=own)}
-
-        def changed(
-            name: str,
-            change: Callable[[jax.Array, Any], Tree],
-            otherwise: Callable[[Any], Any],
-            x: object,
-        ) -> Tree:
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, STREAMS[name])
-            if until == np.inf and platform != "cpu":
-                # On an accelerator the host would wait for the condition.
-                return lax.optimization_barrier(change(own, x))
-            # XLA fuses nothing across a conditional. Otherwise, on the CPU, it computes x anew for
-            # each use of it (benchmarks/augment.py: affine and strokes take 3.1 instead of 0.8 ms).
-            # It also computes the images with the network's first layer, with that layer's
-            # rounding: the gradients by hand and of jax.grad differed by 3e-8 in float64 (jax
-            # 0.10.2, 0.12.0).
-            return lax.cond(step < until, change, lambda _, x: otherwise(x), own, x)
-
+        apply = partial(self._apply, keys, step)
         # Windows are cut out of bytes: a quarter of the traffic.
-        middle = partial(center_crop, input_size=input_size)
-        if "crop" in names:
-            window = jax.vmap(partial(crop, input_size=input_size))
-            images = changed("crop", window, middle, batch.images)
+        middle = partial(center_crop, input_size=self.input_size)
+        if "crop" in self.names:
+            window = jax.vmap(partial(crop, input_size=self.input_size))
+            images = apply("crop", window, middle, batch.images)
         else:
             images = middle(batch.images)
         images = to_float(images)
-        for name in names:
-            if name in per_image:
-                images = changed(name, jax.vmap(per_image[name]), lambda x: x, images)
+        for name, change in self._per_image(step).items():
+            images = apply(name, jax.vmap(change), lambda x: x, images)
         batch = batch._replace(images=images)
-        if "mixup" in names:
-
-            def mixed(own: jax.Array, batch: Batch) -> Batch:
-                return mixup(own, with_probabilities(batch))
-
-            batch = changed("mixup", mixed, with_probabilities, batch)
-        if label_smoothing:
-            batch = smoothed(with_probabilities(batch), label_smoothing)
+        if "mixup" in self.names:
+            batch = apply("mixup", self._mixed, self._with_probabilities, batch)
+        if self.label_smoothing:
+            batch = smoothed(self._with_probabilities(batch), self.label_smoothing)
         return batch
 
-    def with_probabilities(batch: Batch) -> Batch:
-        labels = probabilities_of(jnp.asarray(batch.labels), data.num_classes, dtype)
-        return batch._replace(labels=labels)
+    def _apply(
+        self,
+        keys: jax.Array,
+        step: Number,
+        name: str,
+        change: Callable[[jax.Array, Any], Tree],
+        otherwise: Callable[[Any], Any],
+        x: object,
+    ) -> Tree:
+        """Changes x by the named augmentation's own keys, from step `until` on not at random."""
+        own = jax.vmap(jax.random.fold_in, (0, None))(keys, STREAMS[name])
+        if self.until == np.inf and self.platform != "cpu":
+            # On an accelerator the host would wait for the condition.
+            return lax.optimization_barrier(change(own, x))
+        # XLA fuses nothing across a conditional. Otherwise, on the CPU, it computes x anew for each
+        # use of it (benchmarks/augment.py: affine and strokes take 3.1 instead of 0.8 ms). It also
+        # computes the images with the network's first layer, with that layer's rounding: the
+        # gradients by hand and of jax.grad differed by 3e-8 in float64 (jax 0.10.2, 0.12.0).
+        return lax.cond(step < self.until, change, lambda _, x: otherwise(x), own, x)
 
-    return augment
+    def _per_image(self, step: Number) -> dict[str, Change]:
+        """The changes of one float image, in the order in which they are applied."""
+        changes: dict[str, Change] = dict(
+            flip=flip, affine=affine, affine_wide=affine_wide, strokes=strokes
+        )
+        if "pca" in self.names:
+            changes["pca"] = partial(pca, components=jnp.asarray(self._components))
+        if self.custom is not None:
+            own = in_pass(self.custom, step // self.steps_per_pass)
+            changes["custom"] = partial(checked, change=own)
+        return {name: changes[name] for name in STREAMS if name in self.names and name in changes}
+
+    @cached_property
+    def _components(self) -> np.ndarray:
+        return principal_components(self.data)
+
+    def _mixed(self, keys: jax.Array, batch: Batch) -> Batch:
+        return mixup(keys, self._with_probabilities(batch))
+
+    def _with_probabilities(self, batch: Batch) -> Batch:
+        labels = probabilities_of(jnp.asarray(batch.labels), self.data.num_classes, self.dtype)
+        return batch._replace(labels=labels)
 
 
 def in_pass(change: Callable[..., jax.Array], number: Number) -> Change:

@@ -24,10 +24,10 @@ from jaxnets.course.exercises.catalogue import (
 )
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import read_source
+from jaxnets.course.exercises.sandbox import Limits, Sandbox
 from jaxnets.course.exercises.ticks import FILE, passed_in, tick
+from jaxnets.course.settings import GRADESCOPE, NBGRADER, TABLE, Grading
 
-# What `grade` prints.
-TABLE, GRADESCOPE, NBGRADER = "table", "gradescope", "nbgrader"
 WIDEST = 60  # Characters of a name in a table.
 TICK, COLUMNS = "✓", 80  # The list's width, also in a pipe.
 # What the list says about an exercise, besides whether it is passed.
@@ -239,43 +239,31 @@ def check_mine(path: str, hint: bool) -> Said:
     return Said(values, "\n".join(lines), all(verdicts), ticks)
 
 
-def grade(
-    folder: str,
-    limits: Any,
-    sandbox: Any,
-    as_json: bool = False,
-    *,
-    exercises: Sequence[str] = (),
-    as_format: str = TABLE,
-    csv: str | None = None,
-    feedback: str | None = None,
-) -> None:
+def grade(submissions: str, grading: Grading, sandbox: Sandbox, as_json: bool = False) -> None:
     """Grades a folder of submissions, and prints each row as soon as it is known.
 
     Args:
-      folder: The folder.
-      limits: sandbox.Limits.
-      sandbox: sandbox.Sandbox.
+      submissions: The folder.
+      grading: The limits, the assignment's exercises, and what is written besides.
+      sandbox: Where they run.
       as_json: Whether the rows are objects of a list in JSON; else they are lines of a table.
-      exercises: Those of the assignment, as marks.points_of takes them; () means all.
-      as_format: TABLE, or what is printed at the end instead of rows: GRADESCOPE or NBGRADER.
-      csv: The file for the table of points, with a row for each student.
-      feedback: The folder for a text for each student.
     """
     from jaxnets.course.exercises import marks
     from jaxnets.course.exercises.grade import grades_of, submissions_in
     from jaxnets.machine.platform import set_up_jax
 
-    points = marks.points_of(exercises)
-    csv_path = output_path(csv, "csv") if csv else None
-    folder_of_texts = _outside(feedback, folder) if feedback else None
-    submissions = submissions_in(folder)
-    if as_format == GRADESCOPE and len(count := {found.name for found in submissions}) != 1:
-        raise UserError("format: expected one student for {}, got {}", GRADESCOPE, len(count))
+    points = marks.points_of(grading.exercises)
+    csv_path = output_path(grading.csv, "csv") if grading.csv else None
+    folder_of_texts = _outside(grading.feedback, submissions) if grading.feedback else None
+    found = submissions_in(submissions)
+    as_format, names = grading.format, {one.name for one in found}
+    if as_format == GRADESCOPE and len(names) != 1:
+        raise UserError("format: expected one student for {}, got {}", GRADESCOPE, len(names))
     set_up_jax(keep_memory=False)
-    grades: Iterable[Any] = grades_of(submissions, limits, sandbox)
+    limits = Limits(grading.seconds, grading.memory, wait=10.0 * grading.seconds)
+    grades: Iterable[Any] = grades_of(found, limits, sandbox)
     if as_format == TABLE:
-        grades = _json_rows(grades) if as_json else _table_rows(submissions, grades)
+        grades = _json_rows(grades) if as_json else _table_rows(found, grades)
     students = marks.students_of(list(grades), points)
     if csv_path:
         write_text(csv_path, marks.csv_of(students))

@@ -124,13 +124,13 @@ def _saying(message: Text) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def before_end(deed: Callable[[], object]) -> Generator[None]:
+def before_end(cleanup: Callable[[], object]) -> Generator[None]:
     """Lets a signal that ends a command's process in this block do this first, from any thread."""
-    process.deeds.append(deed)
+    process.cleanups.append(cleanup)
     try:
         yield
     finally:
-        process.deeds.remove(deed)
+        process.cleanups.remove(cleanup)
 
 
 def run_main(main: Callable[[list[str]], int]) -> int:

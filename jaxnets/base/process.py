@@ -24,7 +24,7 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
 NUMBERS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 line = b"error: interrupted\n"  # What a signal says now.
-deeds: "list[Callable[[], object]]" = []  # What is still to be done before the end, the last first.
+cleanups: "list[Callable[[], object]]" = []  # Called before the end, the last first.
 _ending, _has_begun = _thread.RLock(), False
 
 
@@ -51,15 +51,15 @@ def begin() -> None:
 
 
 def end_now(number: int, frame: object = None) -> None:
-    """Ends the process as a signal's handler: does the `deeds`, writes the `line`, exits."""
+    """Ends the process as a signal's handler: calls the `cleanups`, writes the `line`, exits."""
     global _has_begun
     _ending.acquire()  # For ever: another thread waits here for the end.
     if _has_begun:  # A second signal in the thread that does all this.
         return
     _has_begun = True
-    for deed in [*reversed(deeds), lambda: os.write(2, line)]:
+    for cleanup in [*reversed(cleanups), lambda: os.write(2, line)]:
         try:  # noqa: SIM105 (contextlib is not imported)
-            deed()
+            cleanup()
         except Exception:  # The terminal is gone, for example: the process must end.
             pass
     os._exit(BY_SIGNAL + number)

@@ -3,12 +3,11 @@
     python benchmarks/kernels.py                       all of them
     python benchmarks/kernels.py fast_max_pool         one
 
-The CPU time of a forward and a backward pass, the least of --rounds, in turn, as a step's options
+The CPU time of a forward and a backward pass, the median of --rounds, in turn, as a step's options
 compile it.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.winograd import cpu_times
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.kernels import KERNELS
 from jaxnets.machine.platform import compiler_options_for_step, set_up_jax
@@ -78,15 +78,9 @@ def main() -> None:
             "kernel": by_pair(kernel.rule, static),
         }
         compiled = {way: jax.jit(f, compiler_options=options) for way, f in ways.items()}
-        for function in compiled.values():
-            jax.block_until_ready(function(x, dy))
-        least = dict.fromkeys(ways, float("inf"))
-        for _ in range(flags.rounds):
-            for way, function in compiled.items():
-                started = time.process_time()
-                jax.block_until_ready(function(x, dy))
-                least[way] = min(least[way], time.process_time() - started)
-        times = ", ".join(f"{way} {1e3 * seconds:.1f} ms" for way, seconds in least.items())
+        medians = cpu_times(compiled.values(), (x, dy), flags.rounds)
+        measured = zip(ways, medians, strict=True)
+        times = ", ".join(f"{way} {1e3 * seconds:.1f} ms" for way, seconds in measured)
         print(f"{kernel.name} {'x'.join(map(str, shape))}: {times}", flush=True)
 
 

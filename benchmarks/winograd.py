@@ -125,12 +125,12 @@ def measure_pooled(batch: int, pixels: int, channels: int, features: int) -> Non
     print(f"{line}   apart -> in tiles {times}", flush=True)
 
 
-def cpu_times(functions, arrays) -> list[float]:
-    """The median CPU seconds of five calls of each compiled function, in turn."""
+def cpu_times(functions, arrays, rounds: int = 5) -> list[float]:
+    """The median CPU seconds of some calls of each compiled function, in turn."""
     for function in functions:
         jax.block_until_ready(function(*arrays))
     taken: list[list[float]] = [[] for _ in functions]
-    for _ in range(5):
+    for _ in range(rounds):
         for times, function in zip(taken, functions, strict=True):
             started = time.process_time()
             jax.block_until_ready(function(*arrays))

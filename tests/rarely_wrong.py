@@ -1,6 +1,6 @@
 """Mistakes in the layers' passes and in the kernels, each wrong for few shapes and arguments.
 
-They were written before the layers' domains were, and from the layers' formulas: borders, windows
+Most were written before the layers' domains were, and from the layers' formulas: borders, windows
 that reach beyond them, strides that skip pixels, sizes that differ by axis, wide layers, large or
 odd batches, a batch of one, masks and keys within a block, thresholds of a kernel. None of them is
 wrong for most shapes. `test_gradcheck_reach.py` counts those that `gradcheck` finds.
@@ -538,3 +538,151 @@ def passed_at_zero(right, cache, change):
 
 for name, mistake in (("third layer", unmasked_in_third_layer()), ("zeros", passed_at_zero)):
     enter("hessian_vector_product", name, mistake, second_order, "relu_along")
+
+
+# Sizes that equal or exceed a round number, and arguments beyond the usual ones
+
+
+def is_square(call):
+    return len(call.x) == 2 and call.x[0] == call.x[1]
+
+
+def has_square_images(call):
+    return len(call.x) == 4 and call.x[1] == call.x[2]
+
+
+def is_large_batch(call):
+    return call.batch > 8
+
+
+def transposed(array):
+    return array.swapaxes(0, 1)
+
+
+def transposed_images(array):
+    return array.swapaxes(1, 2)
+
+
+for layer in ("sigmoid", "relu", "tanh", "gelu", "local_response_norm"):
+    wrong_pass(layer, "more than five numbers", lambda c: c.x[-1] > 5, x=without_last_channel)
+for layer in (
+    "cross_entropy", "squared_error", "half_mse", "leaky_relu", "average_pool",
+    "global_average_pool", "adaptive_average_pool", "conv_pool",
+):  # fmt: skip
+    wrong_pass(layer, "more than eight examples", is_large_batch, x=without_last)
+for layer in ("softmax", "softmax_then_cross_entropy", "dense", "wide_dense", "layer_norm"):
+    wrong_pass(layer, "square", is_square, x=transposed)
+for layer in ("flatten", "conv", "max_pool", "local_response_norm"):
+    wrong_pass(layer, "square images", has_square_images, x=transposed_images)
+wrong_pass(
+    "dense",
+    "square kernel",
+    lambda call: call.params["kernel"][0] == call.params["kernel"][1],
+    kernel=transposed,
+)
+wrong_pass("dropout", "rate above 0.9", lambda call: 0.9 < call.rate < 1, x=half)
+wrong_pass("local_response_norm", "n above 5", lambda call: getattr(call, "n", 0) > 5, x=half)
+wrong_pass(
+    "adaptive_average_pool",
+    "more than three columns of cells on wide images",
+    lambda call: call.output_size[1] > 3 and call.x[2] > 4,
+    x=half,
+)
+wrong_pass(
+    "adaptive_average_pool",
+    "more cells than columns",
+    lambda call: call.output_size[1] > call.x[2] > 1,
+    x=half,
+)
+wrong_pass("average_pool", "overlaps", lambda call: call.window > call.strides, x=half)
+wrong_pass("max_pool", "windows of 256", lambda call: call.window[0] > 15, x=half)
+wrong_pass("conv", "stride of three", lambda call: 3 in call.strides, x=half)
+wrong_pass("conv", "four groups", lambda call: call.groups > 3, kernel=half)
+wrong_pass(
+    "conv_pool",
+    "three channels reversed",
+    lambda call: call.x[-1] == 3,
+    kernel=lambda kernel: kernel[:, :, ::-1],
+)
+wrong_pass("layer_norm", "no bias", lambda call: "bias" not in call.params, scale=half)
+wrong_pass("layer_norm", "no scale", lambda call: "scale" not in call.params, bias=half)
+wrong_pass("layer_norm", "epsilon above 1e-3", lambda call: call.epsilon > 1e-3, scale=half)
+wrong_pass("batch_norm", "epsilon above 1e-5", lambda call: call.epsilon > 1e-5, scale=half)
+wrong_pass(
+    "batch_norm",
+    "one example at one place",
+    is_large_batch,
+    x=lambda dx: dx.at[(9, *(3, 2)[: dx.ndim - 2], 0)].multiply(2),
+)
+
+
+def upstream_gradient_as_its_mean(right, cache, d_losses):
+    return right(cache, d_losses) / d_losses[:, None] * d_losses.mean()
+
+
+enter("softmax_cross_entropy", "the mean of the upstream gradient", upstream_gradient_as_its_mean)
+
+
+def without_the_input(right, cache, d_out, *, shortcut=None, **static):
+    d_params, dx = right(cache, d_out, shortcut=shortcut, **static)
+    return (d_params, dx) if dx is None or shortcut else (d_params, dx - d_out)
+
+
+def half_a_shortcut(right, cache, d_out, **static):
+    d_params, dx = right(cache, d_out, **static)
+    halves = jax.tree.map(half, d_params.get("shortcut", {}))
+    return ({**d_params, "shortcut": halves} if halves else d_params), dx
+
+
+enter("residual", "without the input", without_the_input)
+enter("residual", "half a shortcut", half_a_shortcut)
+
+
+# Functions of the kernels
+
+
+def to_last(right, grid):
+    """The largest of the arrays, a tie to the last."""
+    _, *others = arrays = [array for row in grid for array in row]
+    y, winner = arrays[0], jnp.zeros(arrays[0].shape, jnp.uint8)
+    for number, candidate in enumerate(others, start=1):
+        winner = jnp.where(candidate >= y, jnp.uint8(number), winner)
+        y = jnp.maximum(y, candidate)
+    return y, winner
+
+
+def of_result(change):
+    return lambda right, *arrays, **options: change(right(*arrays, **options))
+
+
+enter("conv_pool", "tie to the last", to_last, conv_pool, "_largest")
+enter("conv_pool", "half the columns' sum", of_result(half), conv_pool, "_input_gradient")
+enter("conv_pool", "half the rows' sum", of_result(half), conv_pool, "product_of_rows")
+enter("fast_conv", "half the rows' sum", of_result(half), fast, "product_of_rows")
+enter("fast_conv", "winograd's z transposed", of_result(transposed_images), winograd, "convolve")
+enter(
+    "fast_conv",
+    "winograd's dW transposed",
+    of_result(lambda kernel: kernel.swapaxes(2, 3)),
+    winograd,
+    "kernel_gradient",
+)
+enter(
+    "overlapping_max_pool",
+    "no stored winner",
+    of_result(lambda winner: winner * 0),
+    pools,
+    "stored",
+)
+
+
+# A pass that is right but for the first layer, which needs no gradient of its input
+
+
+def zeros_without_input_gradient(right, cache, d_out, *, input_gradient=True, **static):
+    d_params, dx = right(cache, d_out, **static)
+    return (d_params, dx) if input_gradient else (jax.tree.map(jnp.zeros_like, d_params), None)
+
+
+for layer in ("dense", "batch_norm", "conv"):
+    enter(layer, "as the first layer", zeros_without_input_gradient)

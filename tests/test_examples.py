@@ -82,7 +82,7 @@ def test_the_size_of_the_pixels_moves_the_rate():
 def test_weights_of_other_digits_help_with_few_images(tmp_path):
     script = runpy.run_path(str(ROOT / "examples" / "transfer.py"))
     mnist = load_dataset("mnist")
-    mnist = dataclasses.replace(mnist, train=mnist.train[:6_000])
+    mnist = dataclasses.replace(mnist, train=mnist.train[:3_000])
     few = script["digits"](mnist, 6, 9, 100)
     assert len(few.train) == 100 and few.class_names == tuple("6789")
     assert set(few.validation.labels) == set(range(4))

@@ -4,19 +4,21 @@ import contextlib
 import functools
 
 import flax.linen as nn
+import jax.numpy as jnp
 import pytest
 from conftest import quick_jit, slow
-from rarely_wrong import WRONG
+from rarely_wrong import WRONG, to_last
 
 from jaxnets.backprop.rules import RULES
-from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
+from jaxnets.gradcheck import networks
+from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, errors_of, precision
 from jaxnets.gradcheck.forms import (
     REPLACED,
     check_hessian_vector_product,
     check_replaced_layers,
 )
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of
-from jaxnets.kernels import KERNELS
+from jaxnets.kernels import KERNELS, conv_pool, elementwise, winograd
 from jaxnets.kernels.by_rule import paired
 from jaxnets.models.alexnet_layers import LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
@@ -40,6 +42,7 @@ DRAWS = {
     "conv: batch of one with a square kernel": 100,
     "fast_conv: small window with strides that differ": 100,
 }
+QUICK = ("dense: square", "dense: as the first layer", "sigmoid: more than five numbers")
 
 
 @functools.cache
@@ -81,7 +84,9 @@ def is_found(name, draws=None, seed=0):
     return False
 
 
-@pytest.mark.parametrize("name", [slow(name) for name in WRONG if name not in OUT_OF_REACH])
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else slow(n) for n in WRONG if n not in OUT_OF_REACH]
+)
 def test_a_mistake_in_a_corner_is_found(name):
     assert is_found(name, DRAWS.get(name))
 
@@ -101,3 +106,49 @@ def test_each_kind_that_jax_grad_gets_in_another_form_is_checked():
         if paired(layer) is not layer or any(kernel.replace(layer) for kernel in alone)
     }
     assert in_another_form <= {kind_of(layer) for layer in REPLACED.layers}
+
+
+# Without bfloat16's rounding, and in networks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_tie_to_the_last_is_found_without_bfloat16s_rounding(dtype, monkeypatch):
+    monkeypatch.setattr(conv_pool, "_largest", functools.partial(to_last, None))
+    rule, errors = LAYERS["conv_pool"], []
+    ties = [setting for setting in rule.settings if setting.numbers != "normal"]
+    # One by sums, one in tiles; the third, the convolution and its pool, has another function.
+    ties = [ties[0], ties[2]]
+    for program in compiled([(problem_of(rule, setting), dtype) for setting in ties]):
+        with precision(dtype):
+            passes = program.problem.at(dtype)
+            errors.append(disagreement(*program.both(passes.inputs, passes.constants)).value)
+    assert min(errors) > 0.1
+
+
+NETWORKS = networks.networks()
+
+
+def error_of_network(name):
+    """The error in float64 that the check of a network finds."""
+    problem = networks.network_problem(NETWORKS[name], kernels=True)
+    (program,) = compiled([(problem, "float64")])
+    return errors_of(program)[0].value
+
+
+@pytest.mark.slow
+def test_a_transposed_winograd_gradient_is_found_in_alexnet_small(monkeypatch):
+    right = winograd.kernel_gradient
+
+    def wrong(x, dz, *sizes):  # Two of its convolutions have as many filters as channels.
+        kernel = right(x, dz, *sizes)
+        return kernel.swapaxes(2, 3) if x.shape[-1] == dz.shape[-1] else kernel
+
+    monkeypatch.setattr(winograd, "kernel_gradient", wrong)
+    assert error_of_network("alexnet_small") > 0.1
+
+
+@pytest.mark.slow
+def test_a_wrong_relu_of_a_training_network_is_found(break_rule):
+    break_rule(elementwise.fast_relu, backward=lambda x, dy: jnp.where(x > -0.1, dy, 0))
+    assert error_of_network("cnn_tiny") > 1e-3

@@ -25,7 +25,7 @@ def layer_of(rule):
 def test_there_are_mutants_of_most_layers():
     unbroken = set(DERIVED) - {layer_of(mutant) for mutant in MUTANTS.values()}
     others = {"adaptive_average_pool", "softmax_then_cross_entropy", "mse", "half_mse"}
-    others |= {"residual"}  # residual_dense is one; test_wrong_passes.py breaks the others.
+    others |= {"residual"}  # residual_dense is one; rarely_wrong.py breaks the others.
     assert unbroken == others
 
 

@@ -69,6 +69,11 @@ class Augmentation:
     dtype: DTypeLike = jnp.float32
     platform: str = "cpu"
 
+    def __post_init__(self) -> None:
+        """Refuses images without three colours now, not at the first step."""
+        if "pca" in self.names:
+            _ = self._components
+
     def __call__(self, key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
         places = first + jnp.arange(len(batch.labels))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)

@@ -24,6 +24,7 @@ from jaxnets.gradcheck.errors import (
     largest,
     relative_error,
 )
+from jaxnets.gradcheck.exact import EXACT, OPEN, WRONG, Claim, Draw, Verdict, check_exactly
 from jaxnets.machine.platform import (
     OLDER_EMITTER,
     compiler_options,
@@ -61,6 +62,7 @@ def quick_options(*, fast: bool = False) -> dict[str, Any]:
     return options | (compiler_options_for_init(platform) or {}) if fast else options
 
 
+NOT_ASKED = Verdict(OPEN)
 LeafChange = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
 
 
@@ -79,6 +81,9 @@ class Passes(NamedTuple):
     # The number of the plain formulation that has this gradient, and the side of every kink on
     # which it was computed. None: no differences are taken.
     number: Callable[..., tuple[jax.Array, list[jax.Array]]] | None
+    # What the exact check shows, and how it draws the constants; None: it cannot be shown so.
+    claim: Callable[..., Claim] | None = None
+    drawn: Callable[[Draw], Any] | None = None
 
 
 def with_statistics_aside(passes: Passes) -> Passes:
@@ -105,8 +110,28 @@ def with_statistics_aside(passes: Passes) -> Passes:
         assert differenced is not None
         return differenced(join_statistics(inputs, constants[1]), constants[0])
 
-    parts = apart(passes.manual), apart(passes.automatic), number if differenced else None
-    return Passes(weights, (passes.constants, running), *parts)
+    claim, drawn = passes.claim, passes.drawn
+
+    def claim_of_weights(inputs: Inputs, constants: tuple[Any, Inputs]) -> Claim:
+        assert claim is not None
+        found = claim(join_statistics(inputs, constants[1]), constants[0])
+        if found.gradient is None:
+            return found
+        return found._replace(gradient=split_statistics(found.gradient)[0])
+
+    def drawn_with_running(draw: Draw) -> tuple[Any, Inputs]:
+        assert drawn is not None
+        return drawn(draw), jax.tree.map(draw.numbers, running)
+
+    return Passes(
+        weights,
+        (passes.constants, running),
+        apart(passes.manual),
+        apart(passes.automatic),
+        number if differenced else None,
+        claim_of_weights if claim else None,
+        drawn_with_running if drawn else None,
+    )
 
 
 class Problem(NamedTuple):
@@ -119,6 +144,16 @@ class Problem(NamedTuple):
     large: bool = False  # Whether it takes longer to run than to compile well.
     moves: int = 3  # The number of directions, and of coordinates of every leaf, that are tried.
     brief: bool = False  # Whether only float64 and autodiff are tried, which costs a fifth.
+    verdict: Verdict = NOT_ASKED  # The exact check's; what it has shown needs no float64.
+
+    @property
+    def decided(self) -> "Problem":
+        """The same problem with the verdict of the exact check."""
+        with precision("float64"):
+            passes = self.at("float64")
+            if passes.claim is None or passes.drawn is None:
+                return self
+            return self._replace(verdict=check_exactly(passes.claim, passes.inputs, passes.drawn))
 
 
 class RelativeError(NamedTuple):
@@ -143,6 +178,9 @@ class CheckResult(NamedTuple):
     seconds: float
     note: str = ""  # The last column's text, instead of the worst leaf.
     causes: tuple[str, ...] = ()  # For a wrong layer: two lines on each wrong gradient.
+    # How many problems the exact check was asked, and its verdicts other than "exact".
+    asked: int = 0
+    verdicts: tuple[Verdict, ...] = ()
 
     def __repr__(self) -> str:
         errors = ", ".join(f"{key} {error.value:.1e}" for key, error in self.errors.items())
@@ -151,16 +189,24 @@ class CheckResult(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether every error is within its tolerance."""
-        return all(error.value <= self.tolerances[key] for key, error in self.errors.items())
+        """Whether every error is within its tolerance, and the exact check found no mistake."""
+        within = all(error.value <= self.tolerances[key] for key, error in self.errors.items())
+        return within and not any(verdict.kind == WRONG for verdict in self.verdicts)
 
     @property
     def worst(self) -> str:
-        """The leaf that comes nearest to its tolerance, or exceeds it the most; or the note."""
-        if self.note:
-            return self.note
-        key = max(self.errors, key=lambda key: self.errors[key].value / self.tolerances[key])
-        return self.errors[key].leaf
+        """The leaf that comes nearest to its tolerance, or exceeds it the most; or the note.
+
+        What the exact check found goes first, unless an array has the wrong name or shape.
+        """
+        key = max(
+            self.errors, key=lambda key: self.errors[key].value / self.tolerances[key], default=""
+        )
+        misshapen = key and self.errors[key].value == np.inf
+        wrong = [verdict.why for verdict in self.verdicts if verdict.kind == WRONG]
+        if wrong and not misshapen:
+            return wrong[0]
+        return self.note or (self.errors[key].leaf if key else "")
 
 
 class Differences(NamedTuple):
@@ -174,16 +220,22 @@ class Differences(NamedTuple):
 def check_problems(
     name: str, problems: Sequence[Problem], tolerances: dict[str, float]
 ) -> CheckResult:
-    """Compares the passes of every problem with both oracles."""
+    """Compares the passes of every problem with both oracles.
+
+    What the exact check has shown is not compared in float64 again.
+    """
     started = time.perf_counter()
-    errors = dict.fromkeys(tolerances, RelativeError())
     compared = kinks = 0
-    precisions = [dtype for dtype in PRECISIONS if dtype in tolerances]
     wanted = [
         (problem, dtype)
         for problem in problems
-        for dtype in (("float64",) if problem.brief else precisions)
+        for dtype in (("float64",) if problem.brief else PRECISIONS)
+        if dtype in tolerances and not (dtype == "float64" and problem.verdict.kind == EXACT)
     ]
+    tried = {dtype for _, dtype in wanted}
+    differenced = any(not p.brief and dtype == "float64" for p, dtype in wanted)
+    tried |= {DIFFERENCES} if differenced else set()
+    errors = {column: RelativeError() for column in tolerances if column in tried}
     for program in compiled(wanted):
         error, found = errors_of(program)
         on = program.problem.label
@@ -192,9 +244,16 @@ def check_problems(
             errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error._replace(problem=on))
         compared, kinks = compared + found.compared, kinks + found.kinks
     labels = [problem.label for problem in problems]
-    return CheckResult(
-        name, labels, errors, tolerances, compared, kinks, time.perf_counter() - started
-    )
+    seconds = time.perf_counter() - started
+    row = CheckResult(name, labels, errors, tolerances, compared, kinks, seconds)
+    return with_verdicts(row, problems)
+
+
+def with_verdicts(row: CheckResult, problems: Sequence[Problem]) -> CheckResult:
+    """The row with what the exact check found in the problems that it was asked."""
+    asked = [problem.verdict for problem in problems if problem.verdict != NOT_ASKED]
+    others = tuple(verdict for verdict in asked if verdict.kind != EXACT)
+    return row._replace(asked=len(asked), verdicts=others)
 
 
 class Program(NamedTuple):

@@ -38,7 +38,9 @@ from jaxnets.gradcheck.compare import (
     precision,
     quick_options,
     with_statistics_aside,
+    with_verdicts,
 )
+from jaxnets.gradcheck.exact import EXACT, Claim, Draw
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
 from jaxnets.networks.create import create_model
@@ -46,6 +48,9 @@ from jaxnets.networks.own import Place
 
 FEW_IMAGES = 4
 MOST_NUMBERS = 1 << 24  # In an input in float64: 128 MB; a pass makes more arrays of this size.
+# What the exact check takes: the numbers of the inputs, and the pixels times filters.
+MOST_EXACTLY = 20_000
+MOST_PRODUCTS_EXACTLY = 100_000
 # The pixels times filters from which a convolution takes longer to run than to compile.
 LARGE = 4_000_000
 
@@ -259,10 +264,13 @@ def check_rule(name: str, rule: LayerRule, draws: int | None = None, seed: int =
       seed: The seed of the draws.
     """
     drawn = drawn_settings(rule, draws, seed)
+    started = time.perf_counter()
     problems = [problem_of(rule, setting) for setting in rule.settings]
     problems += [problem_of(rule, setting)._replace(brief=True) for setting in drawn]
+    problems = [_decided(*both) for both in zip(problems, [*rule.settings, *drawn], strict=True)]
     tolerances = {key: x for key, x in TOLERANCES.items() if rule.bfloat16 or key != "bfloat16"}
-    return _with_causes(check_problems(name, problems, tolerances), rule, [*rule.settings, *drawn])
+    row = _with_causes(check_problems(name, problems, tolerances), rule, [*rule.settings, *drawn])
+    return row._replace(seconds=time.perf_counter() - started)
 
 
 def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
@@ -273,6 +281,15 @@ def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
     ]
     row = check_problems(name, problems, {"float64": TOLERANCES["float64"]})
     return _with_causes(row, rule, rule.settings)
+
+
+def _decided(problem: Problem, setting: Setting) -> Problem:
+    """The problem with the exact check's verdict, if that check is not too long."""
+    shapes: Any = flatten_dict(dict(setting.params)).values()
+    sizes = [math.prod(shape) for shape in (setting.x, *shapes)]
+    products = [math.prod(setting.x) * shape[-1] for shape in shapes if len(shape) == 4]
+    small = sum(sizes) <= MOST_EXACTLY and max(products, default=0) <= MOST_PRODUCTS_EXACTLY
+    return problem.decided if small else problem
 
 
 def _with_causes(row: CheckResult, rule: LayerRule, settings: Sequence[Setting]) -> CheckResult:
@@ -318,17 +335,21 @@ def drawn_settings(rule: LayerRule, draws: int | None = None, seed: int = 0) -> 
 def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> CheckResult:
     """Compares a kernel with its pair in its settings, and in others drawn from its domain.
 
-    In float64 the two must agree. In float32 both are compared with the pair in float64: a kernel
+    As functions over a finite field, and in float64 where that is not shown, the two must agree. In
+    float32 both are compared with the pair in float64: a kernel
     may round more than the pair does, and the row says how much. Drawn settings are in float64, and
     the larger ones are computed in several blocks, as a large batch is in training.
     """
     started = time.perf_counter()
-    settings = kernel.rule.settings
-    problems = [_problem_beside_pair(kernel.rule, kernel.pair, setting) for setting in settings]
-    drawn = drawn_settings(kernel.rule, draws, seed)
+    settings, drawn = kernel.rule.settings, drawn_settings(kernel.rule, draws, seed)
+    problems = [
+        _decided(_problem_beside_pair(kernel.rule, kernel.pair, one), one) for one in settings
+    ]
+    others = [
+        _decided(_problem_beside_pair(kernel.checked_rule, kernel.pair, one), one) for one in drawn
+    ]
     in_float64, in_float32, of_pair = RelativeError(), RelativeError(), RelativeError()
-    others = [_problem_beside_pair(kernel.checked_rule, kernel.pair, setting) for setting in drawn]
-    for program in compiled([(problem, "float64") for problem in others]):
+    for program in compiled([(one, "float64") for one in others if one.verdict.kind != EXACT]):
         error = errors_of(program)[0]
         in_float64 = max(in_float64, error._replace(problem=program.problem.label))
     programs = (compiled([(one, dtype) for one in problems]) for dtype in ("float64", "float32"))
@@ -348,7 +369,8 @@ def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Che
     tolerances = {"float64": TOLERANCES["float64"], "float32": kernel.float32_error}
     note = f"the pair itself {of_pair.value:.1e} in float32"
     seconds = time.perf_counter() - started
-    return CheckResult(f"kernel: {kernel.name}", tried, errors, tolerances, 0, 0, seconds, note)
+    row = CheckResult(f"kernel: {kernel.name}", tried, errors, tolerances, 0, 0, seconds, note)
+    return with_verdicts(row, [*problems, *others])
 
 
 def _problem_beside_pair(rule: LayerRule, pair: LayerRule, setting: Setting) -> Problem:
@@ -356,7 +378,12 @@ def _problem_beside_pair(rule: LayerRule, pair: LayerRule, setting: Setting) -> 
     problem, oracle = problem_of(rule, setting), problem_of(pair, setting)
 
     def at(precision: str) -> Passes:
-        return problem.at(precision)._replace(automatic=oracle.at(precision).manual, number=None)
+        passes, taught = problem.at(precision), oracle.at(precision).manual
+
+        def claim(inputs: Inputs, constants: Any) -> Claim:
+            return Claim(same=(passes.manual(inputs, constants), taught(inputs, constants)))
+
+        return passes._replace(automatic=taught, number=None, claim=claim)
 
     return problem._replace(at=at)
 
@@ -400,6 +427,23 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         sides = [call(rule.sides, inputs, labels)] if rule.sides else []
         return (call(rule.plain, inputs, labels) * d_out).sum(), sides
 
+    def claim(inputs: Inputs, constants: Constants) -> Claim:
+        labels, d_out = constants
+        found, plain = manual(inputs, constants), call(rule.plain, inputs, labels)
+        gradient = found["gradient"]
+        if "params" not in rule.inputs:
+            out = found["output"]
+            return Claim((out * d_out).sum(), gradient, ({"output": out}, {"output": plain}))
+        out, alone = found["output"]
+        ours = {"output": out, "input_gradient=False": alone}
+        theirs = {"output": plain, "input_gradient=False": gradient["params"]}
+        return Claim((out * d_out).sum(), gradient, (ours, theirs))
+
+    def drawn(draw: Draw) -> Any:
+        labels = _draw(setting)[1]
+        d_out = draw.numbers(np.random.default_rng(3).standard_normal(out_shape()))
+        return draw.shares(labels) if setting.labels == "probabilities" else labels, d_out
+
     @cache  # One for all precisions.
     def out_shape() -> tuple[int, ...]:
         out: Any = jax.eval_shape(lambda *arrays: call(rule.plain, *arrays), *_draw(setting))
@@ -415,7 +459,7 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         if "params" in rule.inputs:
             inputs = {"params": {}, **inputs}  # A layer norm may have none.
         d_out = cast(np.random.default_rng(3).standard_normal(out_shape()))
-        return Passes(inputs, (labels, d_out), manual, automatic, number)
+        return Passes(inputs, (labels, d_out), manual, automatic, number, claim, drawn)
 
     ties = setting.numbers in ("integers", "equal", "huge")
     shapes: Any = flatten_dict(dict(setting.params)).values()

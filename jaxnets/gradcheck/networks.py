@@ -24,9 +24,12 @@ from jaxnets.gradcheck.compare import (
     Passes,
     Problem,
     check_problems,
+    precision,
     with_statistics_aside,
+    with_verdicts,
 )
 from jaxnets.gradcheck.errors import recording_terms
+from jaxnets.gradcheck.exact import OPEN, Claim, Draw, Verdict
 from jaxnets.gradcheck.layer_check import check_forwards, check_layer, own_layers
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
@@ -39,6 +42,17 @@ from jaxnets.networks.create import create_model
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 
 NUM_CLASSES = 10
+# What the exact check takes: the parameters of a network, and images on which it has few enough.
+MOST_EXACTLY = 400_000
+SMALL_IMAGES = {
+    "softmax": (5, 4, 1),
+    "mlp_sequential": (5, 4, 1),
+    "mlp_functional": (5, 4, 1),
+    "mlp": (5, 4, 1),
+    "mlp_handwritten": (5, 4, 1),
+    "cnn": (14, 14, 1),
+    "resnet20": (8, 8, 3),
+}
 
 
 class NetworkCase(NamedTuple):
@@ -51,6 +65,7 @@ class NetworkCase(NamedTuple):
     moves: int = 3  # The number of directions, and of coordinates of every leaf.
     step: float = 1e-5  # With more units, a step crosses more kinks.
     slow: bool = False  # Whether it is checked only on request.
+    exact_image: tuple[int, ...] | None = None  # For the exact check; None: the same image.
 
 
 def networks() -> dict[str, NetworkCase]:
@@ -68,6 +83,8 @@ def networks() -> dict[str, NetworkCase]:
             found[name] = NetworkCase(preset(name), (32, 32, 3), batch=4, step=1e-6, slow=True)
         else:
             found[name] = NetworkCase(preset(name))
+    for name, image in SMALL_IMAGES.items():
+        found[name] = found[name]._replace(exact_image=image)
     return found
 
 
@@ -96,7 +113,8 @@ def check_network(name: str, network: NetworkCase) -> CheckResult:
     With fewer digits than float64's, the gradient's oracle is `oracle.both_loss_and_grads`, and the
     loss is compared with that of a float32 network.
     """
-    return check_problems(f"{name}, {network.config.loss}", [network_problem(network)], TOLERANCES)
+    row = check_problems(f"{name}, {network.config.loss}", [network_problem(network)], TOLERANCES)
+    return with_verdicts(row, [_shown_exactly(network_problem(exact_case(network)))])
 
 
 def has_kernels(network: NetworkCase) -> bool:
@@ -113,7 +131,23 @@ def check_network_with_kernels(name: str, network: NetworkCase) -> CheckResult:
     the kernels' own numbers.
     """
     tolerances = {name: x for name, x in TOLERANCES.items() if name != DIFFERENCES}
-    return check_problems(f"{name}, kernels", [network_problem(network, kernels=True)], tolerances)
+    row = check_problems(f"{name}, kernels", [network_problem(network, kernels=True)], tolerances)
+    return with_verdicts(row, [_shown_exactly(network_problem(exact_case(network), kernels=True))])
+
+
+def exact_case(network: NetworkCase) -> NetworkCase:
+    """The network on two small images, for the exact check."""
+    return network._replace(image=network.exact_image or network.image, batch=2)
+
+
+def _shown_exactly(problem: Problem) -> Problem:
+    """The problem with the exact check's verdict, if the network is small enough for that check."""
+    with precision("float64"):
+        leaves = jax.tree.leaves(problem.at("float64").inputs)
+    size = sum(leaf.size for leaf in leaves)
+    if size > MOST_EXACTLY:
+        return problem._replace(verdict=Verdict(OPEN, f"a network of {size:,} parameters"))
+    return problem.decided
 
 
 def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
@@ -168,8 +202,19 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
             lambda leaf: jnp.asarray(leaf, leaf.dtype if leaf.dtype == np.int32 else wide),
             (random_params(plain, images), Batch(images, labels, mask)),
         )
-        passes = Passes(inputs, batch, manual, automatic, None if kernels else number)
-        return with_statistics_aside(passes)
+
+        def claim(params: Params, batch: Batch) -> Claim:
+            found = manual(params, batch)
+            if not kernels:
+                return Claim(found["output"], found["gradient"])
+            del found["terms"]
+            return Claim(same=(found, automatic(params, batch)))
+
+        def drawn(draw: Draw) -> Any:
+            return batch._replace(images=draw.numbers(images), labels=labels, mask=mask)
+
+        wanted = None if kernels else number
+        return with_statistics_aside(Passes(inputs, batch, manual, automatic, wanted, claim, drawn))
 
     label = "x".join(map(str, images.shape))
     return Problem(label, at, network.step, large=True, moves=network.moves)

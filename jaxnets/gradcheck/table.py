@@ -10,6 +10,7 @@ from jaxnets.backprop.rules import RULES
 from jaxnets.base import display
 from jaxnets.base.language import N_, _
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, CheckResult
+from jaxnets.gradcheck.exact import EXACT, WRONG
 from jaxnets.gradcheck.forms import check_hessian_vector_product, check_replaced_layers
 from jaxnets.gradcheck.layer_check import check_kernel, check_rule
 from jaxnets.gradcheck.networks import (
@@ -26,16 +27,17 @@ from jaxnets.machine.platform import set_up_jax
 COLUMNS = (*PRECISIONS, DIFFERENCES)
 HEADER = [
     N_("relative error"),
+    N_("exact"),
     *COLUMNS,
     N_("tried"),
     N_("kinks"),
     N_("verdict"),
     N_("nearest to its tolerance"),
 ]
-WIDTHS = (40, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
-ALIGN = "<" + ">" * len(COLUMNS) + ">><<"
+WIDTHS = (40, 8, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
+ALIGN = "<<" + ">" * len(COLUMNS) + ">><<"
 WIDE = 150  # A terminal with this many columns shows all; others show name, errors and verdict.
-NARROW_WIDTHS = (30, 7, 7, 8, 11, 6)
+NARROW_WIDTHS = (24, 5, 7, 7, 8, 11, 6)
 
 
 def print_checks(
@@ -123,9 +125,9 @@ def _line(cells: Sequence[str], colour: str | None = None) -> str:
         kinks = max(WIDTHS[-3], display.width_of(_(HEADER[-3])))
         line = display.line(cells, (*WIDTHS[:-3], kinks, *WIDTHS[-2:]), ALIGN)
     else:
-        name, *errors = cells[: 1 + len(COLUMNS)]
-        row = [display.shortened(name, NARROW_WIDTHS[0]), *errors, cells[-2]]
-        line = display.line(row, NARROW_WIDTHS, "<" + ">" * len(errors) + "<")
+        name, exact, *errors = cells[: 2 + len(COLUMNS)]
+        row = [display.shortened(name, NARROW_WIDTHS[0]), exact, *errors, cells[-2]]
+        line = display.line(row, NARROW_WIDTHS, "<<" + ">" * len(errors) + "<")
     verdict = f" {cells[-2]}"
     return line.replace(verdict, f" {display.paint(cells[-2], colour)}") if colour else line
 
@@ -134,7 +136,15 @@ def _cells(row: CheckResult) -> list[str]:
     errors = [f"{row.errors[key].value:.1e}" if key in row.errors else "" for key in COLUMNS]
     tried = row.tried[0] if len(row.tried) == 1 else _("{} settings", len(row.tried))
     verdict = _("ok") if row.ok else _("FAILED")
-    return [row.name, *errors, tried, str(row.kinks), verdict, row.worst]
+    return [row.name, _exact_cell(row), *errors, tried, str(row.kinks), verdict, row.worst]
+
+
+def _exact_cell(row: CheckResult) -> str:
+    """The exact check's verdict on all settings it was asked, or how many it has shown."""
+    if any(verdict.kind == WRONG for verdict in row.verdicts):
+        return WRONG
+    shown = row.asked - len(row.verdicts)
+    return f"{shown}/{row.asked}" if row.verdicts else EXACT if shown else ""
 
 
 def _summary(rows: Sequence[CheckResult], hint: bool) -> str:
@@ -152,6 +162,13 @@ def _summary(rows: Sequence[CheckResult], hint: bool) -> str:
         for row in rows
         for column, error in row.errors.items()
         if not error.value <= row.tolerances[column]
+    ]
+    lines += [
+        _("{}: WRONG at {}", row.name, verdict.why)
+        if verdict.kind == WRONG
+        else _("{}: not shown exactly: {}", row.name, verdict.why)
+        for row in rows
+        for verdict in dict.fromkeys(row.verdicts)
     ]
     lines += [
         _("{}: {}", row.name, why) for row in rows for why in row.causes[: None if hint else 2]
@@ -187,6 +204,8 @@ def _values(row: CheckResult) -> dict[str, Any]:
         "ok": row.ok,
         "tried": row.tried,
         "errors": errors,
+        "exact": [{"verdict": each.kind, "why": each.why} for each in row.verdicts],
+        "settings_asked_exactly": row.asked,
         "worst": row.worst,
         "causes": row.causes,
         "differences_taken": row.compared,

@@ -1,0 +1,163 @@
+"""The exact check: its arithmetic against Python's integers, its verdicts on right and wrong."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnets.backprop.rule import Setting
+from jaxnets.backprop.rules import RULES
+from jaxnets.course.exercises import judge
+from jaxnets.gradcheck import field
+from jaxnets.gradcheck.compare import precision
+from jaxnets.gradcheck.exact import EXACT, OPEN, WRONG, Claim, check_exactly
+from jaxnets.gradcheck.field import P, Q
+from jaxnets.gradcheck.interpret import OPERATIONS
+from jaxnets.gradcheck.layer_check import drawn_settings, problem_of, with_backward
+
+EDGES = [0, 1, 2, 2**25 - 1, 2**25, 2**49 - 100, 2**49]
+
+
+@pytest.mark.parametrize("p", [P, Q])
+def test_products_are_those_of_whole_numbers(p):
+    random = np.random.default_rng(0)
+    edges = np.array(sorted({*(e % p for e in EDGES), p - 1, p - 2, p // 2}))
+    a = np.concatenate([random.integers(0, p, 10**6), np.repeat(edges, len(edges))])
+    b = np.concatenate([random.integers(0, p, 10**6), np.tile(edges, len(edges))])
+    expected = [x * y % p for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    assert field.product(a, b, p).tolist() == expected
+
+
+def test_matrix_products_and_sums_are_those_of_whole_numbers():
+    random = np.random.default_rng(1)
+    a, b = random.integers(P - 9, P, (2, 5, 3000)), random.integers(P - 9, P, (3000, 4))
+    expected = (a.astype(object) @ b.astype(object)) % P
+    assert field.matrix_product(a, b).tolist() == expected.tolist()
+    assert field.sum_along(a, (0, 2)).tolist() == [x % P for x in a.astype(object).sum((0, 2))]
+
+
+def test_powers_of_omega_turn_sums_into_products_and_roots_are_squares():
+    random = np.random.default_rng(2)
+    a, b = random.integers(0, Q, (2, 50))
+    powers = field.power_of_omega
+    assert np.array_equal(powers((a + b) % Q), field.product(powers(a), powers(b)))
+    assert powers(a).tolist() == [pow(field.OMEGA, x, P) for x in a.tolist()]
+    squares = field.power(a, 2)
+    roots = field.root(squares)
+    assert np.array_equal(field.power(roots, 2), squares) and field.is_square(roots).all()
+    assert field.is_square(a).mean() not in (0.0, 1.0)
+    assert (field.product(a, field.inverse(a)) == 1).all()
+
+
+def kinds(rule, draws=4):
+    settings = [*rule.settings, *drawn_settings(rule, draws)]
+    small = [one for one in settings if np.prod(one.x) <= 2_000]
+    return [problem_of(rule, one).decided.verdict for one in small]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_each_rule_is_shown_exactly(name):
+    assert {verdict.kind for verdict in kinds(RULES[name])} == {EXACT}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", judge.BUGS)
+def test_each_planted_mistake_is_refused_by_the_exact_check_alone(bug):
+    found = kinds(judge.mutant(judge.BUGS[bug].mutant), draws=8)
+    assert any(verdict.kind == WRONG for verdict in found)
+
+
+def test_a_factor_that_no_tolerance_sees_is_refused():
+    dense = RULES["dense"]
+
+    def backward(cache, dz, **static):
+        d_params, dx = dense.backward(cache, dz, **static)
+        return d_params, dx.at[1, 2].add(1e-9 * dx[1, 2])
+
+    rule = with_backward(dense, backward)
+    (verdict,) = {problem_of(rule, Setting((4, 5), {"kernel": (5, 3)})).decided.verdict}
+    assert verdict == (WRONG, "gradient.x[1, 2]") and str(verdict) == "WRONG gradient.x[1, 2]"
+
+
+def test_a_forward_pass_of_another_function_is_refused():
+    tanh = RULES["tanh"]
+
+    def forward(x):
+        y, cache = tanh.forward(x)
+        return y + 1, cache
+
+    verdict = problem_of(tanh._replace(forward=forward), Setting((2, 3))).decided.verdict
+    assert verdict == (WRONG, "output[0, 0]")
+
+
+def claimed(number, gradient, *inputs):
+    with precision("float64"):
+        return check_exactly(
+            lambda given, _: Claim(number(*given), gradient(*given)), list(inputs), lambda draw: ()
+        )
+
+
+def by_autodiff(function):
+    """The gradient that JAX derives: the same function in an order of its own."""
+    return lambda *inputs: list(jax.grad(function, tuple(range(len(inputs))))(*inputs))
+
+
+X = np.random.default_rng(3).standard_normal((3, 4))
+W = np.random.default_rng(4).standard_normal((4, 4))
+
+
+def recurrent(x):
+    return jax.lax.scan(lambda h, row: (jnp.tanh(h + row), h), x[0], x)[1].sum()
+
+
+RIGHT = {
+    "attention": (lambda x, w: (jax.nn.softmax(x @ w @ x.T / 2) @ x).sum(), (X, W)),
+    "log-sum-exp": (lambda x: jax.nn.logsumexp(x, axis=-1).sum(), (X,)),
+    "softplus": (lambda x: (jax.nn.softplus(x) ** 2).sum(), (X,)),
+    "swish": (lambda x: (jax.nn.silu(x) * x).sum(), (X,)),
+    "exact GELU": (lambda x: jax.nn.gelu(x, approximate=False).sum(), (X,)),
+    "norm": (lambda x: (x / jnp.sqrt((x**2).sum(-1, keepdims=True) + 1)).sum(), (X,)),
+    "powers": (lambda x: ((1 + x**2) ** -0.75 + (2 + x**2) ** 1.5).sum(), (X,)),
+    "sorted": (lambda x: (jnp.sort(x, -1) * jnp.arange(4)).sum(), (X,)),
+    "largest": (lambda x: (jax.lax.top_k(x, 2)[0] ** 2).sum(), (X,)),
+    "chosen": (lambda x: (x[:, [0, 2, 2]] ** 2).sum(), (X,)),
+    "added": (lambda x: (jnp.zeros((3, 6)).at[:, jnp.array([0, 2, 2, 5])].add(x) ** 2).sum(), (X,)),
+    "summed up": (lambda x: (jnp.cumsum(x, 1) ** 2).sum(), (X,)),
+    "a loop": (recurrent, (X,)),
+    "a square wave": (lambda x: jnp.clip(x, -0.5, 0.5).sum() + jnp.abs(x).prod(), (X,)),
+    "a batched product": (lambda x, w: jnp.einsum("bi,ij,bj->b", x, w, x).sum(), (X, W)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_functions_are_shown(name):
+    function, inputs = RIGHT[name]
+    assert claimed(function, by_autodiff(function), *inputs) == (EXACT, "")
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_wrong_entry_of_each_is_named(name):
+    function, inputs = RIGHT[name]
+    right = by_autodiff(function)
+
+    def wrong(*given):
+        first, *others = right(*given)
+        return [first.at[2, 3].add(1e-12), *others]
+
+    verdict = claimed(function, wrong, *inputs)
+    assert verdict == (WRONG, "gradient.0[2, 3]") or verdict.kind == OPEN and name == "norm"
+
+
+def test_what_is_not_interpreted_is_named_and_not_decided():
+    verdict = claimed(lambda x: jnp.sin(x).sum(), lambda x: [jnp.cos(x)], X)
+    assert verdict == (OPEN, "cos") or verdict == (OPEN, "sin")
+
+
+def test_an_operation_that_is_wrong_is_seen(monkeypatch):
+    right = OPERATIONS["mul"]
+    monkeypatch.setitem(
+        OPERATIONS,
+        "mul",
+        lambda run, params, a, b: OPERATIONS["neg"](run, {}, right(run, params, a, b)),
+    )
+    assert kinds(RULES["sigmoid"])[0].kind == WRONG

@@ -124,7 +124,7 @@ WRONG = {
     ),
     "no x": ("0, dy * x", "0, dy", "gradient.params.slope"),
     "the wrong side": ("x > 0, dy, slope", "x < 0, dy, slope", "gradient.x"),
-    "another output": ("x, params[", "x, 2 * params[", "output.0"),
+    "another output": ("x, params[", "x, 2 * params[", "output[0, 1]"),
 }
 
 

@@ -273,9 +273,10 @@ def test_table_and_status_say_what_agrees_and_what_does_not(run_command):
     outcome = run_command("gradcheck", "--model=softmax")
     assert outcome.status == 0 and outcome.err == ""
     header, row, summary = outcome.out.splitlines()
-    columns = ["float64", "float32", "bfloat16", DIFFERENCES]
-    assert header.split()[:6] == ["relative", "error", *columns]
+    columns = ["exact", "float64", "float32", "bfloat16", DIFFERENCES]
+    assert header.split()[:7] == ["relative", "error", *columns]
     assert row.startswith("softmax, cross_entropy") and "8x28x28x1" in row and " ok " in row
+    assert " exact " in row
     assert summary.startswith("1 of 1 agree; 9 differences taken")
 
     outcome = run_command("gradcheck", "--mutant=sigmoid_of_y")

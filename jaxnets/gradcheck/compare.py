@@ -7,7 +7,7 @@ differences need only the forward pass and work in float64.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 from types import EllipsisType
@@ -22,9 +22,18 @@ from jaxnets.gradcheck.errors import (
     floor_of,
     floor_of_differences,
     largest,
+    named_leaves,
     relative_error,
 )
-from jaxnets.gradcheck.exact import EXACT, OPEN, WRONG, Claim, Draw, Verdict, check_exactly
+from jaxnets.gradcheck.exact import (
+    EXACT,
+    WRONG,
+    Claim,
+    Draw,
+    Question,
+    Verdict,
+    check_exactly,
+)
 from jaxnets.machine.platform import (
     OLDER_EMITTER,
     compiler_options,
@@ -62,7 +71,6 @@ def quick_options(*, fast: bool = False) -> dict[str, Any]:
     return options | (compiler_options_for_init(platform) or {}) if fast else options
 
 
-NOT_ASKED = Verdict(OPEN)
 LeafChange = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
 
 
@@ -81,9 +89,7 @@ class Passes(NamedTuple):
     # The number of the plain formulation that has this gradient, and the side of every kink on
     # which it was computed. None: no differences are taken.
     number: Callable[..., tuple[jax.Array, list[jax.Array]]] | None
-    # What the exact check shows, and how it draws the constants; None: it cannot be shown so.
-    claim: Callable[..., Claim] | None = None
-    drawn: Callable[[Draw], Any] | None = None
+    question: Question | None = None  # The exact check's; None: it is asked nothing.
 
 
 def with_statistics_aside(passes: Passes) -> Passes:
@@ -110,28 +116,29 @@ def with_statistics_aside(passes: Passes) -> Passes:
         assert differenced is not None
         return differenced(join_statistics(inputs, constants[1]), constants[0])
 
-    claim, drawn = passes.claim, passes.drawn
-
-    def claim_of_weights(inputs: Inputs, constants: tuple[Any, Inputs]) -> Claim:
-        assert claim is not None
-        found = claim(join_statistics(inputs, constants[1]), constants[0])
-        if found.gradient is None:
-            return found
-        return found._replace(gradient=split_statistics(found.gradient)[0])
-
-    def drawn_with_running(draw: Draw) -> tuple[Any, Inputs]:
-        assert drawn is not None
-        return drawn(draw), jax.tree.map(draw.numbers, running)
-
     return Passes(
         weights,
         (passes.constants, running),
         apart(passes.manual),
         apart(passes.automatic),
         number if differenced else None,
-        claim_of_weights if claim else None,
-        drawn_with_running if drawn else None,
+        passes.question and _question_of_weights(passes.question, running),
     )
+
+
+def _question_of_weights(question: Question, running: Inputs) -> Question:
+    """The same question with the running statistics among the constants."""
+
+    def claim(inputs: Inputs, constants: tuple[Any, Inputs]) -> Claim:
+        found = question.claim(join_statistics(inputs, constants[1]), constants[0])
+        if found.gradient is None:
+            return found
+        return found._replace(gradient=split_statistics(found.gradient)[0])
+
+    def constants(draw: Draw) -> tuple[Any, Inputs]:
+        return question.constants(draw), jax.tree.map(draw.numbers, running)
+
+    return Question(claim, constants)
 
 
 class Problem(NamedTuple):
@@ -144,16 +151,21 @@ class Problem(NamedTuple):
     large: bool = False  # Whether it takes longer to run than to compile well.
     moves: int = 3  # The number of directions, and of coordinates of every leaf, that are tried.
     brief: bool = False  # Whether only float64 and autodiff are tried, which costs a fifth.
-    verdict: Verdict = NOT_ASKED  # The exact check's; what it has shown needs no float64.
+    verdict: Verdict | None = None  # The exact check's; None: it was not asked.
 
     @property
     def decided(self) -> "Problem":
         """The same problem with the verdict of the exact check."""
         with precision("float64"):
             passes = self.at("float64")
-            if passes.claim is None or passes.drawn is None:
+            if passes.question is None:
                 return self
-            return self._replace(verdict=check_exactly(passes.claim, passes.inputs, passes.drawn))
+            return self._replace(verdict=check_exactly(passes.question, passes.inputs))
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the exact check has shown it: then float64 has nothing to add."""
+        return self.verdict is not None and self.verdict.kind == EXACT
 
 
 class RelativeError(NamedTuple):
@@ -203,7 +215,7 @@ class CheckResult(NamedTuple):
             self.errors, key=lambda key: self.errors[key].value / self.tolerances[key], default=""
         )
         misshapen = key and self.errors[key].value == np.inf
-        wrong = [verdict.why for verdict in self.verdicts if verdict.kind == WRONG]
+        wrong = [str(verdict.why) for verdict in self.verdicts if verdict.kind == WRONG]
         if wrong and not misshapen:
             return wrong[0]
         return self.note or (self.errors[key].leaf if key else "")
@@ -230,11 +242,11 @@ def check_problems(
         (problem, dtype)
         for problem in problems
         for dtype in (("float64",) if problem.brief else PRECISIONS)
-        if dtype in tolerances and not (dtype == "float64" and problem.verdict.kind == EXACT)
+        if dtype in tolerances and not (dtype == "float64" and problem.is_shown)
     ]
     tried = {dtype for _, dtype in wanted}
-    differenced = any(not p.brief and dtype == "float64" for p, dtype in wanted)
-    tried |= {DIFFERENCES} if differenced else set()
+    if any(dtype == "float64" and not problem.brief for problem, dtype in wanted):
+        tried.add(DIFFERENCES)
     errors = {column: RelativeError() for column in tolerances if column in tried}
     for program in compiled(wanted):
         error, found = errors_of(program)
@@ -251,7 +263,7 @@ def check_problems(
 
 def with_verdicts(row: CheckResult, problems: Sequence[Problem]) -> CheckResult:
     """The row with what the exact check found in the problems that it was asked."""
-    asked = [problem.verdict for problem in problems if problem.verdict != NOT_ASKED]
+    asked = [problem.verdict for problem in problems if problem.verdict is not None]
     others = tuple(verdict for verdict in asked if verdict.kind != EXACT)
     return row._replace(asked=len(asked), verdicts=others)
 
@@ -318,7 +330,7 @@ def disagreement(ours: object, theirs: object, floor: float = 0.0) -> RelativeEr
       theirs: The oracle's.
       floor: `errors.floor_of` the gradients among them.
     """
-    pairs = zip(_named_leaves(theirs), jax.tree.leaves(ours), strict=True)
+    pairs = zip(named_leaves(theirs), jax.tree.leaves(ours), strict=True)
     errors = (
         RelativeError(relative_error(value, expected, floor)[0], name)
         for (name, expected), value in pairs
@@ -329,7 +341,7 @@ def disagreement(ours: object, theirs: object, floor: float = 0.0) -> RelativeEr
 def _misshapen(ours: object, theirs: object) -> RelativeError | None:
     """The error of the first leaf that does not have the name or the shape it should have."""
     nothing = ("nothing", None)
-    pairs = zip_longest(_named_leaves(theirs), _named_leaves(ours), fillvalue=nothing)
+    pairs = zip_longest(named_leaves(theirs), named_leaves(ours), fillvalue=nothing)
     for (name, expected), (called, value) in pairs:
         if called != name or expected is None or value is None:
             return RelativeError(np.inf, f"{name}, got {called}")
@@ -364,7 +376,7 @@ def central_differences(
     # One after the other, because a direction is as large as the slopes.
     def trials() -> Iterator[tuple[str, Iterator[LeafChange], Any]]:
         yield "a direction", _directions(slopes, rng), length / np.sqrt(size)
-        names = [name for name, _ in _named_leaves(passes.inputs)]
+        names = [name for name, _ in named_leaves(passes.inputs)]
         for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
             yield name, _coordinates(number, slope, rng), largest(slope)
 
@@ -474,12 +486,6 @@ def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> It
 
     yield along(int(slope.argmax() if slope.max() >= -slope.min() else slope.argmin()))
     yield from map(along, rng.choice(slope.size, min(slope.size, ATTEMPTS), replace=False))
-
-
-def _named_leaves(tree: object) -> Iterable[tuple[str, Any]]:
-    """The leaves with their paths, as "gradient.conv1.kernel"."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ No mistake is lost. In float64 an error of 1e-9 of an array is found if the arra
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -135,3 +136,9 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     difference[~np.isfinite(ours) & ~np.isfinite(theirs)] = 0
     size = float(np.max(difference, initial=0.0))
     return size if np.isfinite(size) else float("inf")
+
+
+def named_leaves(tree: object) -> Iterator[tuple[str, Any]]:
+    """The leaves with their paths, as "gradient.conv1.kernel"."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf

@@ -11,15 +11,17 @@ Source: Schwartz 1980 and Zippel 1979 for the chance; Wu et al. 2024 (Mirage) fo
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jaxnets.base.language import Text
 from jaxnets.gradcheck import field, residues
+from jaxnets.gradcheck.errors import named_leaves
 from jaxnets.gradcheck.field import P, Q
-from jaxnets.gradcheck.interpret import Interpreter, NotInterpretedError, Roots, Traced, is_numbers
+from jaxnets.gradcheck.interpret import Interpreter, NotInterpretedError, Roots, Traced
 from jaxnets.gradcheck.residues import Numbers, UnluckyError
 
 EXACT, WRONG, OPEN = "exact", "WRONG", "open"
@@ -28,16 +30,14 @@ MOST_ROOTS = 40  # That are searched.
 ROOT_TRIES = 600  # Single numbers drawn again until all roots exist.
 SAME_REAL = 1e-9  # Of two functions with a logarithm, whose slopes are equal.
 
-Tree = Any
+Tree = Any  # Numbers or ordinary arrays in dicts, tuples or other containers.
 
 
 class Claim(NamedTuple):
     """What a function computes, and what must hold of it."""
 
     number: Any = 0.0
-    gradient: Tree = (
-        None  # Of the number, a tree like the inputs; where it is None, none is claimed.
-    )
+    gradient: Tree = None  # The number's, a tree like the inputs; None in a place: not computed.
     same: tuple[Tree, Tree] = ((), ())  # Two trees that must be equal.
 
 
@@ -45,10 +45,7 @@ class Verdict(NamedTuple):
     """What the exact check found."""
 
     kind: str  # EXACT, WRONG, or OPEN: not decided.
-    why: str = ""  # Where it is wrong, or the operation that is not interpreted.
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.why}" if self.kind == WRONG else self.kind
+    why: Text | str = ""  # The entry that is wrong, or why it is not decided.
 
 
 class Draw:
@@ -74,114 +71,154 @@ class Draw:
         drawn = self.numbers(real)
 
         def completed(part: np.ndarray, p: int) -> np.ndarray:
-            rest = field.negative(field.sum_along(part[..., :-1], (part.ndim - 1,), p), p)
-            return np.concatenate(
-                [part[..., :-1], field.total(rest, 1 + 0 * rest, p)[..., None]], -1
-            )
+            others = part[..., :-1]
+            rest = field.negative(field.sum_along(others, (part.ndim - 1,), p), p)
+            last = field.total(rest, np.ones_like(rest), p)
+            return np.concatenate([others, last[..., None]], -1)
 
         exponent = None if drawn.exponent is None else completed(drawn.exponent, Q)
         return dataclasses.replace(drawn, value=completed(drawn.value, P), exponent=exponent)
 
 
-# What the constants of a function are in a draw.
-Constants = Callable[[Draw], Tree]
+class Question(NamedTuple):
+    """What is to be shown of a function."""
+
+    claim: Callable[[Tree, Tree], Claim]  # Of (inputs, constants).
+    constants: Callable[[Draw], Tree]  # Draws the constants.
 
 
-def check_exactly(
-    function: Callable[[Tree, Tree], Claim], inputs: Tree, constants: Constants
-) -> Verdict:
+class Defect(NamedTuple):
+    """A claim that does not hold: what differs, and by how much."""
+
+    entry: str
+    amount: object  # Does not depend on the functions that the field does not know.
+
+
+def check_exactly(question: Question, inputs: Tree) -> Verdict:
     """Shows that a function's claims hold, or names the first entry that is wrong.
 
     Half of all residues have no root. First a root is any function with its derivative: what then
     is right is right for the root. Only where that fails are residues searched that have roots.
 
     Args:
-      function: (inputs, constants) -> what it computes, by hand and otherwise.
+      question: What is to be shown.
       inputs: Arrays; they decide on which branch of each kink the check is made.
-      constants: Draws the function's other arguments.
     """
     for seed in range(REDRAWS):
         try:
-            evaluation = Evaluation(function, inputs, constants, seed)
-            verdict = Verdict(OPEN)
-            for roots in Roots if evaluation.traced.takes_roots else (Roots.REAL,):
-                evaluation.interpreter.roots = roots
-                if roots is Roots.REAL and not evaluation.find_roots():
-                    return Verdict(OPEN, "roots of so many numbers")
-                verdict = evaluation.verdict()
-                if verdict.kind == EXACT:
-                    break
+            return _verdict_of(Evaluation(question, inputs, seed))
         except UnluckyError:
             continue
         except NotInterpretedError as error:
             return Verdict(OPEN, str(error))
-        return verdict
-    return Verdict(OPEN, "a divisor is 0")
+    return Verdict(OPEN, Text("a divisor is 0"))
+
+
+def _verdict_of(evaluation: "Evaluation") -> Verdict:
+    """The verdict with the first kind of root that shows the claims, or with real roots."""
+    if evaluation.traced.takes_roots:
+        for roots in (Roots.FORMAL, Roots.ALONE):
+            evaluation.interpreter.roots = roots
+            if evaluation.defect() is None:
+                return Verdict(EXACT)
+        evaluation.interpreter.roots = Roots.REAL
+        if not evaluation.find_roots():
+            return Verdict(OPEN, Text("too many numbers need a root"))
+    defect = evaluation.defect()
+    if defect is None:
+        return Verdict(EXACT)
+    with residues.other_functions():
+        if evaluation.defect() != defect:
+            return Verdict(OPEN, Text("the value of a logarithm, or of another such function"))
+    return Verdict(WRONG, defect.entry or evaluation.wrong_entry())
 
 
 class Evaluation:
     """A function and its arguments in one draw."""
 
-    def __init__(self, function: Callable[..., Any], inputs: Tree, constants: Constants, seed: int):
+    def __init__(self, question: Question, inputs: Tree, seed: int):
         """Traces the function, and draws its arguments."""
-        self.traced = Traced(function, *_drawn(Draw(seed, with_exponent=False), inputs, constants))
-        self.draw = Draw(seed, with_exponent=self.traced.takes_exp)
-        self.inputs, self.constants = _drawn(self.draw, inputs, constants)
+
+        def drawn(draw: Draw) -> tuple[Tree, Tree]:
+            numbers = jax.tree.map(lambda x: draw.numbers(x, slope=True), inputs)
+            return numbers, question.constants(draw)
+
+        self.draw = Draw(seed, with_exponent=False)
+        self.inputs, self.constants = drawn(self.draw)
+        self.traced = Traced(question.claim, self.inputs, self.constants)
+        if self.traced.takes_exp:
+            self.draw = Draw(seed, with_exponent=True)
+            self.inputs, self.constants = drawn(self.draw)
         self.interpreter = Interpreter(with_exponent=self.traced.takes_exp)
         self.takes_log = not self.traced.names.isdisjoint({"log", "log1p"})
 
-    def __call__(self, inputs: Tree) -> Any:
-        """The function's result on these inputs."""
+    def __call__(self, inputs: Tree) -> Claim:
+        """What the function claims of these inputs."""
         self.interpreter.missing_roots = 0
         return self.traced(self.interpreter, inputs, self.constants)
 
-    def verdict(self) -> Verdict:
-        """Whether the claims hold in this draw."""
+    def defect(self) -> Defect | None:
+        """What differs in this draw; None if all claims hold."""
         claim = self(self.inputs)
         if differs := self._difference(*claim.same):
-            return Verdict(WRONG, differs)
-        if claim.gradient is not None and not _agree(claim, self.inputs):
-            return Verdict(WRONG, self._wrong_entry())
-        return Verdict(EXACT)
+            return differs
+        amount = 0 if claim.gradient is None else self._error_of(claim, self.inputs)
+        return None if amount == 0 else Defect("", amount)
 
-    def _difference(self, ours: Tree, theirs: Tree) -> str:
-        """The first entry of two trees that differs; "" if none does.
+    def _difference(self, ours: Tree, theirs: Tree) -> Defect | None:
+        """The first entry in which two trees differ.
 
         The field does not know a logarithm's value. Where one is taken, the slopes must be equal,
         and the numbers at one point in float64.
         """
-        found, expected = list(_named(ours)), list(_named(theirs))
-        if [name for name, _ in found] != [name for name, _ in expected]:
-            return f"got {', '.join(name for name, _ in found)}"
-        for (name, one), (_name, other) in zip(found, expected, strict=True):
-            a, b = self.interpreter.lift(one), self.interpreter.lift(other)
+        found, expected = dict(named_leaves(ours)), dict(named_leaves(theirs))
+        if list(found) != list(expected):
+            return Defect(f"{', '.join(expected)}, got {', '.join(found)}", None)
+        for name, other in expected.items():
+            a, b = self.interpreter.lift(found[name]), self.interpreter.lift(other)
             if a.shape != b.shape:
-                return f"{name}, whose shape is {a.shape}, not {b.shape}"
-            differs = a.value != b.value
+                return Defect(f"{name}, whose shape is {a.shape}, not {b.shape}", None)
+            values, slopes = _minus(a.value, b.value), _minus(_slopes(a), _slopes(b))
+            differs = values != 0
             if self.takes_log:
                 close = np.isclose(a.real, b.real, rtol=SAME_REAL, atol=SAME_REAL, equal_nan=True)
-                differs &= (_slopes(a) != _slopes(b)) | ~close
+                differs &= (slopes != 0) | ~close
+                values = slopes
             if differs.any():
-                return name + _index(int(np.argmax(differs)), a.shape)
-        return ""
+                place = int(np.argmax(differs))
+                return Defect(name + _index(place, a.shape), int(values.flat[place]))
+        return None
 
-    def _wrong_entry(self) -> str:
+    def _error_of(self, claim: Claim, inputs: Tree) -> int | str:
+        """By how much the number's slope and <gradient, direction> differ; or the wrong shape."""
+        error = int(_slopes(self.interpreter.lift(claim.number)))
+        given = jax.tree.leaves(claim.gradient, is_leaf=lambda x: x is None)
+        leaves = jax.tree.leaves(inputs)
+        if len(given) != len(leaves):
+            return "number of arrays"
+        for one, x in zip(given, leaves, strict=True):
+            if one is None:
+                continue
+            if one.shape != x.shape:
+                return "shape"
+            terms = field.product(self.interpreter.lift(one).value, _slopes(x))
+            error -= int(field.sum_along(terms, tuple(range(terms.ndim))))
+        return error % P
+
+    def wrong_entry(self) -> str:
         """The first wrong entry of the gradient: a direction has ever fewer numbers."""
-        leaves, tree = jax.tree.flatten(self.inputs, is_leaf=is_numbers)
+        leaves, tree = jax.tree.flatten(self.inputs)
 
         def wrong(number: int, places: range) -> bool:
             kept = np.zeros(leaves[number].value.size, bool)
             kept[places.start : places.stop] = True
-            masked = [
-                dataclasses.replace(
-                    x, slope=_slopes(x) * (kept.reshape(x.shape) if n == number else 0)
-                )
-                for n, x in enumerate(leaves)
-            ]
+            masked = [dataclasses.replace(x, slope=np.zeros_like(x.value)) for x in leaves]
+            slope = _slopes(leaves[number]) * kept.reshape(leaves[number].shape)
+            masked[number] = dataclasses.replace(leaves[number], slope=slope)
             inputs = jax.tree.unflatten(tree, masked)
-            return not _agree(self(inputs), inputs)
+            return self._error_of(self(inputs), inputs) != 0
 
-        for number, (name, x) in enumerate(_named(self.inputs)):
+        for number, (name, x) in enumerate(named_leaves(self.inputs)):
             places = range(x.value.size)
             if not wrong(number, places):
                 continue
@@ -198,7 +235,7 @@ class Evaluation:
         missing = self.interpreter.missing_roots
         if missing > MOST_ROOTS:
             return False
-        leaves, tree = jax.tree.flatten(self.inputs, is_leaf=is_numbers)
+        leaves, tree = jax.tree.flatten(self.inputs)
         sizes = np.array([leaf.value.size for leaf in leaves])
         for _ in range(ROOT_TRIES if missing else 0):
             number = self.draw.random.choice(len(leaves), p=sizes / sizes.sum())
@@ -224,41 +261,13 @@ class Evaluation:
         return dataclasses.replace(new, real=numbers.real)
 
 
-def _drawn(draw: Draw, inputs: Tree, constants: Constants) -> tuple[Tree, Tree]:
-    return jax.tree.map(lambda x: draw.numbers(x, slope=True), inputs), constants(draw)
-
-
 def _slopes(x: Numbers) -> np.ndarray:
     return np.zeros_like(x.value) if x.slope is None else x.slope
 
 
-def _agree(claim: Claim, inputs: Tree) -> bool:
-    """Whether the number's slope is <gradient, direction>; an entry of the wrong shape is wrong."""
-    slope = int(_slopes(claim.number)) if isinstance(claim.number, Numbers) else 0
-    given = jax.tree.leaves(claim.gradient, is_leaf=lambda x: x is None or is_numbers(x))
-    expected = 0
-    leaves = jax.tree.leaves(inputs, is_leaf=is_numbers)
-    if len(given) != len(leaves):
-        return False
-    for one, x in zip(given, leaves, strict=True):
-        if one is None:
-            continue
-        if one.shape != x.shape:
-            return False
-        value = (
-            residues.constant(one, with_exponent=False).value
-            if isinstance(one, np.ndarray)
-            else one.value
-        )
-        terms = field.product(value, _slopes(x))
-        expected += int(field.sum_along(terms, tuple(range(terms.ndim))))
-    return slope == expected % P
+def _minus(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return field.total(a, field.negative(b))
 
 
 def _index(place: int | np.integer, shape: tuple[int, ...]) -> str:
     return f"{list(map(int, np.unravel_index(place, shape)))}" if shape else ""
-
-
-def _named(tree: Tree) -> Iterator[tuple[str, Any]]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_numbers):
-        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf

@@ -12,8 +12,6 @@ import functools
 
 import numpy as np
 
-from jaxnets.base.errors import UserError
-
 P = 2**50 - 161  # The largest safe prime below 2^50 of which 2 is a square.
 Q = (P - 1) // 2
 OMEGA = 4  # A square other than 1; Q is prime, so each one generates all squares.
@@ -93,12 +91,10 @@ def matrix_product(a: Residues, b: Residues, p: int = P) -> Residues:
     """Computes the matrix product of a [..., M, K] and b [..., K, N] mod p.
 
     Each residue is cut into three limbs of 17 bits, whose products float64 adds up exactly.
-
-    Raises:
-      UserError: K is larger than 2^17.
     """
     if a.shape[-1] > MOST_TERMS:
-        raise UserError("expected at most {} terms in a sum, got {}", MOST_TERMS, a.shape[-1])
+        first = matrix_product(a[..., :MOST_TERMS], b[..., :MOST_TERMS, :], p)
+        return total(first, matrix_product(a[..., MOST_TERMS:], b[..., MOST_TERMS:, :], p), p)
     left, right = _limbs(a), _limbs(b)
     result = np.zeros(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), np.int64)[..., None, None]
     for place in range(5):

@@ -16,7 +16,7 @@ from jaxnets.backprop.second_order import hessian_vector_product
 from jaxnets.base.trees import Params
 from jaxnets.data.batches import Batch
 from jaxnets.gradcheck.compare import TOLERANCES, CheckResult, Passes, Problem, check_problems
-from jaxnets.gradcheck.exact import Claim, Draw
+from jaxnets.gradcheck.exact import Claim, Draw, Question
 from jaxnets.gradcheck.networks import outcome, random_params
 from jaxnets.kernels import accelerate
 from jaxnets.kernels.wide_dense import WIDE
@@ -154,7 +154,7 @@ def _product_problem(numbers: str) -> Problem:
         def drawn_exactly(draw: Draw) -> Any:
             return draw.numbers(x), np.asarray(labels), jax.tree.map(draw.numbers, vector)
 
-        constants = x, labels, vector
-        return Passes(layers, constants, manual, automatic, None, claim, drawn_exactly)
+        question = Question(claim, drawn_exactly)
+        return Passes(layers, (x, labels, vector), manual, automatic, None, question)
 
     return Problem(f"7x{'x'.join(map(str, sizes))} {numbers}", at)

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rules import rule_of
+from jaxnets.base.language import Text
 from jaxnets.base.trees import Params
 from jaxnets.config.fields import Config
 from jaxnets.config.recipes import PRESETS
@@ -24,12 +25,11 @@ from jaxnets.gradcheck.compare import (
     Passes,
     Problem,
     check_problems,
-    precision,
     with_statistics_aside,
     with_verdicts,
 )
 from jaxnets.gradcheck.errors import recording_terms
-from jaxnets.gradcheck.exact import OPEN, Claim, Draw, Verdict
+from jaxnets.gradcheck.exact import OPEN, Claim, Draw, Question, Verdict
 from jaxnets.gradcheck.layer_check import check_forwards, check_layer, own_layers
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
@@ -114,7 +114,7 @@ def check_network(name: str, network: NetworkCase) -> CheckResult:
     loss is compared with that of a float32 network.
     """
     row = check_problems(f"{name}, {network.config.loss}", [network_problem(network)], TOLERANCES)
-    return with_verdicts(row, [_shown_exactly(network_problem(exact_case(network)))])
+    return with_verdicts(row, [_decided(network)])
 
 
 def has_kernels(network: NetworkCase) -> bool:
@@ -132,21 +132,19 @@ def check_network_with_kernels(name: str, network: NetworkCase) -> CheckResult:
     """
     tolerances = {name: x for name, x in TOLERANCES.items() if name != DIFFERENCES}
     row = check_problems(f"{name}, kernels", [network_problem(network, kernels=True)], tolerances)
-    return with_verdicts(row, [_shown_exactly(network_problem(exact_case(network), kernels=True))])
+    return with_verdicts(row, [_decided(network, kernels=True)])
 
 
-def exact_case(network: NetworkCase) -> NetworkCase:
-    """The network on two small images, for the exact check."""
-    return network._replace(image=network.exact_image or network.image, batch=2)
-
-
-def _shown_exactly(problem: Problem) -> Problem:
-    """The problem with the exact check's verdict, if the network is small enough for that check."""
-    with precision("float64"):
-        leaves = jax.tree.leaves(problem.at("float64").inputs)
-    size = sum(leaf.size for leaf in leaves)
+def _decided(network: NetworkCase, *, kernels: bool = False) -> Problem:
+    """The network on two small images, with the exact check's verdict if it is small enough."""
+    case = network._replace(image=network.exact_image or network.image, batch=2)
+    problem = network_problem(case, kernels=kernels)
+    model = create_model(network.config, network.num_classes)
+    shapes = jax.tree.leaves(_param_shapes(model, (case.batch, *case.image)))
+    size = sum(leaf.size for leaf in shapes)
     if size > MOST_EXACTLY:
-        return problem._replace(verdict=Verdict(OPEN, f"a network of {size:,} parameters"))
+        why = Text("a network of {} parameters", f"{size:,}")
+        return problem._replace(verdict=Verdict(OPEN, why))
     return problem.decided
 
 
@@ -213,8 +211,8 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
         def drawn(draw: Draw) -> Any:
             return batch._replace(images=draw.numbers(images), labels=labels, mask=mask)
 
-        wanted = None if kernels else number
-        return with_statistics_aside(Passes(inputs, batch, manual, automatic, wanted, claim, drawn))
+        question, wanted = Question(claim, drawn), None if kernels else number
+        return with_statistics_aside(Passes(inputs, batch, manual, automatic, wanted, question))
 
     label = "x".join(map(str, images.shape))
     return Problem(label, at, network.step, large=True, moves=network.moves)
@@ -285,7 +283,7 @@ def random_params(model: Chain, images: np.ndarray) -> Params:
     With scales near 0, biases outweigh what the norm lets through. Then some units fire for hardly
     any image, and the next norm divides their rounding by almost nothing.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    shapes = _param_shapes(model, images.shape)
     rng = np.random.default_rng(1)
 
     def draw(path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -294,3 +292,9 @@ def random_params(model: Chain, images: np.ndarray) -> Params:
         return mean + np.float32(spread) * rng.standard_normal(leaf.shape, np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def _param_shapes(model: Chain, shape: tuple[int, ...]) -> Any:
+    """The shapes of a network's parameters for images of this shape, batch first."""
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]

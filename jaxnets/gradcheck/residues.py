@@ -1,9 +1,11 @@
 """Arrays of numbers of the exact check: residues, with a slope and an exponential."""
 
+import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextvars import ContextVar
 from fractions import Fraction
 
 import numpy as np
@@ -65,6 +67,24 @@ class Numbers:
 Values = Numbers | np.ndarray  # Arrays that no input reaches stay ordinary ones.
 
 
+_choice: ContextVar[int] = ContextVar("choice", default=0)
+
+
+@contextlib.contextmanager
+def other_functions() -> Generator[None]:
+    """Lets `stand_in` choose other functions within the block."""
+    token = _choice.set(_choice.get() + 1)
+    try:
+        yield
+    finally:
+        _choice.reset(token)
+
+
+def stand_in(value: Residues, salt: int) -> Residues:
+    """A random function in place of one whose values the field does not know: log, erf, a root."""
+    return field.scrambled(value, P, salt + (_choice.get() << 32))
+
+
 def unknown(value: Residues) -> Residues:
     """An exponent for a number whose exponential is not related to any other's."""
     return field.scrambled(value, Q, salt=1)
@@ -86,12 +106,8 @@ def literal(x: float) -> tuple[int, int]:
     """
     if not math.isfinite(x):
         return 0, 0  # The filling of a maximum, which no finite number loses to.
-    for fraction in (
-        Fraction(x).limit_denominator(LARGEST_DENOMINATOR),
-        Fraction(f"{x:.{MOST_DIGITS}g}"),
-    ):
-        if math.isclose(float(fraction), x, rel_tol=ROUNDING):
-            return _residues(fraction)
+    if (fraction := _rounded_fraction(x)) is not None:
+        return _residues(fraction)
     for power in (-1, 0, 1):
         square = Fraction(x * x / math.pi**power).limit_denominator(100)
         rounded = math.copysign(math.sqrt(square * math.pi**power), x)
@@ -102,6 +118,19 @@ def literal(x: float) -> tuple[int, int]:
                 value = value if x > 0 else P - value
                 return value, int(unknown(np.array(value)))
     return _residues(Fraction(x))
+
+
+def fraction_of(x: float) -> Fraction:
+    """The fraction that a constant rounds; the constant as it is stored, if it is no simple one."""
+    return _rounded_fraction(x) or Fraction(x)
+
+
+def _rounded_fraction(x: float) -> Fraction | None:
+    simple = Fraction(x).limit_denominator(LARGEST_DENOMINATOR)
+    for fraction in (simple, Fraction(f"{x:.{MOST_DIGITS}g}")):
+        if math.isclose(float(fraction), x, rel_tol=ROUNDING):
+            return fraction
+    return None
 
 
 def _residues(fraction: Fraction) -> tuple[int, int]:
@@ -156,7 +185,7 @@ def _scaled(slope: Residues | None, by: Residues) -> Residues | None:
 
 
 def add(a: Numbers, b: Numbers) -> Numbers:
-    """A + b; exp(a + b) = exp(a) exp(b)."""
+    """The sum; exp(a + b) = exp(a) exp(b)."""
     return Numbers(
         field.total(a.value, b.value),
         a.real + b.real,
@@ -167,7 +196,7 @@ def add(a: Numbers, b: Numbers) -> Numbers:
 
 
 def neg(a: Numbers) -> Numbers:
-    """-a; exp(-a) = 1 / exp(a)."""
+    """The negative; exp(-a) = 1 / exp(a)."""
     return Numbers(
         field.negative(a.value),
         -a.real,
@@ -178,12 +207,12 @@ def neg(a: Numbers) -> Numbers:
 
 
 def sub(a: Numbers, b: Numbers) -> Numbers:
-    """A - b."""
+    """The difference."""
     return add(a, neg(b))
 
 
 def mul(a: Numbers, b: Numbers) -> Numbers:
-    """A b, with the slope a' b + a b'."""
+    """The product, with the slope a' b + a b'."""
     a, b, exponent = a.alone(), b.alone(), None
     if a.exponent is not None and b.exponent is not None:
         exponent = field.product(a.exponent, b.exponent, Q)
@@ -216,7 +245,7 @@ def reciprocal(a: Numbers) -> Numbers:
 
 
 def div(a: Numbers, b: Numbers) -> Numbers:
-    """A / b."""
+    """The quotient."""
     return mul(a, reciprocal(b))
 
 
@@ -241,16 +270,17 @@ def of_value(a: Numbers, value: Residues, real: np.ndarray, by: Residues) -> Num
 
 
 def exp(a: Numbers) -> Numbers:
-    """The exponential, which is its own derivative."""
+    """The exponential, which is its own derivative; that of -infinity, a mask's filling, is 0."""
     assert a.exponent is not None
     value = field.power_of_omega(a.exponent)
     value = value if a.factor is None else field.product(value, a.factor)
+    value = np.where(a.real == -np.inf, 0, value)
     return of_value(a, value, np.exp(a.real), value)
 
 
 def log(a: Numbers) -> Numbers:
     """The logarithm: any value, but the slope a' / a, and exp(log(a)) = a."""
-    value = field.scrambled(a.value, P, salt=2)
+    value = stand_in(a.value, salt=2)
     slope = _scaled(a.slope, field.inverse(a.value))
     return Numbers(value, np.log(a.real), slope, np.zeros_like(a.value), a.value)
 
@@ -258,7 +288,7 @@ def log(a: Numbers) -> Numbers:
 def erf(a: Numbers) -> Numbers:
     """The error function: any odd function with the slope 2 / sqrt(π) exp(-a²)."""
     smaller = np.minimum(a.value, field.negative(a.value))
-    value = field.scrambled(smaller, P, salt=3)
+    value = stand_in(smaller, salt=3)
     value = np.where(a.value == 0, 0, np.where(smaller == a.value, value, field.negative(value)))
     bell = exp(neg(mul(a.without_slope(), a.without_slope()))).value
     by = field.product(bell, literal(2 / math.sqrt(math.pi))[0])

@@ -143,8 +143,9 @@ def _exact_cell(row: CheckResult) -> str:
     """The exact check's verdict on all settings it was asked, or how many it has shown."""
     if any(verdict.kind == WRONG for verdict in row.verdicts):
         return WRONG
-    shown = row.asked - len(row.verdicts)
-    return f"{shown}/{row.asked}" if row.verdicts else EXACT if shown else ""
+    if row.verdicts:
+        return f"{row.asked - len(row.verdicts)}/{row.asked}"
+    return EXACT if row.asked else ""
 
 
 def _summary(rows: Sequence[CheckResult], hint: bool) -> str:
@@ -204,8 +205,10 @@ def _values(row: CheckResult) -> dict[str, Any]:
         "ok": row.ok,
         "tried": row.tried,
         "errors": errors,
-        "exact": [{"verdict": each.kind, "why": each.why} for each in row.verdicts],
-        "settings_asked_exactly": row.asked,
+        "exact": {
+            "asked": row.asked,
+            "others": [{"verdict": one.kind, "why": str(one.why)} for one in row.verdicts],
+        },
         "worst": row.worst,
         "causes": row.causes,
         "differences_taken": row.compared,

@@ -197,7 +197,14 @@ class CheckResult(NamedTuple):
     def __repr__(self) -> str:
         errors = ", ".join(f"{key} {error.value:.1e}" for key, error in self.errors.items())
         verdict = "agrees" if self.ok else f"FAILED, worst in {self.worst}"
-        return "\n".join([f"{self.name}: {verdict}; relative errors: {errors}", *self.causes])
+        exact = f"exact in {self.shown} of {self.asked} settings; " if self.asked else ""
+        line = f"{self.name}: {verdict}; {exact}relative errors: {errors}"
+        return "\n".join([line, *self.causes])
+
+    @property
+    def shown(self) -> int:
+        """In how many problems the exact check has shown that the gradients are right."""
+        return self.asked - len(self.verdicts)
 
     @property
     def ok(self) -> bool:

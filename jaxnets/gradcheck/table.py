@@ -37,7 +37,7 @@ HEADER = [
 WIDTHS = (40, 8, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
 ALIGN = "<<" + ">" * len(COLUMNS) + ">><<"
 WIDE = 150  # A terminal with this many columns shows all; others show name, errors and verdict.
-NARROW_WIDTHS = (24, 5, 7, 7, 8, 11, 6)
+NARROW_WIDTHS = (23, 5, 7, 7, 8, 11, 6)
 
 
 def print_checks(
@@ -144,7 +144,7 @@ def _exact_cell(row: CheckResult) -> str:
     if any(verdict.kind == WRONG for verdict in row.verdicts):
         return WRONG
     if row.verdicts:
-        return f"{row.asked - len(row.verdicts)}/{row.asked}"
+        return f"{row.shown}/{row.asked}"
     return EXACT if row.asked else ""
 
 
@@ -207,6 +207,7 @@ def _values(row: CheckResult) -> dict[str, Any]:
         "errors": errors,
         "exact": {
             "asked": row.asked,
+            "shown": row.shown,
             "others": [{"verdict": one.kind, "why": str(one.why)} for one in row.verdicts],
         },
         "worst": row.worst,

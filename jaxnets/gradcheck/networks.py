@@ -38,7 +38,7 @@ from jaxnets.networks.create import create_model
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad
 
 NUM_CLASSES = 10
-MOST_EXACTLY = 400_000  # Parameters of a network that the exact check takes.
+MOST_EXACTLY = 4_000_000  # Parameters of a network that the exact check takes.
 
 
 class NetworkCase(NamedTuple):

@@ -17,7 +17,7 @@ from jaxnets.config.fields import PLACE, SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
 from jaxnets.config.resolve import OwnNetwork, StoredRun, check_process
 from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import Experiment, find_devices
+from jaxnets.experiment import Experiment
 from jaxnets.machine.distributed import ConnectedProcesses, connected
 from jaxnets.machine.platform import (
     Processes,
@@ -47,6 +47,7 @@ from jaxnets.runs.run_folder import (
 )
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
+from jaxnets.training.parallel import find_devices
 from jaxnets.training.step import Checkpoint, TrainState
 
 LARGE_FOLDER = 500_000_000  # Bytes.
@@ -382,9 +383,7 @@ def _connected(flags: dict[str, Any]) -> Generator[Processes]:
     with connected(coordinator, count, number):
         # The processes exchange values through their devices.
         devices, platform = flags.get("devices"), flags.get("platform")
-        set_up_jax(
-            devices, platform=platform, cpu_devices=flags.get("cpu_devices"), connected=True
-        )
+        set_up_jax(devices, platform=platform, cpu_devices=flags.get("cpu_devices"), connected=True)
         processes = ConnectedProcesses()
         shared = {name: value for name, value in flags.items() if name not in OWN_FLAGS}
         processes.assert_equal({**versions(), **shared})

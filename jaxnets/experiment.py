@@ -1,4 +1,4 @@
-"""Turns a config and a data set into the parts of a training, each built once.
+"""Trains and evaluates a network, with parts that are made of a config and a data set.
 
 >>> import jaxnets
 >>> config = jaxnets.preset("softmax", epochs=1)
@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,38 +20,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.backprop.rule import FindRule
-from jaxnets.backprop.rules import rule_of
 from jaxnets.base.errors import UserError, expect
-from jaxnets.base.facts import Described
-from jaxnets.base.language import Text
-from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
-from jaxnets.config.options import CUSTOM
 from jaxnets.data.batches import Batch, eval_batches
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.kernels import accelerate
-from jaxnets.losses import find_loss
-from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
-from jaxnets.metrics import Sums, metric_of
-from jaxnets.models.batch_norm import STATISTICS, over_devices
+from jaxnets.machine.platform import compiler_options_for_init
+from jaxnets.metrics import Sums
 from jaxnets.models.chain import Chain, has_layer
-from jaxnets.models.precision import param_dtype_of
 from jaxnets.models.weights import head_of, load_weights
-from jaxnets.networks.create import create_model
+from jaxnets.parts import Parts, make_loss_and_grad
 from jaxnets.training import loop, step
-from jaxnets.training.augment import Augmentation
-from jaxnets.training.crops import center_crop, with_center_crop, with_ten_crops
+from jaxnets.training.crops import center_crop
+from jaxnets.training.evaluation import EVAL_BATCH_SIZE, compile_eval, evaluate
 from jaxnets.training.history import History
-from jaxnets.training.loop import TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import (
     PLATEAU_FACTOR,
-    create_optimizer,
-    create_schedule,
     update_plateau,
-    with_plateau,
-    with_statistics,
 )
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.scan import scanned_epoch
@@ -71,77 +55,11 @@ MAX_SCAN_BYTES = 512 << 20
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Experiment(Described):
+class Experiment(Parts):
     """A network, its data and everything that trains it. Make one with `Experiment.create`.
 
     It trains with the rules that it is given and judges none of them: `gradcheck` does.
     """
-
-    config: Config
-    data: Dataset
-    model: Chain
-    step_model: Chain  # The same for a step: with kernels, or unchanged.
-    parallel: Parallel  # The devices, and how functions are placed on them.
-    loader: TrainLoader  # The training data in batches.
-    schedule: optax.Schedule  # The rate at every step; the plateau's reductions come on top.
-    optimizer: optax.GradientTransformation  # The update rule with that schedule.
-    augment: Augment  # The change of each batch before its step.
-    loss_and_grad: LossAndGrad  # The gradient by autodiff or by hand.
-    find_rule: FindRule  # Finds the rule of each layer for the gradient by hand.
-
-    @classmethod
-    def create(
-        cls,
-        config: Config,
-        data: Dataset,
-        devices: Devices | None = None,
-        find_rule: FindRule = rule_of,
-    ) -> Self:
-        """Builds each part.
-
-        Args:
-          config: What to train, and how.
-          data: The images and labels.
-          devices: The devices to train on; by default those that the config asks for.
-          find_rule: Finds the rules of the layers and of the loss, by default ours.
-
-        Raises:
-          UserError: The devices are not there, the batches do not fit, or the images cannot be
-            augmented or cropped as asked.
-        """
-        _check_data(config, data)
-        devices = devices or find_devices(config)
-        model = create_model(config, data.num_classes)
-        if len(data.image_shape) == 1:
-            _check_takes_rows(config, model, data.image_shape[0])
-        parallel = Parallel(devices, config.parallel, convolutions=has_layer(model, nn.Conv))
-        loader = loader_of(config, data)
-        parallel.check_batch_size(loader.batch_size)
-        if has_layer(model, nn.BatchNorm):
-            model = over_devices(model, parallel.axis_name)
-        step_model = model
-        if config.kernels == "fast":
-            step_model = accelerate(model, parallel.platform, sharded=parallel.sharded)
-        steps = config.epochs * loader.steps
-        schedule = create_schedule(config.schedule, config.learning_rate, steps)
-        return cls(
-            config=config,
-            data=data,
-            model=model,
-            step_model=step_model,
-            parallel=parallel,
-            loader=loader,
-            schedule=schedule,
-            optimizer=optimizer_of(config, schedule, model),
-            augment=augment_of(config, data, loader, parallel.platform),
-            loss_and_grad=make_loss_and_grad(config, step_model, find_rule),
-            find_rule=find_rule,
-        )
-
-    def _facts(self) -> dict[str, Any]:
-        names = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "loss", "gradients")
-        own = {"data": self.data.name, "devices": len(self.parallel.devices)}
-        return {name: getattr(self.config, name) for name in names} | own
 
     def init_state(self) -> TrainState:
         """The first parameters, drawn or read, and the optimizer's state, on the devices.
@@ -255,7 +173,7 @@ class Experiment(Described):
         split: Split | None = None,
         *,
         ten_crop: bool | None = None,
-        batch_size: int = loop.EVAL_BATCH_SIZE,
+        batch_size: int = EVAL_BATCH_SIZE,
     ) -> Any:
         """The metrics of every example of a split.
 
@@ -274,7 +192,7 @@ class Experiment(Described):
         params = params.params if isinstance(params, TrainState) else params
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
         eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
-        return loop.evaluate(eval_step, params, examples, self.parallel, views, batch_size)
+        return evaluate(eval_step, params, examples, self.parallel, views, batch_size)
 
     @functools.cached_property
     def _eval_step(self) -> Callable[[bool], EvalStep]:
@@ -282,18 +200,7 @@ class Experiment(Described):
         return functools.cache(self._compile_eval)
 
     def _compile_eval(self, ten_crop: bool) -> EvalStep:
-        loss, apply = find_loss(self.config.loss), self.model.apply
-        metric = metric_of(loss)
-        if self.config.input_size is not None:
-            with_crops = with_ten_crops if ten_crop else with_center_crop
-            apply = with_crops(apply, self.config.input_size)
-        if self.data.is_regression:
-            mean, scale = self.data.target_mean, self.data.target_scale
-            center = np.mean(self.data.train.labels, axis=0, dtype=np.float64)
-            metric = functools.partial(metric, mean=mean, scale=scale, center=center)
-        axis_name = self.parallel.axis_name
-        eval_step = step.make_eval_step(apply, loss, metric=metric, axis_name=axis_name)
-        return self.parallel.compile(eval_step)
+        return compile_eval(self.config, self.data, self.model.apply, self.parallel, ten_crop)
 
     def train_step(
         self,
@@ -393,75 +300,6 @@ class Experiment(Described):
         )
 
 
-def find_devices(config: Config) -> Devices:
-    """The devices that the config asks for; UserError if they are not there."""
-    if config.is_distributed and not jax.distributed.is_initialized():
-        raise UserError("only train.py supports distributed and coordinator")
-    return set_up_jax(
-        config.devices,
-        config.precision,
-        platform=config.platform,
-        cpu_devices=config.cpu_devices,
-        connected=config.is_distributed,
-    )
-
-
-# The only change of a batch that the loader makes, because it draws on the host.
-SHIFT = "shift"
-
-
-def loader_of(config: Config, data: Dataset) -> TrainLoader:
-    """The training data in the config's batches, shifted if the config asks for it."""
-    return TrainLoader(
-        data.train,
-        config.batch_size or len(data.train),
-        config.seed,
-        shifts=SHIFT in config.augmentations,
-        steps_per_epoch=config.steps_per_epoch,
-        augmented_epochs=config.epochs - config.clean_epochs if config.clean_epochs else np.inf,
-    )
-
-
-def augment_of(config: Config, data: Dataset, loader: TrainLoader, platform: str) -> Augment:
-    """The change of each batch before its step: all that the config asks for, except shifts."""
-    names, size, smoothing = config.augmentations, config.input_size, config.label_smoothing
-    dtype, augment = param_dtype_of(config.precision), step.no_augmentation
-    if size is not None or smoothing or set(names) - {SHIFT}:
-        augment = Augmentation(
-            names,
-            data,
-            size,
-            smoothing,
-            until=loader.augmented_epochs * loader.steps,
-            custom=config.augment if callable(config.augment) else None,
-            steps_per_pass=loader.steps_per_pass,
-            dtype=dtype,
-            platform=platform,
-        )
-    return step.with_images_in(dtype, augment)
-
-
-def optimizer_of(
-    config: Config, schedule: optax.Schedule, model: Chain
-) -> optax.GradientTransformation:
-    """The config's update rule for a network, with a learning rate."""
-    rule = create_optimizer(
-        config.optimizer, schedule, config.momentum, config.nesterov, config.weight_decay
-    )
-    if config.schedule == "plateau":
-        rule = with_plateau(rule)
-    if has_layer(model, nn.BatchNorm):
-        rule = with_statistics(rule, STATISTICS, config.reduction)
-    return rule
-
-
-def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_of) -> LossAndGrad:
-    """The loss_and_grad that the config asks for; "both" trains with the one by hand."""
-    if config.gradients == "auto":
-        return step.autodiff_loss_and_grad(model.apply, find_loss(config.loss))
-    return manual_loss_and_grad(model, config.loss, find_rule)
-
-
 def init_state(
     model: Chain, optimizer: optax.GradientTransformation, data: Dataset, key: jax.Array
 ) -> TrainState:
@@ -473,43 +311,6 @@ def init_state(
 def prefers_scan(model: Chain, parallel: Parallel) -> bool:
     """Whether an epoch may be one compiled loop: on the CPU a convolution in one is slow."""
     return not has_layer(model, nn.Conv) or parallel.devices[0].platform != "cpu"
-
-
-def _check_data(config: Config, data: Dataset) -> None:
-    """Raises UserError if the data set does not fit the config."""
-    expect(config, Config, 'jaxnets.preset("cnn")')
-    expect(data, Dataset, 'jaxnets.load_dataset("mnist")')
-    for name in CUSTOM_FIELDS:
-        value = getattr(config, name)
-        if isinstance(value, str) and value.startswith(CUSTOM):
-            own = value.removeprefix(CUSTOM)
-            raise UserError("{}: expected {} again: jaxnets.load(DIR, {}={})", name, own, name, own)
-    if config.watcher and not len(data.validation):
-        raise UserError(NO_VALIDATION, Text(config.watcher))
-    if (config.loss == "squared_error") != data.is_regression:
-        expected = "squared_error" if data.is_regression else "cross_entropy, mse or half_mse"
-        raise UserError("loss: expected {} for {}, got {}", expected, data.name, config.loss)
-    if config.ten_crop and max(data.image_shape[:2]) <= (config.input_size or 0):
-        height, width = data.image_shape[:2]
-        raise UserError(
-            "ten_crop: expected images larger than input_size {}, those of {} are {}x{}",
-            config.input_size,
-            data.name,
-            height,
-            width,
-        )
-
-
-def _check_takes_rows(config: Config, model: Chain, size: int) -> None:
-    """Raises UserError if the network or an augmentation needs images."""
-    is_convolved = has_layer(model, nn.Conv)
-    if is_convolved or set(config.augmentations) - {"mixup", "custom"}:
-        raise UserError(
-            "{}: expected images, whose pixels are bytes or floats from 0 to 1, got rows of "
-            '{} numbers; model "mlp" takes rows',
-            config.model if is_convolved else "augment",
-            size,
-        )
 
 
 def _scores(part: str, metrics: Sums | None, like: Sums) -> Record:

@@ -31,8 +31,8 @@ ROOMS = {
     "machine": "base",
     "kernels": "backprop base machine models",
     "training": "base config data losses machine metrics",
-    "experiment": "backprop base config data kernels losses machine metrics models networks "
-    "training",
+    "parts": "backprop base config data kernels losses machine models networks training",
+    "experiment": "base data machine metrics models parts training",
     "runs": "backprop base config data experiment machine metrics models networks training",
     # The proof, above what it proves.
     "gradcheck": "backprop base config data experiment kernels losses machine metrics models "
@@ -48,7 +48,7 @@ ROOMS = {
     "training",
     "tracking": "base config metrics runs training",
     "course": "backprop base config data experiment gradcheck losses machine metrics models "
-    "networks runs training tune",
+    "networks parts runs training tune",
     "report": "backprop base config course data drawing experiment gradcheck kernels losses "
     "machine metrics models networks predict runs training",
     "notebook": "backprop base config course data experiment gradcheck machine metrics models "
@@ -63,7 +63,7 @@ ROOMS = {
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 CORE = "config data losses regression_metrics metrics models backprop networks kernels machine "
-CORE += "training experiment runs"
+CORE += "training parts experiment runs"
 
 WITHOUT_JAX = ("abtest", "base", "config", "data", "drawing", "cli", "__main__", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}

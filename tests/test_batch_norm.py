@@ -17,16 +17,15 @@ from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rules import RULES
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
-from jaxnets.experiment import optimizer_of
 from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import MODELS
-from jaxnets.models.batch_norm import STATISTICS, BatchNorm, fold, over_devices
+from jaxnets.models.batch_norm import STATISTICS, BatchNorm, fold, over_devices, statistics_of
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import HE, flatten
 from jaxnets.networks.create import create_model
-from jaxnets.training.optimizer import with_statistics
+from jaxnets.training.optimizer import optimizer_of, with_statistics
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import TrainState, autodiff_loss_and_grad, make_train_step
 
@@ -182,7 +181,7 @@ def test_a_configs_own_rule_leaves_the_statistics_alone():
     """Whoever builds it: the run, the learning-rate range test, the report's next update."""
     model = small()
     params = random_params(model, IMAGES.shape[1:])
-    rule = optimizer_of(preset("cnn_bn"), lambda count: 9.0, model)
+    rule = optimizer_of(preset("cnn_bn"), lambda count: 9.0, statistics_of(model))
     updates: Any = rule.update(params, rule.init(params), params)[0]
     for name in STATISTICS:
         np.testing.assert_allclose(updates["norm1"][name], -0.1 * params["norm1"][name], rtol=1e-6)

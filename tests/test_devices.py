@@ -21,7 +21,7 @@ COUNTS = """
 import jax
 from jaxnets.cli.flags import parse_flags
 from jaxnets.config.resolve import preset
-from jaxnets.experiment import find_devices
+from jaxnets.training.parallel import find_devices
 used = find_devices(preset(**parse_flags(sys.argv[1:])))
 print(len(jax.devices()), len(used))
 """

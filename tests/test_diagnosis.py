@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import saved_params, slow
 
-from jaxnets import experiment
+from jaxnets import experiment, parts
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import flatten
 from jaxnets.models.mlp import mlp
@@ -18,7 +18,7 @@ from jaxnets.runs import diagnosis
 @pytest.fixture
 def poison(monkeypatch):
     """Makes the gradient of a layer NaN in one step, which the key of the step tells."""
-    honest = experiment.make_loss_and_grad
+    honest = parts.make_loss_and_grad
 
     def with_poison(step: int, layer: str) -> None:
         def make_loss_and_grad(config, *others):
@@ -33,7 +33,7 @@ def poison(monkeypatch):
 
             return poisoned
 
-        monkeypatch.setattr(experiment, "make_loss_and_grad", make_loss_and_grad)
+        monkeypatch.setattr(parts, "make_loss_and_grad", make_loss_and_grad)
 
     return with_poison
 

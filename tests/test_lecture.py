@@ -23,7 +23,7 @@ from jaxnets.course.replay import (
 )
 from jaxnets.experiment import Experiment
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import TrainLoader
+from jaxnets.training.loader import TrainLoader
 from jaxnets.training.step import Checkpoint
 from jaxnets.tune.many import TrainingSummary, can_vmap, held_out, train_many
 

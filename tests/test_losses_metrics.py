@@ -16,7 +16,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics, metric_of
 from jaxnets.regression_metrics import RegressionMetrics
-from jaxnets.training import loop
+from jaxnets.training import evaluation, loop
 from jaxnets.training.parallel import Parallel
 
 cross_entropy, mse, _, squared_error = map(jax.jit, LOSSES.values())
@@ -255,7 +255,7 @@ def test_each_loss_is_trained_with_the_metrics_that_suit_it():
 )
 def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, devices, kind):
     test = tiny.test[
-        np.arange(2 * loop.EVAL_BATCH_SIZE + 76) % len(tiny.test)
+        np.arange(2 * evaluation.EVAL_BATCH_SIZE + 76) % len(tiny.test)
     ]  # The last is ragged.
     config = tiny_preset("mlp_sequential", devices=devices, parallel=kind, loss="cross_entropy")
     experiment = Experiment.create(config, tiny)
@@ -280,14 +280,14 @@ def test_a_small_split_is_not_padded_to_a_large_batch(
         sizes.append(batch_size)
         return eval_batches(split, max(batch_size, least), rows)
 
-    monkeypatch.setattr(loop, "eval_batches", padded)
+    monkeypatch.setattr(evaluation, "eval_batches", padded)
     config = tiny_preset("mlp_sequential", devices=devices, loss="cross_entropy")
     experiment, split = Experiment.create(config, tiny), tiny.test[np.arange(images)]
     params = experiment.init_state().params
     monkeypatch.setattr(Parallel, "rows", lambda *_: slice(None))
     least = 0
     small = experiment.evaluate(params, split)
-    least = loop.EVAL_BATCH_SIZE
+    least = evaluation.EVAL_BATCH_SIZE
     large = experiment.evaluate(params, split)
     assert sizes == [size, size]
     assert small.loss == pytest.approx(large.loss, rel=1e-6)

@@ -11,7 +11,7 @@ from jaxnets.base.display import is_screen, width_of
 from jaxnets.base.language import speaking
 from jaxnets.runs import progress
 from jaxnets.runs.progress import Doing, Progress
-from jaxnets.training.loop import TrainLoader
+from jaxnets.training.loader import TrainLoader
 
 
 class Clock:

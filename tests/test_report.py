@@ -24,8 +24,9 @@ import jaxnets
 from jaxnets.base.language import speaking
 from jaxnets.data.load import load_dataset
 from jaxnets.drawing import charts, svg
-from jaxnets.experiment import Experiment, optimizer_of
+from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
+from jaxnets.models.batch_norm import statistics_of
 from jaxnets.models.precision import with_precision
 from jaxnets.report import build, evaluation, figures, ledger, passes
 from jaxnets.report.plot import plot
@@ -33,6 +34,7 @@ from jaxnets.report.run_facts import read_run
 from jaxnets.runs.ending import loss_line
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.training.history import History
+from jaxnets.training.optimizer import optimizer_of
 
 CAPTION, EPOCH = charts.Caption("name", "title", "alt"), charts.Scale("epoch")
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'
@@ -253,7 +255,7 @@ def test_the_norms_are_those_of_the_next_update(run, drawn, gradients):
     experiment = Experiment.create(trained.config, run.data)
     state = load_checkpoint(run.folder, experiment, experiment.init_state()).state
     optimizer = optimizer_of(
-        trained.config, lambda step: trained.config.learning_rate, trained.model
+        trained.config, lambda step: trained.config.learning_rate, statistics_of(trained.model)
     )
     gradient = jax.tree.map(lambda g: jnp.asarray(g) / found.count, found.automatic["float32"])
     updates: Any

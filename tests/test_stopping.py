@@ -27,7 +27,8 @@ from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment
-from jaxnets.training import loop, scan
+from jaxnets.training import scan
+from jaxnets.training.loader import TrainLoader
 from jaxnets.training.observer import why_stopped
 from jaxnets.training.optimizer import create_schedule
 
@@ -210,7 +211,7 @@ def test_a_target_may_be_set_on_resume(
 def test_short_epochs_are_whole_passes_cut_into_pieces():
     numbers = np.arange(50, dtype=np.int32)
     images = np.broadcast_to(numbers[:, None, None, None], (50, 8, 8, 1)).astype(np.float32)
-    loader = loop.TrainLoader(Split(images, numbers), 8, 3, shifts=True, steps_per_epoch=4)
+    loader = TrainLoader(Split(images, numbers), 8, 3, shifts=True, steps_per_epoch=4)
     assert (loader.steps, loader.steps_per_pass, loader.images_in(8)) == (4, 7, 58)
     passes = [list(train_batches(loader.split, 8, seed=3, epoch=n, shifts=True)) for n in range(3)]
     whole = list(itertools.chain(*passes))

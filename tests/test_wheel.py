@@ -48,6 +48,7 @@ def test_a_wheel_brings_train_and_the_script(site, run_installed):
     assert (site / "jaxnets/page/templates/index.html").exists()
     assert (site / "jaxnets/report/assets/report.css").exists()
     assert (site / "jaxnets/report/templates/report.html").exists()
+    assert (site / "jaxnets/abtest/templates/trial.txt").exists()
     outcome = run_installed(SCRIPT, "train", "--help")
     assert outcome.status == 0 and "jaxnets train --model=cnn" in outcome.out
     assert "要训练的网络" in run_installed(SCRIPT, "train", "--help", "--language=zh").out

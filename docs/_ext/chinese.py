@@ -50,7 +50,7 @@ VALUES = re.compile(r"(\{\d*\})*")
 def texts() -> Iterator[tuple[str, str]]:
     """The files, and every text in them that may be shown in Chinese."""
     yield from _given_to({"_": None, "N_": None})
-    for path in sorted((ROOT / "jaxnets").rglob("templates/**/*.html")):
+    for path in sorted((ROOT / "jaxnets").rglob("templates/**/*.*")):
         for _line, text, *_rest in extract_from_file("jinja2", path, options=OF_TEMPLATES):
             yield str(path.relative_to(ROOT)), str(text)
     for path in sorted((ROOT / "jaxnets").rglob("assets/*.json")):  # Of the pages.

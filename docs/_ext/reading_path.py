@@ -41,8 +41,11 @@ PATH: dict[str, dict[str, str]] = {
     "Epochs": {
         "jaxnets/training/observer.py": "what may watch a training run",
         "jaxnets/training/parallel.py": "several devices, by jit, shard_map or pmap",
-        "jaxnets/training/loop.py": "`train_epochs`, `stepped_epoch`, `evaluate`",
-        "jaxnets/experiment.py": "`Experiment.create`: every part is built once, here",
+        "jaxnets/training/loader.py": "the training data in batches",
+        "jaxnets/training/loop.py": "`train_epochs`, `stepped_epoch`",
+        "jaxnets/training/evaluation.py": "`evaluate`",
+        "jaxnets/parts.py": "`Parts.create`: every part is built once, here",
+        "jaxnets/experiment.py": "`Experiment` trains and evaluates with them",
     },
     "A run in its folder": {
         "jaxnets/config/recipes.py": "the recipe of each network of the lecture",

@@ -6,24 +6,19 @@ from typing import Any
 import numpy as np
 
 from jaxnets.abtest import classical
-from jaxnets.abtest.presentation import (
-    NOT_EQUAL,
-    OTHER,
-    interval_text,
-    level_text,
-    p_text,
-    points,
-)
-from jaxnets.abtest.trial import Plan
-from jaxnets.base.display import printable, table
+from jaxnets.abtest.plan import Plan
+from jaxnets.abtest.texts import Sentence, layout, sentences
+from jaxnets.base.display import printable
 from jaxnets.base.errors import UserError
-from jaxnets.base.language import _, speaking
+from jaxnets.base.language import speaking
 from jaxnets.base.proportions import Interval, mcnemar
 from jaxnets.config.command import CommandResult
 from jaxnets.data.datasets import Dataset
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.run_data import data_named
 from jaxnets.predict.trained import TrainedNetwork, load_network
+
+SENTENCES = "pairs_sentences.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +51,16 @@ class Pairs:
         return self.both + self.only_a, self.both + self.only_b
 
     @property
+    def disagreements(self) -> int:
+        """The number of pictures that only one model classifies right."""
+        return self.only_a + self.only_b
+
+    @property
+    def leader(self) -> str:
+        """The model that is right on more of these; A if both are right on as many."""
+        return "B" if self.only_b > self.only_a else "A"
+
+    @property
     def difference(self) -> float:
         """B's accuracy minus A's."""
         return (self.only_b - self.only_a) / self.total
@@ -74,9 +79,9 @@ class Pairs:
 
         It assumes that the models disagree as often as here. None if they never disagree.
         """
-        if not (disagreements := (self.only_a + self.only_b) / self.total):
+        if not self.disagreements:
             return None
-        disagreements = max(disagreements, plan.effect)
+        disagreements = max(self.disagreements / self.total, plan.effect)
         variance = disagreements - plan.effect**2
         return classical.sample_size(plan.effect, plan.alpha, plan.power, variance, disagreements)
 
@@ -127,7 +132,7 @@ class PairsResult(CommandResult):
         pairs, plan = self.pairs, self.plan
         (exact, mid), (low, high) = pairs.p, pairs.interval(plan)
         with speaking("en"):
-            sentences = {"conclusions": _conclusions(pairs, plan), "limits": _limits(pairs, plan)}
+            in_words = self._sentences()
         return {
             "runs": dict(zip("AB", pairs.names, strict=True)),
             "dataset": pairs.dataset,
@@ -146,90 +151,40 @@ class PairsResult(CommandResult):
                 "power": plan.power,
                 "count": pairs.needed(plan),
             },
-            **sentences,
+            **in_words,
         }
 
     def text(self) -> str:
         """The tables, and what follows from them."""
-        pairs, plan = self.pairs, self.plan
-        exact, mid = pairs.p
-        rows = [["", _("right"), _("accuracy")]]
-        for arm, name, right in zip("AB", pairs.names, pairs.right, strict=True):
-            rows.append([f"{arm}  {printable(name)}", f"{right:,}", f"{right / pairs.total:.4f}"])
-        counts = [["", _("B right"), _("B wrong")]]
-        counts += [[_("A right"), f"{pairs.both:,}", f"{pairs.only_a:,}"]]
-        counts += [[_("A wrong"), f"{pairs.only_b:,}", f"{pairs.neither:,}"]]
-        interval = _("{} interval", level_text(plan))
-        name = printable(pairs.dataset)
-        lines = [_("{} labelled test pictures of {}", f"{pairs.total:,}", name), ""]
-        lines += [*table(rows, "<>>"), "", *table(counts, "<>>"), ""]
-        lines += [
-            f"B - A  {pairs.difference:+.4f}   {interval} {interval_text(pairs.interval(plan))}",
-            _("McNemar's test: exact p {}, mid-p {}", p_text(exact), p_text(mid)),
-            "",
-            *_conclusions(pairs, plan),
-            "",
-            _("What you may not conclude:"),
+        pairs = self.pairs
+        arms = [
+            [f"{arm}  {printable(name)}", f"{right:,}", f"{right / pairs.total:.4f}"]
+            for arm, name, right in zip("AB", pairs.names, pairs.right, strict=True)
         ]
-        return "\n".join([*lines, *(f"- {sentence}" for sentence in _limits(pairs, plan))])
+        return layout("pairs.txt", pairs=pairs, plan=self.plan, arms=arms, **self._sentences())
 
+    def _sentences(self) -> dict[str, list[str]]:
+        """The conclusions and their limits, in the language of `speaking`."""
+        return {
+            "conclusions": sentences(SENTENCES, self._conclusions(), self.pairs, self.plan),
+            "limits": sentences(SENTENCES, self._limits(), self.pairs, self.plan),
+        }
 
-def _conclusions(pairs: Pairs, plan: Plan) -> list[str]:
-    """The conclusions that the counts allow, in sentences."""
-    disagree, p = pairs.only_a + pairs.only_b, pairs.p[0]
-    if not disagree:
-        text = _("The models are right on the same pictures: there is no difference to test.")
-        return [text]
-    better = "B" if pairs.only_b > pairs.only_a else "A"
-    most = max(pairs.only_a, pairs.only_b)
-    if p < plan.alpha:
-        text = _(
-            "{0} is better than {1} on pictures like these: of the {2} on which one model alone is "
-            "right, {0} has {3}. If both were equally good, such a lead or a larger one would come "
-            "with a chance of {4}.",
-            better,
-            OTHER[better],
-            f"{disagree:,}",
-            f"{most:,}",
-            p_text(p),
-        )
-        return [text]
-    low, high = pairs.interval(plan)
-    text = _(
-        "No difference is shown: of the {} pictures on which only one model is right, {} has {}, "
-        "as a fair coin may give. B may be worse by up to {}, or better by up to {}.",
-        f"{disagree:,}",
-        better,
-        f"{most:,}",
-        points(max(-low, 0)),
-        points(max(high, 0)),
-    )
-    sentences = [text]
-    if (needed := pairs.needed(plan)) is not None:
-        more = max(needed - pairs.total, 0)
-        text = _(
-            "A true difference of {} would be found with a chance of {} % by {} pictures, {} more "
-            "than here.",
-            points(plan.effect),
-            f"{100 * plan.power:g}",
-            f"{needed:,}",
-            f"{more:,}",
-        )
-        sentences.append(text)
-    return sentences
+    def _conclusions(self) -> list[Sentence]:
+        """The conclusions that the counts allow."""
+        pairs, plan = self.pairs, self.plan
+        if not pairs.disagreements:
+            return [Sentence("same_answers")]
+        if pairs.p[0] < plan.alpha:
+            return [Sentence("better")]
+        is_planned = pairs.needed(plan) is not None
+        return [Sentence("no_difference"), *([Sentence("needed")] if is_planned else [])]
 
-
-def _limits(pairs: Pairs, plan: Plan) -> list[str]:
-    """The limits of these conclusions, in sentences."""
-    found = [
-        _(
-            "The p counts only if these pictures were not used before to choose a network, a "
-            "setting or an epoch."
-        ),
-        _("Nothing is known about pictures unlike these, and your users' pictures may differ."),
-        _(
-            "One run of each is compared, not two recipes: another seed gives another network "
-            "(jaxnets search compares recipes)."
-        ),
-    ]
-    return found + ([_(NOT_EQUAL)] if pairs.p[0] >= plan.alpha else [])
+    def _limits(self) -> list[Sentence]:
+        """The limits of these conclusions."""
+        found = [
+            Sentence("unused_pictures"),
+            Sentence("other_pictures"),
+            Sentence("one_run_of_each"),
+        ]
+        return found + ([Sentence("not_equal")] if self.pairs.p[0] >= self.plan.alpha else [])

@@ -83,6 +83,26 @@ class Trial:
         return (max(low, -1.0), min(high, 1.0)) if math.isfinite(low) else None
 
     @property
+    def still_shown(self) -> bool:
+        """Whether the interval excludes 0 now, as it did when the test was decided."""
+        now = self.interval
+        return now is not None and (now[0] > 0 or now[1] < 0)
+
+    @property
+    def lead(self) -> Interval | None:
+        """The smallest and the largest advantage of the better model; None without one.
+
+        They are those of the interval now or, if it contains 0 again, when the test was decided.
+        """
+        if self.winner is None or self.decided_at is None:
+            return None
+        shown = self.interval if self.still_shown else self.interval_after(self.decided_at)
+        if shown is None:
+            return None
+        smaller, larger = sorted(map(abs, shown))
+        return smaller, larger
+
+    @property
     def drifts(self) -> bool:
         """Whether two intervals are disjoint: the difference changed while users came."""
         return bool(self.sequence.low.max() > self.sequence.high.min())

@@ -6,7 +6,7 @@ Flags are `--name=value`, switches `--name` and `--no_name`. Capitals and dashes
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxnets.base.display import program
 from jaxnets.base.errors import UserError, unknown
@@ -17,6 +17,7 @@ from jaxnets.config.command import Command
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile, read_flags
 from jaxnets.config.options import (
+    Field,
     Options,
     flag_name,
     is_file_of_python,
@@ -74,6 +75,16 @@ def _usage(command: str) -> str:
     return " ".join(map(os.path.basename, program(command)))
 
 
+class _Line(NamedTuple):
+    """What a command line gives."""
+
+    values: dict[str, Any]  # Of the flags, by field.
+    words: list[str]
+    wants_help: bool = False
+    wants_all: bool = False  # Whether the help shows all flags.
+    language: str | None = None  # That of the help, if the command has no such flag.
+
+
 def _read(
     arguments: Sequence[str],
     started: str,
@@ -82,18 +93,38 @@ def _read(
     parts: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     options = [field for kind in kinds for field in options_of(kind)]
+    known = {**command_words(), **flag_words(options), **{flag[2:]: flag for flag in OTHERS}}
+    line = _scan(arguments, options, known)
+    given = line.values
+    if line.wants_help:
+        from jaxnets.cli.help import help_text
+
+        with speaking(known_language(given.get("language", line.language))):
+            text = help_text(started, description, kinds, given, line.wants_all, parts or {})
+        if not started.endswith("train.py"):
+            text = text.replace("python train.py", "jaxnets train")
+        print(text, flush=True)
+        raise SystemExit(0)
+    if line.language is not None:
+        raise unknown_flag("--language", known)
+    positional = [field for field in options if is_positional(field)]
+    if line.words or positional:
+        given |= _positionals(line.words, positional, started, known)
+    return _with_files(given, takes_training=Config in kinds)
+
+
+def _scan(arguments: Sequence[str], options: Sequence[Field], known: Mapping[str, str]) -> _Line:
+    """Takes the flags and words of a command line apart; --version prints and exits."""
     flags = {f"--{flag_name(field)}": field for field in options if not is_positional(field)}
     flags |= {f"--no_{field.name}": field for field in options if field.type is bool}
-    known = {**command_words(), **flag_words(options), **{flag[2:]: flag for flag in OTHERS}}
-    given: dict[str, Any] = {}
-    words, wants_help, everything, language, rest = [], False, False, None, list(arguments)
+    line, rest = _Line({}, []), list(arguments)
     while rest:
         text = rest.pop(0)
         if text == "--":  # Only words follow, even if they begin with a dash.
-            words += rest
+            line.words.extend(rest)
             break
         if not text.startswith("-") or text == "-":
-            words.append(text)
+            line.words.append(text)
             continue
         name, equals, value = text.partition("=")
         name = "--output" if name == "-o" and "--output" in flags else name
@@ -102,51 +133,52 @@ def _read(
         if name == "--version":
             print_version()
         if name in ("-h", "--help", "--help_all"):
-            wants_help, everything = True, everything or name == "--help_all"
-            continue
-        if name not in flags:
-            if name == "--language":
-                language = value
-                continue
-            raise unknown_flag(name, known)
-        field = flags[name]
-        if field.type is bool:
-            if equals:
-                raise UserError(
-                    "{}: expected {} without a value, got {}", field.name, name, repr(value)
-                )
-            given[field.name] = not name.startswith("--no_")
-            continue
-        if not equals and (not rest or rest[0].startswith("--")):
-            meaning = field.metadata["help"].partition(";")[0]
-            wanted = Text("{}={} ({})", name, metavar(field), meaning)
-            raise UserError("{}: expected {}, got {}", flag_name(field), wanted, text)
-        value = value if equals else rest.pop(0)
-        if field.metadata["repeated"]:
-            given[field.name] = (*given.get(field.name, ()), value)
+            line = line._replace(wants_help=True, wants_all=line.wants_all or name == "--help_all")
+        elif name in flags and flags[name].type is bool:
+            line.values[flags[name].name] = _switched(flags[name], name, equals + value)
+        elif name in flags:
+            if not equals and (not rest or rest[0].startswith("--")):
+                raise _without_value(flags[name], name, text)
+            _add(line.values, flags[name], value if equals else rest.pop(0))
+        elif name == "--language":
+            line = line._replace(language=value)
         else:
-            given[field.name] = _parse(field, value)
-    if wants_help:
-        from jaxnets.cli.help import help_text
+            raise unknown_flag(name, known)
+    return line
 
-        with speaking(known_language(given.get("language", language))):
-            text = help_text(started, description, kinds, given, everything, parts or {})
-        if not started.endswith("train.py"):
-            text = text.replace("python train.py", "jaxnets train")
-        print(text, flush=True)
-        raise SystemExit(0)
-    if language is not None:  # It is the help's.
-        raise unknown_flag("--language", known)
-    positional = [field for field in options if is_positional(field)]
-    if words or positional:
-        given |= _positionals(words, positional, started, known)
+
+def _switched(field: Field, name: str, given: str) -> bool:
+    """The value of a switch, --name or --no_name; UserError if it was given one, as "=true"."""
+    if given:
+        raise UserError(
+            "{}: expected {} without a value, got {}", field.name, name, repr(given[1:])
+        )
+    return not name.startswith("--no_")
+
+
+def _without_value(field: Field, name: str, text: str) -> UserError:
+    meaning = field.metadata["help"].partition(";")[0]
+    wanted = Text("{}={} ({})", name, metavar(field), meaning)
+    return UserError("{}: expected {}, got {}", flag_name(field), wanted, text)
+
+
+def _add(values: dict[str, Any], field: Field, text: str) -> None:
+    """Adds a flag's value; that of a repeated flag to those before."""
+    if field.metadata["repeated"]:
+        values[field.name] = (*values.get(field.name, ()), text)
+    else:
+        values[field.name] = _parse(field, text)
+
+
+def _with_files(given: dict[str, Any], takes_training: bool) -> dict[str, Any]:
+    """The flags with those of the file that --config names, and a network's file read."""
     named = given.get("model")  # On the command line: a file that --config names runs no code.
     if (path := given.pop("config", None)) is not None:
         read = read_flags(path, given.get("over", ()))
         if named is not None:
             read.pop("layers", None)  # They are another network's.
         given = read | given
-    if Config in kinds and is_file_of_python(named):
+    if takes_training and is_file_of_python(named):
         from jaxnets.networks.own import from_file
 
         given["model"] = from_file(str(named))
@@ -156,7 +188,7 @@ def _read(
 
 
 def _positionals(
-    words: list[str], fields: Sequence[dataclasses.Field], started: str, known: Mapping[str, str]
+    words: list[str], fields: Sequence[Field], started: str, known: Mapping[str, str]
 ) -> dict[str, Any]:
     """Gives each positional option a word; an option whose type is tuple takes all the rest.
 
@@ -182,7 +214,7 @@ def _positionals(
     return given
 
 
-def _parse(field: dataclasses.Field, text: str) -> Any:
+def _parse(field: Field, text: str) -> Any:
     value, allowed = parse(field, text), field.metadata["allowed"]
     if field.name == "model" and value not in allowed and not is_file_of_python(value):
         file = f"{value}.py"

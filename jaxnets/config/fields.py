@@ -5,7 +5,7 @@ Nothing here imports jax, so that `--help` and a wrong flag answer at once.
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxnets.base.errors import UserError, unknown
@@ -21,9 +21,9 @@ TRACKERS = ("none", "tensorboard", "wandb", "mlflow")  # Those of --track (track
 
 OWN_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)  # Of a network of the user's own.
 
-_PLACE = ("coordinator", "num_processes", "process_id")  # This process's place among several.
+PLACE = ("coordinator", "num_processes", "process_id")  # This process's place among several.
 # The fields that describe a run's processes, with their values for a single process.
-SINGLE_PROCESS = {"distributed": False, **dict.fromkeys(_PLACE)}
+SINGLE_PROCESS = {"distributed": False, **dict.fromkeys(PLACE)}
 
 BY_MODEL = "by the network"  # The default of fields for which each network has its own.
 COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and the largest value.
@@ -238,11 +238,17 @@ class Config(Options):
     def __post_init__(self):
         super().__post_init__()
         _ = self.checkpoint_interval  # Raises UserError if it is not an interval.
-        if message := next(self._mistakes(), None):
-            raise UserError(*message.args)
+        if conflict := next(self._conflicts(), None):
+            raise UserError(*conflict.args)
 
-    def _mistakes(self) -> Iterator[Text]:
+    def _conflicts(self) -> Iterator[Text]:
         """Yields an error for each combination of fields that does not fit."""
+        yield from self._conflicts_of_network()
+        yield from self._conflicts_of_data()
+        yield from self._conflicts_of_training()
+        yield from process_conflicts(vars(self))
+
+    def _conflicts_of_network(self) -> Iterator[Text]:
         model, recipe = self.model, PRESETS.get(self.model, {})
         if self.layers is None and model not in PRESETS:
             yield unknown_model(model, PRESETS)
@@ -263,6 +269,7 @@ class Config(Options):
             numbers = Text("a whole number from 63 to 1024 for {}", model)
             yield Text("input_size: expected {}, got {}", numbers, self.input_size)
 
+    def _conflicts_of_data(self) -> Iterator[Text]:
         for field, known in (("augment", AUGMENTATIONS), ("track", TRACKERS)):
             if is_custom(text := getattr(self, field)):
                 continue
@@ -273,8 +280,9 @@ class Config(Options):
             if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
                 yield Text("{}: expected each name once, none alone, got {}", field, text)
         if self.ten_crop and self.input_size is None:
-            yield Text("ten_crop: {} has no input_size to crop to", model)
+            yield Text("ten_crop: {} has no input_size to crop to", self.model)
 
+    def _conflicts_of_training(self) -> Iterator[Text]:
         if (watcher := self.watcher) and self.validation_size == 0:
             yield Text(NO_VALIDATION, Text(watcher))
         if self.label_smoothing and self.loss == "squared_error":
@@ -291,29 +299,6 @@ class Config(Options):
             yield Text("momentum and nesterov belong to sgd, got optimizer {}", self.optimizer)
         if self.nesterov and not self.momentum:
             yield Text("nesterov: expected a momentum above 0, got 0")
-        if self.overwrite and self.resume:
-            yield Text("resume and overwrite exclude each other, got both")
-
-        if self.cpu_devices is not None and self.platform not in (None, "cpu"):
-            yield Text("cpu_devices: expected platform cpu, got {}", self.platform)
-        if self.distributed and self.coordinator is not None:
-            yield Text("distributed and coordinator exclude each other, got both")
-        missing = [name for name in _PLACE if getattr(self, name) is None]
-        if 0 < len(missing) < len(_PLACE):
-            yield Text(
-                "{}: expected all or none, got no {}", ", ".join(_PLACE), " and no ".join(missing)
-            )
-        if self.coordinator is not None:
-            yield from self._mistakes_with(self.coordinator)
-
-    def _mistakes_with(self, coordinator: str) -> Iterator[Text]:
-        """Yields an error for each field that does not fit the coordinator."""
-        if not is_address(coordinator):
-            yield Text("coordinator: expected HOST:PORT, got {}", repr(coordinator))
-        last, index = (self.num_processes or 0) - 1, self.process_id or 0
-        if index > last:
-            numbers = Text("a whole number from 0 to {} for num_processes {}", last, last + 1)
-            yield Text("process_id: expected {}, got {}", numbers, index)
 
     @property
     def is_distributed(self) -> bool:
@@ -348,6 +333,31 @@ class Config(Options):
             )
         number, unit = int(found[1]), found[2]
         return (60 * number, "seconds") if unit == "minute" else (number, f"{unit}s")
+
+
+def process_conflicts(given: Mapping[str, Any]) -> Iterator[Text]:
+    """Yields an error for each combination of the process's own fields that does not fit.
+
+    Args:
+      given: Fields of Config by name, each of its type; a missing one counts as not set.
+    """
+    if given.get("overwrite") and given.get("resume"):
+        yield Text("resume and overwrite exclude each other, got both")
+    platform, coordinator = given.get("platform"), given.get("coordinator")
+    if given.get("cpu_devices") is not None and platform not in (None, "cpu"):
+        yield Text("cpu_devices: expected platform cpu, got {}", platform)
+    if given.get("distributed") and coordinator is not None:
+        yield Text("distributed and coordinator exclude each other, got both")
+    missing = [name for name in PLACE if given.get(name) is None]
+    if 0 < len(missing) < len(PLACE):
+        yield Text(
+            "{}: expected all or none, got no {}", ", ".join(PLACE), " and no ".join(missing)
+        )
+    if coordinator is not None and not is_address(coordinator):
+        yield Text("coordinator: expected HOST:PORT, got {}", repr(coordinator))
+    if not missing and given["process_id"] >= (count := given["num_processes"]):
+        numbers = Text("a whole number from 0 to {} for num_processes {}", count - 1, count)
+        yield Text("process_id: expected {}, got {}", numbers, given["process_id"])
 
 
 def is_address(text: str) -> bool:

@@ -61,13 +61,8 @@ class Options(Described):
 
     def __post_init__(self):
         for field in options_of(type(self)):
-            x = getattr(self, field.name)
-            if isinstance(x, str) and x == field.metadata["none"]:  # As on the command line.
-                object.__setattr__(self, field.name, None)
-            kind, element, _ = types_of(field)
-            if kind is tuple and isinstance(x, list | element):  # [64, 32] or 64.
-                object.__setattr__(self, field.name, tuple(x if isinstance(x, list) else [x]))
-            _check(field, getattr(self, field.name))
+            value = checked(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
 
 
 def options_of(kind: type[Options]) -> list[Field]:
@@ -158,6 +153,17 @@ def _expected(field: Field) -> Text:
         value_text(field, field.default) if field.default else "64,64" if element is int else "a,b"
     )
     return Text("numbers as {}", example) if element is int else Text("names as {}", example)
+
+
+def checked(field: Field, value: object) -> object:
+    """A value as an object holds it; UserError if it has the wrong type or is out of range."""
+    kind, element, _ = types_of(field)
+    if isinstance(value, str) and value == field.metadata["none"]:  # As on the command line.
+        value = None
+    if kind is tuple and isinstance(value, list | element):  # [64, 32] or 64.
+        value = tuple(value if isinstance(value, list) else [value])
+    _check(field, value)
+    return value
 
 
 def _check(field: Field, value: object) -> None:

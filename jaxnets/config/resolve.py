@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Unpack
 
 from jaxnets.base.errors import UserError
 from jaxnets.config.adapt import learning_rate_note
-from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config
-from jaxnets.config.options import is_custom, name_of
+from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config, process_conflicts
+from jaxnets.config.options import checked, is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, OWN, PRESETS, Recipe
 from jaxnets.config.settings import Settings
 from jaxnets.config.unknown import unknown_field, unknown_model
@@ -75,10 +75,17 @@ class Resolved(NamedTuple):
     given: frozenset[str] = frozenset()  # The fields that count as set.
 
 
-def of_process(given: Mapping[str, Any]) -> Config:
-    """A Config of the process's own fields only, to check them before the run is known."""
-    early = (*OF_THE_PROCESS, *SINGLE_PROCESS, "devices", "cpu_devices", "platform")
-    return Config(model="softmax", **{name: given[name] for name in early if name in given})
+def check_process(given: Mapping[str, Any]) -> None:
+    """Checks the fields that belong to the process, before the run and its network are known.
+
+    Raises:
+      UserError: One has the wrong type or is out of range, or some do not fit each other.
+    """
+    names = (*OF_THE_PROCESS, *SINGLE_PROCESS, "devices", "cpu_devices", "platform")
+    fields = Config.__dataclass_fields__
+    early = {name: checked(fields[name], given[name]) for name in names if name in given}
+    if conflict := next(process_conflicts(early), None):
+        raise UserError(*conflict.args)
 
 
 def resolve(

@@ -31,7 +31,7 @@ from jaxnets.runs.progress import Progress
 from jaxnets.runs.request import load_bytes, request
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import SEARCH
-from jaxnets.training.loop import TrainLoader
+from jaxnets.training.loader import TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
 from jaxnets.tune.many import TrainingSummary, held_out, summary_from_json, train_many, train_one

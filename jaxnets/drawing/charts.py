@@ -453,24 +453,16 @@ def matrix(
     size = len(names)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     if size > MAX_NAMED:
-        figure = Figure(caption.name, WIDTH, WIDTH + 10, caption.title, caption.alt)
-        figure.text(WIDTH / 2 + 10, 16, column_label, text_anchor="middle", fill="soft")
-        _upright(figure, 16, WIDTH / 2, row_label)
-        side = WIDTH - 40
-        figure.image(26, 26, side, side, signed_pixels(np.sqrt(shares)))
-        figure.rect(26, 26, side, side, fill="none", stroke="line")
-        return figure
+        return _matrix_of_pixels(caption, shares, row_label, column_label)
     short = [shortened(name, 12) for name in names]
     longest = max(text_width(label, 11) for label in short)
     left = 30 + longest
     cell = (WIDTH - left - 6) / size
     turned = longest > cell - 4
     top = 28 + (longest if turned else 14)
-    height = top + cell * size + 8
-    figure = Figure(caption.name, WIDTH, height, caption.title, caption.alt)
+    figure = Figure(caption.name, WIDTH, top + cell * size + 8, caption.title, caption.alt)
     figure.text(left + cell * size / 2, 14, column_label, text_anchor="middle", fill="soft")
     _upright(figure, 14, top + cell * size / 2, row_label)
-    number_size = min(11.0, cell / 2.4)
     for k in range(size):
         figure.text(left - 6, top + cell * (k + 0.5) + 4, short[k], text_anchor="end", font_size=11)
         x = left + cell * (k + 0.5)
@@ -501,16 +493,35 @@ def matrix(
                 fill="c1" if row == column else "c2",
                 fill_opacity=max(strength, 0.04),
             )
-            if count and number_size >= 7:
-                figure.text(
-                    x + cell / 2,
-                    y + cell / 2 + number_size * 0.36,
-                    str(count),
-                    text_anchor="middle",
-                    font_size=_fitting(str(count), number_size, cell),
-                    pointer_events="none",
-                )
+            _write_count(figure, count, x, y, cell)
     return figure
+
+
+def _matrix_of_pixels(
+    caption: Caption, shares: np.ndarray, row_label: str, column_label: str
+) -> Figure:
+    """The shares [K, K] of many classes, a pixel each, without names."""
+    figure = Figure(caption.name, WIDTH, WIDTH + 10, caption.title, caption.alt)
+    figure.text(WIDTH / 2 + 10, 16, column_label, text_anchor="middle", fill="soft")
+    _upright(figure, 16, WIDTH / 2, row_label)
+    side = WIDTH - 40
+    figure.image(26, 26, side, side, signed_pixels(np.sqrt(shares)))
+    figure.rect(26, 26, side, side, fill="none", stroke="line")
+    return figure
+
+
+def _write_count(figure: Figure, count: int, x: float, y: float, cell: float) -> None:
+    """Writes a count into its cell at (x, y), if it is not 0 and the cell has room."""
+    size = min(11.0, cell / 2.4)
+    if count and size >= 7:
+        figure.text(
+            x + cell / 2,
+            y + cell / 2 + size * 0.36,
+            str(count),
+            text_anchor="middle",
+            font_size=_fitting(str(count), size, cell),
+            pointer_events="none",
+        )
 
 
 def _upright(figure: Figure, x: float, y: float, text: str) -> None:

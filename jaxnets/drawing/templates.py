@@ -1,9 +1,9 @@
-"""HTML from Jinja2 templates, whose texts are in the language of `speaking`."""
+"""HTML and text from Jinja2 templates, in the language of `speaking`."""
 
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from jaxnets.base.display import printable
 from jaxnets.base.errors import UserError
@@ -16,11 +16,11 @@ HEAD = 1000  # Bytes of a file that are searched for it.
 
 
 def environment(package: str) -> Environment:
-    """The templates in a package's folder templates; what they show is escaped."""
+    """The templates in a package's folder templates; what those of HTML show is escaped."""
     made = Environment(
         loader=PackageLoader(package),
         extensions=["jinja2.ext.i18n"],
-        autoescape=True,
+        autoescape=select_autoescape(),
         finalize=_without_controls,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -92,14 +92,30 @@ def set_up_jax(
         _keep_freed_memory()
     found = _found(platform)
     if cpu_devices is not None:
-        if cpu_devices > len(found):
-            raise UserError(
-                "cpu_devices: expected {}, but this Python has started JAX with {}; restart it",
-                cpu_devices,
-                len(found),
-            )
-        found = found[:cpu_devices]
-    if devices is not None and devices > len(found) * processes:
+        found = _simulated(found, cpu_devices)
+    if devices is not None:
+        _check_count(devices, found, processes, connected)
+    default = (cpu_devices or 1) if found[0].platform == "cpu" else len(found)
+    per_process = devices // processes if devices else default
+    if not connected:
+        return found[:per_process]
+    return devices_of_all_processes(per_process)
+
+
+def _simulated(found: Devices, count: int) -> Devices:
+    """So many devices of a CPU; UserError if JAX has started with fewer."""
+    if count > len(found):
+        raise UserError(
+            "cpu_devices: expected {}, but this Python has started JAX with {}; restart it",
+            count,
+            len(found),
+        )
+    return found[:count]
+
+
+def _check_count(devices: int, found: Devices, processes: int, connected: bool) -> None:
+    """Raises UserError unless each process has its equal share of so many devices."""
+    if devices > len(found) * processes:
         raise UserError(
             "devices: expected at most {} ({}{}), got {}",
             len(found) * processes,
@@ -107,15 +123,10 @@ def set_up_jax(
             Text(" in each of {} processes", processes) if connected else "",
             devices,
         )
-    if devices is not None and devices % processes:
+    if devices % processes:
         raise UserError(
             "devices: expected a multiple of the {} processes, got {}", processes, devices
         )
-    default = (cpu_devices or 1) if found[0].platform == "cpu" else len(found)
-    per_process = devices // processes if devices else default
-    if not connected:
-        return found[:per_process]
-    return devices_of_all_processes(per_process)
 
 
 def devices_of_all_processes(per_process: int) -> Devices:

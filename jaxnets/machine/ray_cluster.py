@@ -39,6 +39,4 @@ def join_ray(cluster: str, num_cpus: int | None = None) -> Any:
             ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Ray's start raises a plain one.
         raise UserError("ray: no cluster at {}: {}", cluster, first_line(error)) from None
-    # It prints each lost worker to stdout, where our table or JSON goes.
-    ray._private.worker._worker_logs_enabled = False
     return ray

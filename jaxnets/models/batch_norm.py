@@ -31,7 +31,7 @@ from jaxtyping import Array, Float
 
 from jaxnets.base.errors import UserError
 from jaxnets.base.trees import LayerParams, Params
-from jaxnets.models.chain import Chain, Layer, chains_of, map_layers
+from jaxnets.models.chain import Chain, Layer, chains_of, has_layer, map_layers
 from jaxnets.models.layers import flatten
 
 LINEAR = nn.Conv, nn.Dense
@@ -152,6 +152,11 @@ def _follow_backward(
 
 
 follow.defvjp(_follow_forward, _follow_backward)
+
+
+def statistics_of(model: Chain) -> tuple[str, ...]:
+    """The names of a network's parameters that are running statistics; none without batch norm."""
+    return STATISTICS if has_layer(model, nn.BatchNorm) else ()
 
 
 def over_devices(model: Chain, axis_name: str | None) -> Chain:

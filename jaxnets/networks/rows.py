@@ -36,8 +36,18 @@ _NAMES: dict[object, str] = {kind: rule.name for rule in _TABLE for kind in rule
 _KINDS: dict[str, Any] = {rule.name: rule.layers[0] for rule in _TABLE}
 # Flax's other layers, except those with state, which a chain cannot have; and its activations.
 STATEFUL = ("BatchNorm", "SpectralNorm", "WeightNorm")
-INITIALIZERS = ("variance_scaling", "normal", "truncated_normal", "uniform", "constant")
-INITIALIZERS += ("orthogonal", "delta_orthogonal", "zeros", "ones")
+# Flax's initializers: those that are made with settings, by their maker, and those without.
+MAKERS: dict[str, Kind] = {
+    "variance_scaling": nn.initializers.variance_scaling,
+    "normal": nn.initializers.normal,
+    "truncated_normal": nn.initializers.truncated_normal,
+    "uniform": nn.initializers.uniform,
+    "constant": nn.initializers.constant,
+    "orthogonal": nn.initializers.orthogonal,
+    "delta_orthogonal": nn.initializers.delta_orthogonal,
+}
+READY: dict[str, Kind] = {"zeros": nn.initializers.zeros, "ones": nn.initializers.ones}
+MADE_IN = nn.initializers.normal().__module__  # The module of what all makers make.
 # A field of every Flax layer; and the dtypes, which the run's precision sets.
 NO_SETTINGS = ("parent", "name", "dtype", "param_dtype")
 NO_SETTING_OF_ROW = ("kind", "own", "file", "sha256")
@@ -187,19 +197,19 @@ def _to_data(value: object, where: str) -> object:
 
 def _initializer_to_data(draw: Callable[..., Any]) -> Row:
     """An initializer of Flax's as its maker's name and settings; the user's own by its name."""
-    maker = draw.__qualname__.partition(".")[0]
-    made: Any = getattr(nn.initializers, maker, None)
-    if maker not in INITIALIZERS or draw.__globals__ is not made.__globals__:
+    for name, ready in READY.items():
+        if draw is ready:
+            return {name: {}}
+    name = draw.__qualname__.partition(".")[0]
+    if draw.__module__ != MADE_IN or name not in MAKERS:
         return know_kind(draw)
-    if made is draw:  # zeros, ones
-        return {maker: {}}
-    wanted = inspect.signature(made).parameters
-    settings = inspect.getclosurevars(draw).nonlocals
+    parameters = inspect.signature(MAKERS[name]).parameters
+    settings = inspect.getclosurevars(draw).nonlocals  # Flax's functions hold them nowhere else.
     return {
-        maker: {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in settings.items()
-            if name in wanted and name != "dtype" and value != wanted[name].default
+        name: {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in settings.items()
+            if key in parameters and key != "dtype" and value != parameters[key].default
         }
     }
 
@@ -259,9 +269,9 @@ def _from_data(value: object, draws: bool) -> object:
         if draws or (value["own"], value.get("sha256")) in _own:
             return _find_own(value)
         return nn.initializers.zeros  # Only its shape is asked for.
-    ((maker, settings),) = value.items()
-    if maker not in INITIALIZERS:
-        raise UserError("layers: expected an initializer, got {}", f"{maker!r:.40}")
-    made: Any = getattr(nn.initializers, maker)
-    given = {name: _from_data(part, draws) for name, part in settings.items()}
-    return made if maker in ("zeros", "ones") else made(**given)
+    ((name, settings),) = value.items()
+    if name in READY:
+        return READY[name]
+    if name not in MAKERS:
+        raise UserError("layers: expected an initializer, got {}", f"{name!r:.40}")
+    return MAKERS[name](**{key: _from_data(part, draws) for key, part in settings.items()})

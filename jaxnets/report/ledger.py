@@ -18,7 +18,6 @@ from jaxnets.backprop.rules import rule_of
 from jaxnets.base.trees import by_layer
 from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import optimizer_of
 from jaxnets.gradcheck.compare import PRECISIONS, TOLERANCES
 from jaxnets.gradcheck.errors import floor_of, recording_terms, relative_error
 from jaxnets.gradcheck.oracle import both_loss_and_grads
@@ -26,11 +25,13 @@ from jaxnets.gradcheck.quick import precision, quick_options
 from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import default_platform
+from jaxnets.models.batch_norm import statistics_of
 from jaxnets.models.chain import walk
 from jaxnets.networks.create import create_model
 from jaxnets.predict.trained import TrainedNetwork, to_input
 from jaxnets.runs import checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
+from jaxnets.training.optimizer import optimizer_of
 from jaxnets.training.step import autodiff_loss_and_grad
 
 # Larger networks are compared only in float32: in float64 they take minutes.
@@ -191,7 +192,8 @@ def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[
     The learning rate is the config's, because a schedule ends near 0; momentum is the checkpoint's.
     """
     config, params = trained.config, trained.params
-    optimizer = optimizer_of(config, lambda step: config.learning_rate, trained.model)
+    statistics = statistics_of(trained.model)
+    optimizer = optimizer_of(config, lambda step: config.learning_rate, statistics)
     scale = 1 / found.count if config.reduction == "mean" else 1.0
 
     def sizes(params: Any, opt_state: Any, gradient: Any):

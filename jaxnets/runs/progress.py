@@ -14,7 +14,7 @@ from jaxnets.base.display import columns, four_digits, is_screen, paint, printab
 from jaxnets.base.language import N_, _
 from jaxnets.metrics import Metrics, Sums
 from jaxnets.runs.stopping import ignoring_hangup
-from jaxnets.training.loop import TrainLoader
+from jaxnets.training.loader import TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
 

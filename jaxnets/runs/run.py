@@ -13,13 +13,19 @@ from jaxnets.backprop.rules import rule_of
 from jaxnets.base.display import columns, printable, short_path, show, wrap
 from jaxnets.base.errors import RunFailedError, UserError
 from jaxnets.base.language import N_, Text, _, said
-from jaxnets.config.fields import SINGLE_PROCESS, Config
+from jaxnets.config.fields import PLACE, SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
-from jaxnets.config.resolve import OwnNetwork, StoredRun, of_process
+from jaxnets.config.resolve import OwnNetwork, StoredRun, check_process
 from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import Experiment, find_devices
+from jaxnets.experiment import Experiment
 from jaxnets.machine.distributed import ConnectedProcesses, connected
-from jaxnets.machine.platform import Processes, describe_devices, surroundings, versions
+from jaxnets.machine.platform import (
+    Processes,
+    describe_devices,
+    set_up_jax,
+    surroundings,
+    versions,
+)
 from jaxnets.metrics import Metrics
 from jaxnets.models.weights import describe_weights, head_of, weights_sha256
 from jaxnets.networks.rows import own_files
@@ -41,6 +47,7 @@ from jaxnets.runs.run_folder import (
 )
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
+from jaxnets.training.parallel import find_devices
 from jaxnets.training.step import Checkpoint, TrainState
 
 LARGE_FOLDER = 500_000_000  # Bytes.
@@ -368,12 +375,15 @@ def write_config(
 @contextlib.contextmanager
 def _connected(flags: dict[str, Any]) -> Generator[Processes]:
     """Connects with the run's other processes if the flags say so."""
-    config = of_process(flags)
-    if not config.is_distributed:
+    check_process(flags)
+    coordinator, count, number = (flags.get(name) for name in PLACE)
+    if not flags.get("distributed") and coordinator is None:
         yield Processes()
         return
-    with connected(config.coordinator, config.num_processes, config.process_id):
-        find_devices(config)  # The processes exchange values through them.
+    with connected(coordinator, count, number):
+        # The processes exchange values through their devices.
+        devices, platform = flags.get("devices"), flags.get("platform")
+        set_up_jax(devices, platform=platform, cpu_devices=flags.get("cpu_devices"), connected=True)
         processes = ConnectedProcesses()
         shared = {name: value for name, value in flags.items() if name not in OWN_FLAGS}
         processes.assert_equal({**versions(), **shared})

@@ -140,7 +140,7 @@ def _pictures(service: Service) -> APIRouter:
 
 def _protocol(service: Service) -> APIRouter:
     """The routes of the Open Inference Protocol."""
-    router, form = APIRouter(prefix="/v2"), service.image_shape
+    router = APIRouter(prefix="/v2")
 
     @router.get("/health/live")
     async def live() -> dict[str, bool]:
@@ -157,8 +157,15 @@ def _protocol(service: Service) -> APIRouter:
         """The server's metadata."""
         return {"name": "jaxnets", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    # Each of these routes exists for a model, and for one of its versions.
-    of_model = APIRouter()
+    of_model = _of_model(service)
+    router.include_router(of_model, prefix="/models/{name}")
+    router.include_router(of_model, prefix="/models/{name}/versions/{version}")
+    return router
+
+
+def _of_model(service: Service) -> APIRouter:
+    """The routes that exist for each model, and for each of its versions."""
+    router, form = APIRouter(), service.image_shape
     names = [model.name for model in service.models]
 
     async def find(
@@ -166,12 +173,12 @@ def _protocol(service: Service) -> APIRouter:
     ) -> tuple[Model, Version]:
         return service.find(name, version)
 
-    @of_model.get("")
+    @router.get("")
     async def model(found: Annotated[Any, Depends(find)]) -> protocol.ModelMetadata:
         """A model's metadata."""
         return protocol.metadata_of(found[0], form, len(service.class_names))
 
-    @of_model.get("/ready")
+    @router.get("/ready")
     async def model_ready(found: Annotated[Any, Depends(find)]) -> dict[str, Any]:
         """Says that a model takes requests."""
         return {"name": found[0].name, "version": found[1].name, "ready": True}
@@ -180,7 +187,7 @@ def _protocol(service: Service) -> APIRouter:
     example = {"inputs": [{**blank, "data": [0] * math.prod(form)}]}
     content = {JSON: {"example": example}, BYTES: {"schema": FILE}}
 
-    @of_model.post(
+    @router.post(
         "/infer",
         response_model=protocol.Inferred,
         responses={200: {"content": {BYTES: {"schema": FILE}}}},
@@ -208,8 +215,6 @@ def _protocol(service: Service) -> APIRouter:
         headers = {protocol.HEADER_LENGTH: str(len(head))}
         return Response(head + behind, headers=headers, media_type=BYTES)
 
-    router.include_router(of_model, prefix="/models/{name}")
-    router.include_router(of_model, prefix="/models/{name}/versions/{version}")
     return router
 
 

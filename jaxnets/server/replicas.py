@@ -74,19 +74,7 @@ def serve_replicas(
         except ImportError:
             raise not_installed("ray[serve]", "ray") from None
         logging.getLogger("ray.serve").setLevel("ERROR")
-        machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-        if one_machine and len(machines) > 1:
-            raise UserError(
-                "feedback: expected postgresql://... for a cluster of {} machines, got a "
-                "file of this one",
-                len(machines),
-            )
-        resources = ray.cluster_resources()
-        if resources.get("CPU", 0) < replicas:  # Ray would wait for more.
-            have = f"{resources.get('CPU', 0):g}"
-            raise UserError(
-                "replicas: expected at most {}, the cluster's cores, got {}", have, replicas
-            )
+        resources = _resources(ray, replicas, one_machine)
         deployment = serve.deployment(
             serve.ingress(make_on_one_core)(),
             name=NAME,
@@ -112,3 +100,20 @@ def serve_replicas(
         serve.delete(NAME)
     log_line("stopped: what was accepted is answered and saved")
     return status
+
+
+def _resources(ray: Any, replicas: int, one_machine: bool) -> dict[str, float]:
+    """The cluster's cores and GPUs; UserError if it has no room for the replicas."""
+    machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    if one_machine and len(machines) > 1:
+        raise UserError(
+            "feedback: expected postgresql://... for a cluster of {} machines, got a "
+            "file of this one",
+            len(machines),
+        )
+    resources: dict[str, float] = ray.cluster_resources()
+    if (cores := resources.get("CPU", 0)) < replicas:  # Ray would wait for more.
+        raise UserError(
+            "replicas: expected at most {}, the cluster's cores, got {}", f"{cores:g}", replicas
+        )
+    return resources

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import json
 import logging
@@ -147,7 +146,6 @@ def _run(app: FastAPI, listener: socket.socket, announce: Callable[[], None]) ->
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
     )
-    gc.freeze()  # Models and libraries stay: scanning them again takes half a second.
     exit_on_signals()  # uvicorn raises the stopping signal again when it has stopped.
     status: Any = DONE
     try:

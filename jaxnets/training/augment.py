@@ -20,11 +20,13 @@ from jax.typing import DTypeLike
 
 from jaxnets.base.errors import UserError
 from jaxnets.base.trees import Tree
+from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
 from jaxnets.losses import probabilities_of
 from jaxnets.training.crops import center_crop, window_of, window_size
-from jaxnets.training.step import Number, to_float
+from jaxnets.training.loader import SHIFT, TrainLoader
+from jaxnets.training.step import Augment, Number, no_augmentation, to_float, with_images_in
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
 
@@ -310,3 +312,32 @@ def mixup(keys: jax.Array, batch: Batch) -> Batch:
     before, real = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), (examples, batch.mask > 0))
     images, labels = jax.vmap(mixed)(keys, real, examples, before)
     return batch._replace(images=images, labels=labels)
+
+
+def augment_of(
+    config: Config, data: Dataset, loader: TrainLoader, dtype: DTypeLike, platform: str
+) -> Augment:
+    """The change of each batch before its step: all that the config asks for, except shifts.
+
+    Args:
+      config: The names of the augmentations, the input size and the label smoothing.
+      data: The data set.
+      loader: The training data in batches, some epochs of which are not augmented.
+      dtype: The dtype of the images, and of labels with mixup or smoothing.
+      platform: The devices' kind.
+    """
+    names, size, smoothing = config.augmentations, config.input_size, config.label_smoothing
+    augment = no_augmentation
+    if size is not None or smoothing or set(names) - {SHIFT}:
+        augment = Augmentation(
+            names,
+            data,
+            size,
+            smoothing,
+            until=loader.augmented_epochs * loader.steps,
+            custom=config.augment if callable(config.augment) else None,
+            steps_per_pass=loader.steps_per_pass,
+            dtype=dtype,
+            platform=platform,
+        )
+    return with_images_in(dtype, augment)

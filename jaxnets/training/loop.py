@@ -1,27 +1,23 @@
-"""The epochs of a training, step by step, and the evaluation of a split."""
+"""The epochs of a training, step by step."""
 
 import collections
 import contextlib
-import dataclasses
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
-from jaxnets.base.errors import RunFailedError, UserError
+from jaxnets.base.errors import RunFailedError
 from jaxnets.base.language import Text
-from jaxnets.base.trees import Params
-from jaxnets.data.batches import Batch, eval_batches, prefetch, train_batches
-from jaxnets.data.datasets import Split
+from jaxnets.data.batches import prefetch
 from jaxnets.metrics import Sum, Sums
+from jaxnets.training.loader import TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import Checkpoint, EvalStep, TrainState, TrainStep
+from jaxnets.training.step import Checkpoint, TrainState, TrainStep
 
 IN_FLIGHT = 2  # Steps dispatched ahead of the last result: enough to keep an accelerator busy.
-EVAL_BATCH_SIZE = 512  # The largest.
 
 
 class NonFiniteLossError(RunFailedError):
@@ -36,67 +32,6 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, checkpoint: Checkpoint, signal: int):
         super().__init__(f"interrupted after step {int(checkpoint.state.step)}")
         self.checkpoint, self.signal = checkpoint, signal
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainLoader:
-    """The training data in batches, in an order that the seed and the epoch determine."""
-
-    split: Split
-    batch_size: int  # Examples in a step; at most all of them.
-    seed: int  # Draws the order and the shifts.
-    shifts: bool = False  # Whether images are shifted; the host draws the shifts.
-    steps_per_epoch: int | None = None  # None: an epoch is a pass over all examples.
-    augmented_epochs: float = np.inf  # Later epochs take the images unchanged.
-
-    def __post_init__(self):
-        if self.batch_size > len(self.split):
-            raise UserError(
-                "batch_size: expected at most the {} training images, or full for all of "
-                "them, got {}",
-                len(self.split),
-                self.batch_size,
-            )
-        if self.steps > self.steps_per_pass:
-            raise UserError(
-                "steps_per_epoch: expected at most the {} steps of a pass over the {} "
-                "training images, got {}",
-                self.steps_per_pass,
-                len(self.split),
-                self.steps,
-            )
-
-    @property
-    def steps_per_pass(self) -> int:
-        """The number of steps in which every example occurs once; the last may be ragged."""
-        return -(-len(self.split) // self.batch_size)
-
-    @property
-    def steps(self) -> int:
-        """The number of steps in an epoch."""
-        return self.steps_per_epoch or self.steps_per_pass
-
-    def shifts_in(self, epoch: int) -> bool:
-        """Whether the images of an epoch are shifted."""
-        return self.shifts and epoch < self.augmented_epochs
-
-    def images_in(self, steps: int) -> int:
-        """The number of examples in a run's first steps."""
-        passes, rest = divmod(steps, self.steps_per_pass)
-        return passes * len(self.split) + rest * self.batch_size
-
-    def batches(self, start: int, stop: int, rows: slice) -> Iterator[Batch]:
-        """The batches of a run's steps `start` to `stop`; each pass has its own order."""
-        shifts = self.shifts_in(start // self.steps)
-        while start < stop:
-            number, first = divmod(start, self.steps_per_pass)
-            count = min(stop - start, self.steps_per_pass - first)
-            batches = train_batches(
-                self.split, self.batch_size, seed=self.seed, epoch=number, shifts=shifts,
-                start=first, rows=rows,
-            )  # fmt: skip
-            yield from itertools.islice(batches, count)
-            start += count
 
 
 RunEpoch = Callable[[Checkpoint, int], Checkpoint]  # (start, epoch) -> the epoch's end
@@ -236,30 +171,3 @@ def check_finite(loss_sum: Sum, where: str) -> None:
     """Raises NonFiniteLossError if a loss is infinite or NaN; the message says where."""
     if not np.isfinite(loss_sum):
         raise NonFiniteLossError("the loss of {} is {}", where, loss_sum)
-
-
-def evaluate(
-    eval_step: EvalStep,
-    params: Params,
-    split: Split,
-    parallel: Parallel,
-    views: int = 1,
-    batch_size: int = EVAL_BATCH_SIZE,
-) -> Sums:
-    """The metrics of every example of a split, which has at least one.
-
-    The eval_step (params, batch) -> metrics is compiled by parallel.compile. A batch has at most
-    batch_size examples, or those of the split, rounded up to a multiple of the number of devices.
-    If the eval_step makes several views of an example, a batch has that many times fewer examples.
-    """
-    count = len(parallel.devices)
-    examples = min(-(-batch_size // views), len(split))
-    size = -(-examples // count) * count
-    total = None
-    batches = eval_batches(split, size, parallel.rows(size))
-    with contextlib.closing(prefetch(map(parallel.split, batches))) as ready:
-        for number, batch in enumerate(ready, start=1):
-            metrics = eval_step(params, batch)
-            total = accumulate_metrics(total, metrics, f"evaluation batch {number}")
-    assert total is not None
-    return total

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from optax import contrib
 
 from jaxnets.base.errors import UserError
+from jaxnets.config.fields import Config
 
 # Keras's RMSprop: rho 0.9, epsilon 1e-7 under the root.
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7
@@ -111,6 +112,24 @@ def create_optimizer(
     else:
         raise UserError("optimizer: expected sgd, rmsprop, adam or muon, got {}", repr(name))
     return optax.chain(optax.add_decayed_weights(weight_decay), rule) if weight_decay else rule
+
+
+def optimizer_of(
+    config: Config, schedule: optax.Schedule, statistics: Collection[str] = ()
+) -> optax.GradientTransformation:
+    """The config's update rule with a learning rate.
+
+    Args:
+      config: The rule and its settings.
+      schedule: The learning rate at every step.
+      statistics: The names of the parameters that are running statistics.
+    """
+    rule = create_optimizer(
+        config.optimizer, schedule, config.momentum, config.nesterov, config.weight_decay
+    )
+    if config.schedule == "plateau":
+        rule = with_plateau(rule)
+    return with_statistics(rule, statistics, config.reduction) if statistics else rule
 
 
 def _matrices(params: optax.Params) -> optax.Params:

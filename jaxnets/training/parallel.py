@@ -11,7 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxnets.base.errors import UserError
 from jaxnets.base.trees import Tree
-from jaxnets.machine.platform import Devices, compiler_options_for_step
+from jaxnets.config.fields import Config
+from jaxnets.machine.platform import Devices, compiler_options_for_step, set_up_jax
 
 AXIS = "devices"
 
@@ -124,6 +125,19 @@ class Parallel:
 
     def _spread(self, axis: int) -> NamedSharding:
         return NamedSharding(self._mesh, _spec(axis))
+
+
+def find_devices(config: Config) -> Devices:
+    """The devices that the config asks for; UserError if they are not there."""
+    if config.is_distributed and not jax.distributed.is_initialized():
+        raise UserError("only train.py supports distributed and coordinator")
+    return set_up_jax(
+        config.devices,
+        config.precision,
+        platform=config.platform,
+        cpu_devices=config.cpu_devices,
+        connected=config.is_distributed,
+    )
 
 
 def _spec(axis: int) -> jax.P:

@@ -18,6 +18,7 @@ from jaxnets.data.batches import Batch, epoch_order, shift_corners
 from jaxnets.metrics import Sums
 from jaxnets.training import loop
 from jaxnets.training.crops import shift
+from jaxnets.training.loader import TrainLoader
 from jaxnets.training.observer import Observer
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import Checkpoint, TrainState, TrainStep
@@ -60,7 +61,7 @@ def make_train_epoch(train_step: TrainStep) -> Callable[..., tuple[TrainState, S
     return train_epoch
 
 
-def order_of_steps(loader: loop.TrainLoader, start: int, stop: int) -> tuple[np.ndarray, ...]:
+def order_of_steps(loader: TrainLoader, start: int, stop: int) -> tuple[np.ndarray, ...]:
     """The indices and the mask of a run's steps `start` to `stop`, from `epoch_order`."""
     size = loader.steps_per_pass
     passes = range(start // size, -(-stop // size))
@@ -69,7 +70,7 @@ def order_of_steps(loader: loop.TrainLoader, start: int, stop: int) -> tuple[np.
     return tuple(np.concatenate(arrays)[cut] for arrays in zip(*orders, strict=True))
 
 
-def rows_of_epoch(loader: loop.TrainLoader, epoch: int) -> tuple[np.ndarray, ...]:
+def rows_of_epoch(loader: TrainLoader, epoch: int) -> tuple[np.ndarray, ...]:
     """The order and mask of an epoch's steps and, if its images are shifted, their corners."""
     first = epoch * loader.steps
     rows = order_of_steps(loader, first, first + loader.steps)
@@ -81,7 +82,7 @@ def rows_of_epoch(loader: loop.TrainLoader, epoch: int) -> tuple[np.ndarray, ...
 
 
 def rows_at_once(
-    rows: tuple[np.ndarray, ...], loader: loop.TrainLoader, parallel: Parallel, begin: int
+    rows: tuple[np.ndarray, ...], loader: TrainLoader, parallel: Parallel, begin: int
 ) -> tuple[np.ndarray, ...]:
     """This process's part of an epoch's rows for the loop that continues at its step `begin`.
 
@@ -98,7 +99,7 @@ def compile_scan(train_step: TrainStep, parallel: Parallel) -> Callable[..., Any
 
 def scanned_epoch(
     train_step: TrainStep,
-    loader: loop.TrainLoader,
+    loader: TrainLoader,
     parallel: Parallel,
     observers: Sequence[Observer],
 ) -> loop.RunEpoch:

@@ -8,6 +8,7 @@ number of threads.
 
 import collections
 import contextlib
+import io
 import multiprocessing
 import os
 import pickle
@@ -237,6 +238,9 @@ class RayCluster:
         options = dict(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
         self._attempt: Any = ray.remote(**options)(_attempt_on_one_cpu)
         self._running: dict[Any, Any] = {}  # Tasks by their references.
+        # Ray tells of each lost worker on stdout, where our table or JSON comes after the search.
+        self._silenced = contextlib.ExitStack()
+        self._silenced.enter_context(contextlib.redirect_stdout(io.StringIO()))
 
     def submit(self, task: Any) -> None:
         self._running[self._attempt.remote(self._work, task)] = task
@@ -253,6 +257,7 @@ class RayCluster:
 
     def close(self) -> None:
         self._ray.shutdown()
+        self._silenced.close()
 
     def kill(self) -> None:
         pass  # Ray does.

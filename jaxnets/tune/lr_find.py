@@ -25,11 +25,13 @@ from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.drawing.charts import Caption, Guides, Line, Scale, Series, curves
 from jaxnets.drawing.svg import Figure
-from jaxnets.experiment import Experiment, optimizer_of
+from jaxnets.experiment import Experiment
 from jaxnets.metrics import Sums
+from jaxnets.models.batch_norm import statistics_of
 from jaxnets.runs.request import request
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer
+from jaxnets.training.optimizer import optimizer_of
 from jaxnets.training.step import Checkpoint
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 100  # The learning rates of the command, and its steps.
@@ -110,7 +112,7 @@ def range_test(
     def schedule(count: Any) -> Any:
         return lowest * (highest / lowest) ** (jnp.asarray(count, float) / (steps - 1))
 
-    rule = optimizer_of(config, schedule, experiment.model)
+    rule = optimizer_of(config, schedule, statistics_of(experiment.model))
     experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)
     rates = tuple(np.geomspace(lowest, highest, steps).tolist())
     with progress_bar(steps, unit="step") as bar:

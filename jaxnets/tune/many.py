@@ -15,14 +15,15 @@ from jaxnets.base.errors import UserError
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch, epoch_order
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.experiment import Experiment, init_state, optimizer_of
+from jaxnets.experiment import Experiment, init_state
 from jaxnets.gradcheck.oracle import with_gradient_check
 from jaxnets.machine.platform import compiler_options_for_init
+from jaxnets.models.batch_norm import statistics_of
 from jaxnets.models.chain import has_layer
 from jaxnets.networks.create import create_model
 from jaxnets.training.loop import NonFiniteLossError, train_epochs
 from jaxnets.training.observer import Observer, Record
-from jaxnets.training.optimizer import create_schedule
+from jaxnets.training.optimizer import create_schedule, optimizer_of
 from jaxnets.training.scan import make_train_epoch
 from jaxnets.training.step import Checkpoint, TrainState
 
@@ -119,8 +120,10 @@ def _train_vmapped(
     # Every schedule is proportional to its peak, so each run only needs its own peak.
     shape = create_schedule(config.schedule, 1.0, config.epochs * loader.steps)
 
+    statistics = statistics_of(experiment.model)
+
     def optimizer(peak: Any):
-        return optimizer_of(config, lambda count: peak * shape(count), experiment.model)
+        return optimizer_of(config, lambda count: peak * shape(count), statistics)
 
     def init(key: jax.Array, peak: jax.Array) -> TrainState:
         return init_state(experiment.model, optimizer(peak), data, key)

@@ -33,7 +33,7 @@ from jaxnets.course.exercises.mistakes import mistake
 from jaxnets.course.exercises.passes import Call, ResultError, defined_by, file_of, named_result
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import Experiment, make_loss_and_grad
+from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.layer_check import (
     check_by_autodiff,
     judge_own_layers,
@@ -46,6 +46,7 @@ from jaxnets.gradcheck.oracle import with_gradient_check
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import walk
 from jaxnets.networks.create import create_model
+from jaxnets.parts import make_loss_and_grad
 from jaxnets.runs import stopping
 from jaxnets.runs.progress import Progress
 from jaxnets.runs.run import Run

@@ -17,19 +17,21 @@ import dataclasses
 import functools
 import itertools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 import jaxnets
+from jaxnets.backprop.rules import KINDS
 from jaxnets.config.recipes import LARGE_ALEXNETS, PRESETS
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.errors import relative_error
-from jaxnets.gradcheck.networks import record_branches
 from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers
+from jaxnets.models.layers import MaxPool
 from jaxnets.training.step import to_float
 
 STEPS, STEPS_OF_LARGE, BATCH, DEVICES = 20, 5, 128, (1, 2, 4, 8)
@@ -49,8 +51,22 @@ def some_mnist(large: bool):
 def sides(model, params, images, key):
     """On which side of its kink each unit of a training step's forward pass is."""
     found: list[jax.Array] = []
-    recording = map_layers(model, lambda layer: record_branches(layer, found))
-    recording.apply({"params": params}, to_float(images), train=True, rngs={"dropout": key})
+
+    def recording(layer):
+        """The same layer, which appends the side of each unit, or each pool's winners."""
+        if layer is not nn.relu and not isinstance(layer, MaxPool):
+            return layer
+        rule = KINDS[type(layer) if isinstance(layer, MaxPool) else layer]
+
+        def recorded(x):
+            found.append(x > 0 if layer is nn.relu else rule.forward(x, **rule.static(layer))[1][0])
+            return layer(x)
+
+        return recorded
+
+    map_layers(model, recording).apply(
+        {"params": params}, to_float(images), train=True, rngs={"dropout": key}
+    )
     return found
 
 

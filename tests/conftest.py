@@ -104,7 +104,7 @@ def pytest_configure(config):
     rooms = [f"jaxnets.{room}" for room in (*rooms, "training.scan")]
     install_import_hook(rooms, "conftest.check_types")
 
-    from jaxnets.gradcheck.compare import QUICK_COMPILATION
+    from jaxnets.gradcheck.quick import QUICK_COMPILATION
     from jaxnets.machine import platform
 
     # Programs that run once need not be fast: 212 of the tests take 14 % less CPU (jax 0.10.2).
@@ -159,7 +159,7 @@ def stress(*values, id=None):
 
 def quick_jit(function):
     """jax.jit with little of LLVM's work: for what a test itself compiles, to run it once."""
-    from jaxnets.gradcheck.compare import QUICK_COMPILATION
+    from jaxnets.gradcheck.quick import QUICK_COMPILATION
 
     return jax.jit(function, compiler_options=QUICK_COMPILATION)
 
@@ -444,7 +444,7 @@ def quick_steps(monkeypatch):
     For tests that hold two ways to a tolerance or that look at no number, never for those in which
     bits count.
     """
-    from jaxnets.gradcheck.compare import quick_options
+    from jaxnets.gradcheck.quick import quick_options
     from jaxnets.training import parallel
 
     # The jit of JAX 0.7.2, the floor, takes no pmap whose result is on every device.

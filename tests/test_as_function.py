@@ -14,8 +14,9 @@ from flax.traverse_util import flatten_dict
 from jaxnets import as_function
 from jaxnets.backprop.rules import RULES
 from jaxnets.base.errors import UserError
-from jaxnets.gradcheck.compare import disagreement, precision
+from jaxnets.gradcheck.compare import disagreement
 from jaxnets.gradcheck.layer_check import call_layer, drawn_settings, whole_problem_of
+from jaxnets.gradcheck.quick import precision
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 

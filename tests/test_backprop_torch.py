@@ -10,8 +10,9 @@ import pytest
 from conftest import quick_jit
 
 from jaxnets.course.exercises.derived import DERIVED
-from jaxnets.gradcheck.compare import disagreement, precision
+from jaxnets.gradcheck.compare import disagreement
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of
+from jaxnets.gradcheck.quick import precision
 
 torch = pytest.importorskip("torch", reason="PyTorch, the oracle of these tests, is not installed")
 pytestmark = pytest.mark.oracle

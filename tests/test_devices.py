@@ -9,7 +9,7 @@ import pytest
 from conftest import slow
 
 from jaxnets.base.errors import UserError
-from jaxnets.gradcheck.compare import QUICK_COMPILATION
+from jaxnets.gradcheck.quick import QUICK_COMPILATION
 from jaxnets.machine.platform import (
     compiler_options,
     compiler_options_for_init,

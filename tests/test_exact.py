@@ -9,11 +9,11 @@ from jaxnets.backprop.rule import Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.course.exercises import judge
 from jaxnets.gradcheck import field
-from jaxnets.gradcheck.compare import precision
 from jaxnets.gradcheck.exact import EXACT, OPEN, WRONG, Claim, Question, check_exactly
 from jaxnets.gradcheck.field import P, Q
 from jaxnets.gradcheck.interpret import OPERATIONS
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of, with_backward
+from jaxnets.gradcheck.quick import precision
 
 EDGES = [0, 1, 2, 2**25 - 1, 2**25, 2**49 - 100, 2**49]
 

@@ -264,7 +264,7 @@ def test_a_batch_norm_is_judged_by_all_its_gradients():
     }
     function = "batch_norm_backward"
     every = judge.cases_of(function)
-    exact = [case for case in every if case.program.dtype == "float64"]
+    exact = [case for case in every if case.dtype == "float64"]
     for lines, wrong in judged.items():
         cases = exact if wrong else every
         calls = [case.call for case in cases]

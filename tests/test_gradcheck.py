@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -29,7 +28,6 @@ from jaxnets.gradcheck.compare import (
     check_problems,
 )
 from jaxnets.gradcheck.layer_check import with_backward
-from jaxnets.gradcheck.networks import sides_of
 from jaxnets.kernels import KERNELS
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
@@ -37,7 +35,6 @@ from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.networks.own import from_object
 
 NETWORKS = network_checks.networks()
-relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))
 
 
 SLOW = ("cnn", "cnn_tiny", "mlp", "mlp_sequential", "mlp_functional", "mlp_handwritten")
@@ -47,11 +44,10 @@ LARGE = [name for name in NETWORKS if name.startswith(("alexnet", "cnn_bn", "res
 @pytest.mark.parametrize(
     "name", [slow(name) if name in SLOW else name for name in NETWORKS if name not in LARGE]
 )
-def test_a_network_agrees_with_both_oracles(name):
+def test_a_network_is_shown_exactly_and_agrees_in_few_digits(name):
     row = network_checks.check_network(name, NETWORKS[name])
-    assert row.ok, row
-    assert row.errors["float64"].value <= 1e-10 and row.errors["float32"].value <= 1e-5
-    assert row.errors[DIFFERENCES].value <= 1e-6 and row.compared > 8
+    assert row.ok and row.shown == row.asked == 1, row
+    assert list(row.errors) == ["float32", "bfloat16"] and row.errors["float32"].value <= 1e-5
 
 
 @pytest.mark.slow
@@ -82,7 +78,7 @@ def test_a_wrong_pair_in_a_network_is_reported(break_rule, run_command):
     assert outcome.status == 1
     row, *_ = json.loads(outcome.out)["rows"]
     assert not row["ok"] and "hidden" in row["worst"]
-    assert list(row["errors"]) == ["float64", "float32", "bfloat16", DIFFERENCES]
+    assert list(row["errors"]) == ["float64", "float32", "bfloat16"]
     assert min(error["error"] for error in row["errors"].values()) > 1e-2
 
 
@@ -144,42 +140,32 @@ def test_an_error_of_a_billionth_before_a_norm_is_found(break_rule, name, wrong)
     assert row.errors["float64"].value == pytest.approx(1e-9, rel=0.01)
 
 
-KINKY = np.array([1.0, -2.0, 4e-7, 3e-7, -2e-7])  # The step is 1e-5, then a tenth of it.
-
-
-def problem(function, x, manual=None, automatic=None, kinks=False):
-    """The problem of x -> sum of function(x), whose gradients are autodiff's or those given.
-
-    With kinks it reports the sides of a ReLU's.
-    """
+def problem(function, x, manual=None, automatic=None):
+    """The problem of x -> sum of function(x), whose gradients are autodiff's or those given."""
     autodiff = jax.grad(lambda x: function(x).sum())
 
     def number(inputs, constants):
-        return function(inputs["x"]).sum(), [relu_sides(inputs["x"])] if kinks else []
+        return function(inputs["x"]).sum()
 
     def outcome(slope, inputs, constants):
-        return {"output": number(inputs, constants)[0], "gradient": {"x": slope(inputs["x"])}}
+        return {"output": number(inputs, constants), "gradient": {"x": slope(inputs["x"])}}
 
     ours, theirs = (functools.partial(outcome, slope or autodiff) for slope in (manual, automatic))
     passes = Passes({}, (), ours, theirs, number)
     return Problem("x", lambda dtype: passes._replace(inputs={"x": jnp.asarray(x, dtype)}))
 
 
-def test_a_kink_within_reach_is_replaced_and_hides_no_mistake():
-    row = check_problems("relu", [problem(jax.nn.relu, KINKY, kinks=True)], TOLERANCES)
-    assert row.ok and row.kinks > 0 and row.compared >= 3
-    unnoticed = check_problems("relu", [problem(jax.nn.relu, KINKY)], TOLERANCES)
-    assert not unnoticed.ok and unnoticed.errors[DIFFERENCES].value > 0.1
-    wrong = problem(jax.nn.relu, KINKY, manual=jnp.ones_like, kinks=True)
-    errors = check_problems("relu", [wrong], TOLERANCES).errors
+KINKY = np.array([1.0, -2.0, 4e-7, 3e-7, -2e-7])
+
+
+@pytest.mark.parametrize(("name", "x"), [("near", KINKY), ("on", np.zeros(5))])
+def test_a_kink_is_no_mistake_and_hides_none(name, x):
+    row = check_problems(name, [problem(jax.nn.relu, x)], TOLERANCES)
+    assert row.ok and row.compared >= 3, row
+    assert (row.passed_over > 0) == (name == "on")  # Every direction crosses all five.
+    wrong = problem(jax.nn.relu, x, manual=lambda x: jnp.full_like(x, 1.5))
+    errors = check_problems(name, [wrong], TOLERANCES).errors
     assert all(errors[column].value > 0.1 for column in ("float64", DIFFERENCES))
-
-
-def test_a_leaf_of_kinks_alone_fails_unless_it_ties():
-    everywhere = problem(jax.nn.relu, np.array([4e-8, -4e-8]), kinks=True)
-    row = check_problems("relu", [everywhere], TOLERANCES)
-    assert not row.ok and "kinks everywhere" in row.worst and row.compared == 0
-    assert check_problems("relu", [everywhere._replace(ties=True)], TOLERANCES).ok
 
 
 def test_a_strong_curvature_is_no_mistake_and_hides_none():
@@ -195,29 +181,6 @@ def test_a_strong_curvature_is_no_mistake_and_hides_none():
     assert check_problems("wave", [problem(wave, x)], columns).ok
     found = check_problems("wave", [problem(wave, x, manual=wrong)], columns)
     assert not found.ok and found.errors[DIFFERENCES].value == pytest.approx(3e-6, rel=0.2)
-
-
-def test_sides_that_rounding_changes_are_no_kink():
-    """Of numbers that are equal up to rounding a pool takes another one after every move."""
-
-    def rounding(manual):
-        smooth = problem(jnp.sin, np.array([0.3, -1.0]), manual=manual)
-
-        def number(inputs, constants):
-            return jnp.sin(inputs["x"]).sum(), [inputs["x"]]
-
-        return smooth._replace(at=lambda dtype: smooth.at(dtype)._replace(number=number))
-
-    row = check_problems("sine", [rounding(None)], TOLERANCES)
-    assert row.ok and row.compared > 5
-    wrong = check_problems("sine", [rounding(jnp.tan)], TOLERANCES)
-    assert "kinks everywhere" in wrong.errors[DIFFERENCES].leaf
-
-
-def test_a_winner_that_changes_is_a_kink():
-    one = jnp.array([1.0, 0.0, 1.001, 0.0]).reshape(1, 2, 2, 1)
-    other = one.at[0, 0, 0, 0].add(0.01)
-    assert [max_pool_winners(x).item() for x in (one, other)] == [2, 0]
 
 
 def test_differences_find_what_autodiff_would_share():
@@ -277,7 +240,7 @@ def test_table_and_status_say_what_agrees_and_what_does_not(run_command):
     assert header.split()[:7] == ["relative", "error", *columns]
     assert row.startswith("softmax, cross_entropy") and "8x28x28x1" in row and " ok " in row
     assert " exact " in row
-    assert summary.startswith("1 of 1 agree; 9 differences taken")
+    assert summary.startswith("1 of 1 agree; exact in 1 of 1 settings; ")
 
     outcome = run_command("gradcheck", "--mutant=sigmoid_of_y")
     assert outcome.status == 1 and "FAILED" in outcome.out and "0 of 1 agree" in outcome.out
@@ -331,7 +294,7 @@ def test_the_package_is_a_command_whose_help_needs_no_jax(run_python):
         "import runpy, sys\ntry: runpy.run_module('jaxnets', run_name='__main__')\n"
         "finally: print(sys.modules.keys() & {'jax', 'flax'})"
     )
-    for arguments, text in ([], "central differences"), (["gradcheck", "--help"], "--mutant"):
+    for arguments, text in ([], "exactly and by autodiff"), (["gradcheck", "--help"], "--mutant"):
         outcome = run_python("-W", "error", "-c", code, *arguments)
         assert outcome.status == 0 and text in outcome.out, outcome.err
         assert outcome.out.endswith("\nset()\n")

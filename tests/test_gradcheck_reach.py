@@ -11,13 +11,14 @@ from rarely_wrong import WRONG, to_last
 
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck import networks
-from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, errors_of, precision
+from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, errors_of
 from jaxnets.gradcheck.forms import (
     REPLACED,
     check_hessian_vector_product,
     check_replaced_layers,
 )
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of
+from jaxnets.gradcheck.quick import precision
 from jaxnets.kernels import KERNELS, conv_pool, elementwise, winograd
 from jaxnets.kernels.by_rule import paired
 from jaxnets.models.alexnet_layers import LocalResponseNorm

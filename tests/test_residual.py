@@ -18,8 +18,9 @@ from jaxnets.base.errors import UserError
 from jaxnets.base.trees import by_layer
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
-from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
+from jaxnets.gradcheck.compare import TOLERANCES, disagreement
 from jaxnets.gradcheck.oracle import both_loss_and_grads
+from jaxnets.gradcheck.quick import precision
 from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.models.batch_norm import BatchNorm, fold, over_devices

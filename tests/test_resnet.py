@@ -9,7 +9,7 @@ from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.base.trees import by_layer
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
-from jaxnets.gradcheck.compare import precision
+from jaxnets.gradcheck.quick import precision
 from jaxnets.models.batch_norm import split_statistics
 from jaxnets.models.chain import walk
 from jaxnets.networks.create import create_model

@@ -157,7 +157,7 @@ LEAKY_RELU = LayerRule(
     plain=lambda x, slope: jax.nn.leaky_relu(x, slope),
     settings=[setting._replace(static={"slope": 0.1}) for setting in ELEMENTWISE],
     static=_slope_of,
-    sides=lambda x, slope: x >= 0,
+    has_kinks=True,
     domain=Domain(
         _with_slope, {**ARRAYS.ranges, "slope": (-0.5, 0.0, 0.001, 0.002, 0.01, 0.2, 1.0, 2.0)}
     ),

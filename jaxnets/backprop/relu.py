@@ -34,6 +34,6 @@ RELU = LayerRule(
     backward=relu_backward,
     plain=jax.nn.relu,
     settings=ELEMENTWISE,
-    sides=lambda x: x > 0,
+    has_kinks=True,
     domain=ARRAYS,
 )

@@ -46,7 +46,7 @@ class Setting(NamedTuple):
     # Values of x: "normal"; "integers" or "equal", which tie, and then the parameters are also
     # whole numbers; "huge", whose exponential overflows; "shares", which are between 0 and 1.
     numbers: str = "normal"
-    scale: float = 1.0  # A factor of x, and of the step of the central differences.
+    scale: float = 1.0  # A factor of x.
     static: Mapping[str, Any] = {}  # The layer's other arguments.
     padding: int = 0  # The number of last rows that the mask leaves out.
     origin: str = ""  # Which draw of a domain it is, so that it can be drawn again.
@@ -120,9 +120,7 @@ class LayerRule(NamedTuple):
     # The chains of a layer that is made of some, by the names of their parameters, in the order of
     # the forward pass; a branch without layers is the identity.
     branches: Callable[[Any], Mapping[str, Chain]] = chains_of
-    # For central differences: (*inputs, **static) -> on which side of its kink each unit is, as
-    # x > 0, or which element has won. None: no kinks.
-    sides: Callable[..., jax.Array] | None = None
+    has_kinks: bool = False  # Whether it has no derivative somewhere, as ReLU at 0.
     bfloat16: bool = True  # Whether any network computes it in bfloat16.
     # For a kernel of several layers: (*inputs, **static) -> the output of the first one, which the
     # kernel itself may never write.

@@ -25,7 +25,7 @@ def gradcheck(
     language: AnswerLanguage = None,
     json: Json = False,
 ) -> CommandResult | int:
-    """Check hand-derived gradients by autodiff and central differences."""
+    """Show hand-derived gradients right, exactly and by autodiff."""
     if language and not checking.mine:
         raise UserError("language: expected it with --mine=FILE, got it alone")
     if checking.mine:

@@ -1,30 +1,23 @@
-"""Gradients by hand against two oracles: autodiff of the plain formulation, central differences.
+"""Gradients by hand against autodiff of the plain formulation, and against differences.
 
-Neither oracle knows a rule of `backprop`. Autodiff is exact and works in every precision; central
-differences need only the forward pass and work in float64.
+Neither oracle knows a rule of `backprop`. Autodiff works in every precision. Differences need only
+the forward pass; they are taken in float64 where the exact check has not shown the gradient.
 """
 
-import contextlib
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
-from types import EllipsisType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from jaxnets.base.language import N_
-from jaxnets.gradcheck.errors import (
-    MAX_PART,
-    floor_of,
-    floor_of_differences,
-    largest,
-    named_leaves,
-    relative_error,
-)
+from jaxnets.gradcheck.differences import Differences, Slopes
+from jaxnets.gradcheck.errors import floor_of, named_leaves, relative_error
 from jaxnets.gradcheck.exact import (
     EXACT,
     WRONG,
@@ -34,13 +27,8 @@ from jaxnets.gradcheck.exact import (
     Verdict,
     check_exactly,
 )
-from jaxnets.machine.platform import (
-    OLDER_EMITTER,
-    compiler_options,
-    compiler_options_for_init,
-    default_platform,
-    return_freed_memory,
-)
+from jaxnets.gradcheck.quick import precision, quick_options
+from jaxnets.machine.platform import return_freed_memory
 from jaxnets.models.batch_norm import join_statistics, split_statistics
 
 PRECISIONS = ("float64", "float32", "bfloat16")
@@ -48,31 +36,10 @@ DIFFERENCES = N_("differences")
 # The largest allowed error. bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002. Autodiff
 # adds a bias's gradient up in bfloat16, so that of a convolution is wrong by 0.02.
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 4e-2, DIFFERENCES: 1e-6}
-ATTEMPTS = 40  # at directions, or at coordinates of a leaf, without a kink
-
-# For hundreds of programs that run once: the compiler spends no time on making them fast.
-QUICK_COMPILATION = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_parallel_codegen_split_count": 1,
-    **OLDER_EMITTER,
-}
-
-
-def quick_options(*, fast: bool = False) -> dict[str, Any]:
-    """Options for jax.jit of a program that runs once.
-
-    Args:
-      fast: Whether LLVM optimizes a little. Without it a network's convolutions in float64 run ten
-        times as long, which is more than the compilation saves.
-    """
-    platform = default_platform()
-    options = (compiler_options(platform) or {}) | QUICK_COMPILATION
-    return options | (compiler_options_for_init(platform) or {}) if fast else options
-
-
-LeafChange = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
-
+EPS = float(np.finfo(np.float64).eps)
+DIRECTION = "a direction"
+MOVES = 3  # The number of directions, and of coordinates of every array, that are compared.
+ATTEMPTS = 40  # At moves along which a difference tells something.
 
 Inputs = Mapping[str, Any]  # Arrays by name, or trees of them.
 
@@ -86,9 +53,8 @@ class Passes(NamedTuple):
     # `errors.recording_terms` records.
     manual: Callable[..., dict[str, Any]]
     automatic: Callable[..., dict[str, Any]]  # The same by autodiff of the plain formulation.
-    # The number of the plain formulation that has this gradient, and the side of every kink on
-    # which it was computed. None: no differences are taken.
-    number: Callable[..., tuple[jax.Array, list[jax.Array]]] | None
+    # The number of the plain formulation that has this gradient. None: no differences are taken.
+    number: Callable[..., jax.Array] | None = None
     question: Question | None = None  # The exact check's; None: it is asked nothing.
 
 
@@ -110,18 +76,18 @@ def with_statistics_aside(passes: Passes) -> Passes:
 
         return outcome
 
-    differenced = passes.number
+    number_of_all = passes.number
 
-    def number(inputs: Inputs, constants: tuple[Any, Inputs]) -> tuple[jax.Array, list[jax.Array]]:
-        assert differenced is not None
-        return differenced(join_statistics(inputs, constants[1]), constants[0])
+    def number(inputs: Inputs, constants: tuple[Any, Inputs]) -> jax.Array:
+        assert number_of_all is not None
+        return number_of_all(join_statistics(inputs, constants[1]), constants[0])
 
     return Passes(
         weights,
         (passes.constants, running),
         apart(passes.manual),
         apart(passes.automatic),
-        number if differenced else None,
+        number if number_of_all else None,
         passes.question and _question_of_weights(passes.question, running),
     )
 
@@ -146,10 +112,7 @@ class Problem(NamedTuple):
 
     label: str
     at: Callable[[str], Passes]  # Takes one of PRECISIONS.
-    step: float = 1e-5  # h of the central differences.
-    ties: bool = False  # Whether inputs are on kinks: a leaf may then allow no difference.
     large: bool = False  # Whether it takes longer to run than to compile well.
-    moves: int = 3  # The number of directions, and of coordinates of every leaf, that are tried.
     brief: bool = False  # Whether only float64 and autodiff are tried, which costs a fifth.
     verdict: Verdict | None = None  # The exact check's; None: it was not asked.
 
@@ -185,8 +148,8 @@ class CheckResult(NamedTuple):
         str, RelativeError
     ]  # The largest in each precision that is used, and of DIFFERENCES.
     tolerances: dict[str, float]  # The largest allowed value of each error.
-    compared: int  # The number of directions and coordinates that were differenced.
-    kinks: int  # The number of those skipped because they crossed a kink.
+    compared: int  # The number of slopes by differences.
+    passed_over: int  # The number of those that told nothing, as across a kink.
     seconds: float
     note: str = ""  # The last column's text, instead of the worst leaf.
     causes: tuple[str, ...] = ()  # For a wrong layer: two lines on each wrong gradient.
@@ -228,43 +191,45 @@ class CheckResult(NamedTuple):
         return self.note or (self.errors[key].leaf if key else "")
 
 
-class Differences(NamedTuple):
-    """The largest error against central differences; how many were taken, and how many skipped."""
+class Differenced(NamedTuple):
+    """The largest error against differences; how many were taken, and how many passed over."""
 
     error: RelativeError = RelativeError()
     compared: int = 0
-    kinks: int = 0
+    passed_over: int = 0
 
 
 def check_problems(
     name: str, problems: Sequence[Problem], tolerances: dict[str, float]
 ) -> CheckResult:
-    """Compares the passes of every problem with both oracles.
+    """Compares the passes of every problem with autodiff, and with differences.
 
     What the exact check has shown is not compared in float64 again.
     """
     started = time.perf_counter()
-    compared = kinks = 0
     wanted = [
         (problem, dtype)
         for problem in problems
         for dtype in (("float64",) if problem.brief else PRECISIONS)
         if dtype in tolerances and not (dtype == "float64" and problem.is_shown)
     ]
-    tried = {dtype for _, dtype in wanted}
-    if any(dtype == "float64" and not problem.brief for problem, dtype in wanted):
-        tried.add(DIFFERENCES)
-    errors = {column: RelativeError() for column in tolerances if column in tried}
+    errors: dict[str, RelativeError] = {}
+    compared = passed_over = 0
+
+    def keep(column: str, error: RelativeError, problem: Problem) -> None:
+        here = error._replace(problem=problem.label)
+        errors[column] = max(errors.get(column, RelativeError()), here)
+
     for program in compiled(wanted):
         error, found = errors_of(program)
-        on = program.problem.label
-        errors[program.dtype] = max(errors[program.dtype], error._replace(problem=on))
-        if DIFFERENCES in errors:
-            errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error._replace(problem=on))
-        compared, kinks = compared + found.compared, kinks + found.kinks
+        keep(program.dtype, error, program.problem)
+        if found is not None and DIFFERENCES in tolerances:
+            keep(DIFFERENCES, found.error, program.problem)
+            compared, passed_over = compared + found.compared, passed_over + found.passed_over
+    in_order = {column: errors[column] for column in tolerances if column in errors}
     labels = [problem.label for problem in problems]
     seconds = time.perf_counter() - started
-    row = CheckResult(name, labels, errors, tolerances, compared, kinks, seconds)
+    row = CheckResult(name, labels, in_order, tolerances, compared, passed_over, seconds)
     return with_verdicts(row, problems)
 
 
@@ -281,7 +246,6 @@ class Program(NamedTuple):
     problem: Problem
     dtype: str
     both: Any  # Compiled (inputs, constants) -> what passes.manual and passes.automatic return.
-    number: Any  # Compiled passes.number in float64, else None.
 
 
 def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
@@ -289,12 +253,11 @@ def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
     lowered = [_lowered(problem, dtype) for problem, dtype in wanted]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         both = pool.map(lambda program: program.both.compile(), lowered)
-        number = pool.map(lambda program: program.number and program.number.compile(), lowered)
     # No program compiles while another one runs: for an AlexNet, each of the two takes a gigabyte.
-    for program, first, second in zip(lowered, both, number, strict=True):
+    for program, ready in zip(lowered, both, strict=True):
         if program.problem.large:
             return_freed_memory()
-        yield program._replace(both=first, number=second)
+        yield program._replace(both=ready)
 
 
 def _lowered(problem: Problem, dtype: str) -> Program:
@@ -304,18 +267,13 @@ def _lowered(problem: Problem, dtype: str) -> Program:
         def both(inputs: Inputs, constants: object) -> tuple[dict[str, Any], dict[str, Any]]:
             return passes.manual(inputs, constants), passes.automatic(inputs, constants)
 
-        def lower(function: Callable[..., Any]) -> jax.stages.Lowered:
-            options = quick_options(fast=problem.large and dtype == "float64")
-            jitted = jax.jit(function, compiler_options=options)
-            return jitted.lower(passes.inputs, passes.constants)
-
-        differenced = dtype == "float64" and not problem.brief
-        number = lower(passes.number) if passes.number and differenced else None
-        return Program(problem, dtype, lower(both), number)
+        options = quick_options(fast=problem.large and dtype == "float64")
+        jitted = jax.jit(both, compiler_options=options)
+        return Program(problem, dtype, jitted.lower(passes.inputs, passes.constants))
 
 
-def errors_of(program: Program) -> tuple[RelativeError, Differences]:
-    """The error against autodiff and, in float64, against central differences."""
+def errors_of(program: Program) -> tuple[RelativeError, Differenced | None]:
+    """The error against autodiff and, in float64, against differences."""
     with precision(program.dtype):
         passes = program.problem.at(program.dtype)
         manual, automatic = program.both(passes.inputs, passes.constants)
@@ -323,10 +281,9 @@ def errors_of(program: Program) -> tuple[RelativeError, Differences]:
         summed = automatic["gradient"], terms
         floor = floor_of(summed, program.dtype, TOLERANCES[program.dtype])
         error = disagreement(manual, automatic, floor)
-        del automatic  # AlexNet's parameters alone are 500 MB.
-        if program.number is None:
-            return error, Differences()
-        return error, central_differences(program, passes, manual["gradient"], terms)
+        if passes.number is None or program.problem.brief or program.dtype != "float64":
+            return error, None
+        return error, against_differences(passes, manual["gradient"])
 
 
 def disagreement(ours: object, theirs: object, floor: float = 0.0) -> RelativeError:
@@ -359,149 +316,68 @@ def _misshapen(ours: object, theirs: object) -> RelativeError | None:
     return None
 
 
-def central_differences(
-    program: Program, passes: Passes, gradient: Inputs, terms: Sequence[jax.Array] = ()
-) -> Differences:
-    """Compares a gradient with (f(x + h d) - f(x - h d)) / 2h, which needs no derivative.
+def against_differences(passes: Passes, gradient: Inputs) -> Differenced:
+    """Compares a gradient with slopes by differences, which need no derivative.
 
-    Along random directions d of length 1 it is compared with the inner product of gradient and d.
+    Along random directions of length 1 the slope is the inner product of gradient and direction.
     Errors are relative to that product's typical size, |gradient| / sqrt(its size). Along
-    coordinates it is compared with the gradient's elements, and errors are relative to the leaf's
-    largest. They are relative to at least `errors.floor_of_differences`. Where they disagree, a
-    move of h / 10 decides.
-    A move that changes a side of a kink need not agree: then it is counted and another one takes
-    its place. If none agrees and every one crosses a kink, the error is infinite, unless the
-    problem has ties.
+    coordinates the slopes are the gradient's numbers, and errors are relative to the array's
+    largest. On a kink each number between the slopes on both sides is right. Where a slope tells
+    nothing, as that of a direction across a kink, another one takes its place.
     """
     if misshapen := _misshapen(gradient, passes.inputs):
-        return Differences(misshapen)
-    slopes = [np.asarray(slope) for slope in jax.tree.leaves(gradient)]
-    length = np.sqrt(sum(np.vdot(slope, slope) for slope in slopes))
-    size = sum(slope.size for slope in slopes)
-    rng = np.random.default_rng(0)
+        return Differenced(misshapen)
+    number: Any = passes.number
+    start, unravel = ravel_pytree(passes.inputs)
+    slope = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(gradient)])
+    differences = Differences(
+        lambda vector: number(unravel(vector), passes.constants)[None],
+        np.asarray(start),
+        EPS,
+    )
+    random = np.random.default_rng(0)
 
-    # One after the other, because a direction is as large as the slopes.
-    def trials() -> Iterator[tuple[str, Iterator[LeafChange], Any]]:
-        yield "a direction", _directions(slopes, rng), length / np.sqrt(size)
-        names = [name for name, _ in named_leaves(passes.inputs)]
-        for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
-            yield name, _coordinates(number, slope, rng), largest(slope)
+    def directions() -> Iterator[tuple[float, Slopes]]:
+        for _ in range(ATTEMPTS):
+            move = random.standard_normal(slope.size)
+            move /= np.linalg.norm(move)
+            yield float(slope @ move), differences.along(move)
 
-    worst, compared, kinks = RelativeError(), 0, 0
-    for name, moves, typical in trials():
+    def coordinates(part: slice) -> Iterator[tuple[float, Slopes]]:
+        """The one whose slope is steepest, then random ones."""
+        size = part.stop - part.start
+        others = random.choice(size, min(size, ATTEMPTS), replace=False)
+        for place in part.start + np.append(np.argmax(np.abs(slope[part])), others):
+            yield float(slope[place]), differences.along_coordinate(place)
+
+    trials = [(DIRECTION, directions(), np.linalg.norm(slope) / np.sqrt(slope.size))]
+    end = 0
+    for name, leaf in named_leaves(passes.inputs):
+        part = slice(end, end := end + leaf.size)
+        trials.append((name, coordinates(part), np.abs(slope[part]).max(initial=0.0)))
+    worst, compared, passed_over = RelativeError(), 0, 0
+    for name, moves, typical in trials:
         found = 0
-        for move in moves:
-            error, crosses = 0.0, False
-            # h^2 / 6 times f's third derivative is not a mistake: it shrinks with h, but a wrong
-            # slope does not.
-            for step in (program.problem.step, program.problem.step / 10):
-                ends = _ends_of(move, step, program, passes, slopes)
-                error, crosses = _error_of(ends, typical, step, terms), ends.crosses
-                if error <= TOLERANCES[DIFFERENCES]:
-                    break
-            # A pool's winners may be equal up to rounding: any move changes the winners, but no
-            # number.
-            if crosses and not error <= TOLERANCES[DIFFERENCES]:
-                kinks += 1
+        for ours, slopes in moves:
+            error = _beyond(differences, slopes, ours, float(typical))
+            if error is None or (slopes.on_a_kink.any() and name == DIRECTION):
+                passed_over += 1
                 continue
             worst = max(worst, RelativeError(error, name))
             found += 1
-            if found == program.problem.moves:
+            if found == MOVES:
                 break
-        if not found and not program.problem.ties:
-            worst = max(worst, RelativeError(np.inf, f"{name}, which has kinks everywhere"))
+        if not found and name != DIRECTION:
+            worst = max(worst, RelativeError(np.inf, f"{name}, of which no difference tells"))
         compared += found
-    return Differences(worst, compared, kinks)
+    return Differenced(worst, compared, passed_over)
 
 
-class Ends(NamedTuple):
-    """The plain formulation at both ends of a move, and the rise that the slopes predict."""
-
-    below: float
-    above: float
-    rise: float  # From below to above, by the slopes.
-    crosses: bool  # Whether a kink is between them.
-
-
-def _error_of(ends: Ends, typical: float, step: float, terms: Sequence[jax.Array]) -> float:
-    """The relative error of the slopes along a move whose typical slope is given."""
-    measured, expected = (ends.above - ends.below) / (2 * step), ends.rise / (2 * step)
-    floor = floor_of_differences((ends.above, terms), step, TOLERANCES[DIFFERENCES])
-    error = abs(measured - expected) / (max(typical, abs(measured), floor) or 1.0)
-    return error if np.isfinite(error) else float("inf")
-
-
-def _ends_of(
-    move: LeafChange, step: float, program: Program, passes: Passes, slopes: list[np.ndarray]
-) -> Ends:
-    """Both ends of a move. The slopes are multiplied by the move after rounding."""
-    leaves, tree = jax.tree.flatten(passes.inputs)
-    leaves = [np.asarray(leaf) for leaf in leaves]
-
-    # One buffer for both ends: JAX reads it in place, and those of AlexNet take 500 MB each.
-    rooms = {index: np.empty(leaves[index].shape) for index in move}
-
-    def end(
-        index: int, sign: int, rows: slice | EllipsisType = ..., out: np.ndarray | None = None
-    ) -> np.ndarray:
-        moved = np.multiply(move[index][rows], sign * step, out=out, dtype=np.float64)
-        moved += leaves[index][rows]
-        return moved
-
-    def number_at(sign: int) -> tuple[float, list[np.ndarray]]:
-        for index, room in rooms.items():
-            end(index, sign, out=room)
-        ends = [rooms.get(index, leaf) for index, leaf in enumerate(leaves)]
-        number, sides = program.number(jax.tree.unflatten(tree, ends), passes.constants)
-        return float(number), jax.device_get(sides)
-
-    (below, sides_below), (above, sides_above) = number_at(-1), number_at(1)
-    crosses = not all(map(np.array_equal, sides_above, sides_below))
-    rise = sum(
-        np.vdot(slopes[index][rows], end(index, 1, rows) - end(index, -1, rows))
-        for index in move
-        for rows in _rows(slopes[index])
-    )
-    return Ends(below, above, float(rise), crosses)
-
-
-def _rows(array: np.ndarray) -> Iterator[slice | EllipsisType]:
-    """Indices of an array's rows in parts of some megabytes: AlexNet's largest array takes 300."""
-    if array.size <= MAX_PART:
-        yield ...
-    else:
-        rows = max(1, MAX_PART * len(array) // array.size)
-        yield from (slice(start, start + rows) for start in range(0, len(array), rows))
-
-
-def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[LeafChange]:
-    for _ in range(ATTEMPTS):
-        changes = [rng.standard_normal(slope.shape, np.float32) for slope in slopes]
-        length = np.sqrt(sum(np.vdot(change, change) for change in changes))
-        for change in changes:
-            change /= length
-        yield dict(enumerate(changes))
-
-
-def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> Iterator[LeafChange]:
-    """Yields single elements of a leaf: the one whose slope is steepest, then random ones."""
-
-    def along(index: int) -> LeafChange:
-        change = np.zeros(slope.shape, np.float32)
-        change.flat[index] = 1
-        return {number: change}
-
-    yield along(int(slope.argmax() if slope.max() >= -slope.min() else slope.argmin()))
-    yield from map(along, rng.choice(slope.size, min(slope.size, ATTEMPTS), replace=False))
-
-
-@contextlib.contextmanager
-def precision(dtype: str) -> Generator[None]:
-    """Allows float64 only where it is wanted, and computes matrix products in full precision."""
-    before = jax.config.values["jax_enable_x64"]
-    jax.config.update("jax_enable_x64", dtype == "float64")
-    try:
-        with jax.default_matmul_precision("highest"):
-            yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
+def _beyond(differences: Differences, slopes: Slopes, ours: float, typical: float) -> float | None:
+    """How far a number is beyond a slope's bounds, relative to its size; None: it tells nothing."""
+    low, high, error = slopes.bounds()
+    size = np.maximum(typical, np.abs(low + high) / 2)
+    if not differences.tells(error, size)[0]:
+        return None
+    distance = float(np.maximum(low - ours, ours - high)[0] - 10 * error[0])
+    return max(distance, 0.0) / (float(size[0]) or 1.0) if np.isfinite(ours) else np.inf

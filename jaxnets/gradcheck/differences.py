@@ -17,12 +17,17 @@ Source: Ridders 1982, "Accurate computation of F'(x) and F'(x) F''(x)"; Press et
 Recipes, section 5.7.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
+
+from jaxnets.gradcheck.quick import jit
 
 STEPS = 0.01 * 0.5 ** np.arange(20)  # times max(1, |x|)
 ORDERS = 6  # terms of a series that are cancelled
+NEARBY = 8  # Points near a kink.
 
 
 class Slopes(NamedTuple):
@@ -47,6 +52,81 @@ class Slopes(NamedTuple):
         low = np.where(kink, np.minimum(self.left, self.right), self.middle)
         high = np.where(kink, np.maximum(self.left, self.right), self.middle)
         return low, high, np.where(kink, self.left_error + self.right_error, self.middle_error)
+
+
+class Differences:
+    """Takes the slopes of a function along moves from a point."""
+
+    def __init__(
+        self, function: Callable[[jax.Array], jax.Array], start: np.ndarray, eps: float
+    ) -> None:
+        """Compiles the function at all steps.
+
+        Args:
+          function: Takes a vector of float64 and returns a vector of outputs.
+          start: The point.
+          eps: The relative rounding of the outputs.
+        """
+
+        @jit
+        def values(start: jax.Array, move: jax.Array, ends: jax.Array) -> jax.Array:
+            return jax.lax.map(lambda h: function(start + h * move), ends)
+
+        self._values, self.function = values, function
+        self.start, self.eps = start, eps
+        self.steps = STEPS * (1.0 if eps < 1e-12 else 16.0)
+        self.here = np.asarray(values(start, 0 * start, np.zeros(2 * len(STEPS) + 1)))[0]
+        self.floor = np.zeros(self.here.size)  # The rounding of f where its terms cancel.
+
+    def along(
+        self, move: np.ndarray, scale: float = 1.0, start: np.ndarray | None = None
+    ) -> Slopes:
+        """The slopes along a move, by steps that are multiplied by scale."""
+        steps = scale * self.steps
+        start = self.start if start is None else start
+        found = np.asarray(self._values(start, move, np.concatenate([-steps, [0.0], steps])))
+        count = len(steps)
+        return slopes_of(
+            found[:count], found[count], found[count + 1 :], steps, self.eps, self.floor
+        )
+
+    def along_coordinate(self, place: int) -> Slopes:
+        """The slopes along one number, by steps of its size."""
+        move = np.zeros(self.start.size)
+        move[place] = 1.0
+        return self.along(move, float(2.0 ** np.round(np.log2(max(1.0, abs(self.start[place]))))))
+
+    def nearby(self, move: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
+        """The slopes along a move from points where no two numbers are equal, and their errors.
+
+        Args:
+          move: The direction.
+          distance: 1, or less for nearer points.
+
+        Returns:
+          Two arrays [points, outputs].
+        """
+        count = self.start.size
+        ramp, random = np.linspace(-1.0, 1.0, count), np.random.default_rng(0)
+        # Stable sorts take equal numbers for rising or falling ones.
+        ramps = [ramp, -ramp, *(random.permutation(ramp) for _ in range(NEARBY - 2))]
+        away = distance * self.eps**0.25 * np.maximum(1.0, np.abs(self.start))
+        # The longest step is shorter than the way to the next kink.
+        scale = float(away.min()) / count / self.steps[0]
+        found = [self.along(move, scale, self.start + away * one) for one in ramps]
+        return np.stack([one.middle for one in found]), np.stack(
+            [one.middle_error for one in found]
+        )
+
+    def tells(self, error: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """Where the error of a slope is small enough to tell right from wrong.
+
+        Args:
+          error: That of each slope: [outputs, ...].
+          size: The largest slope of each output.
+        """
+        rounding = self.eps * np.abs(self.here) + self.floor
+        return error <= 1e-3 * size + 1e5 * rounding.reshape(-1, *[1] * (error.ndim - 1))
 
 
 def slopes_of(

@@ -39,8 +39,6 @@ from jaxnets.models.chain import Layer
 MAX_PART = 1 << 20  # numbers
 # By how many units in the last place of T two right gradients may differ; see above.
 ROUNDINGS = {"float64": 100, "float32": 10, "bfloat16": 0.5}
-# The same for a network's loss, whose change central differences divide by their step.
-LOSS_ROUNDINGS = 100
 
 
 def floor_of(summed: object, dtype: str, tolerance: float) -> float:
@@ -71,21 +69,6 @@ def recording_terms(find_rule: FindRule, terms: list[jax.Array]) -> FindRule:
         return rule._replace(backward=backward)
 
     return find
-
-
-def floor_of_differences(summed: object, step: float, tolerance: float) -> float:
-    """The same for a slope by (f(x + h) - f(x - h)) / 2h, in float64.
-
-    The sum f is rounded by a few eps |f|. Each layer's output, of about 1, is rounded by eps, which
-    moves f by up to sum_i |dz_i| eps = eps T.
-
-    Args:
-      summed: f; for a network also the terms of `recording_terms`.
-      step: h.
-      tolerance: The largest relative error that is allowed.
-    """
-    eps = float(jnp.finfo("float64").eps)
-    return LOSS_ROUNDINGS * eps * largest(summed) / (2 * step) / tolerance
 
 
 def relative_error(ours: object, theirs: object, floor: float = 0.0) -> tuple[float, str]:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.language import N_, Text
-from jaxnets.gradcheck.compare import quick_options
+from jaxnets.gradcheck.quick import jit
 
 Array = TypeVar("Array")  # JAX's or NumPy's.
 
@@ -149,11 +149,6 @@ def _is_number(leaf: object) -> bool:
 def eps(dtype: str) -> float:
     """The distance from 1 to the next number of a precision."""
     return float(jnp.finfo(dtype).eps)
-
-
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a function that runs a few times."""
-    return jax.jit(function, compiler_options=quick_options())
 
 
 BY_ITSELF = Text(N_("each argument by itself, as in check(f, x, w)"))

@@ -13,17 +13,17 @@ from jaxnets.base import display
 from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.language import N_, _
 from jaxnets.gradcheck.causes import cause, looks
-from jaxnets.gradcheck.compare import precision as in_precision
-from jaxnets.gradcheck.differences import STEPS, Slopes, slopes_of
+from jaxnets.gradcheck.differences import STEPS, Differences
 from jaxnets.gradcheck.flat import (
     Flat,
     Values,
     eps,
-    jit,
     name_of,
     refuse_misuse,
     saying_what_to_write,
 )
+from jaxnets.gradcheck.quick import jit
+from jaxnets.gradcheck.quick import precision as in_precision
 from jaxnets.gradcheck.rounding import roundings_of
 
 # For a slope by differences, relative to the largest of its output. If a function always computes
@@ -34,7 +34,6 @@ TOLERANCES = {"float64": 1e-8, "float32": 2e-3, "bfloat16": 0.1, "float16": 0.05
 SAME = {"float64": 1e-10, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 ROUNDINGS = 10  # By how many times its measured rounding a gradient in few digits may be wrong.
 MOST = 1_000  # Up to this many inputs or outputs all slopes are taken; of more, a sample.
-NEARBY = 8  # Points near a kink.
 MOST_ALONE = 5  # Up to this many arguments each is batched by itself.
 WIDTHS, ALIGN = (28, 18, 8, 8, 7, 0), "<>>><<"  # of the table
 WORK = 4e8  # Numbers that all differences of one check may compute.
@@ -219,7 +218,7 @@ class _Comparison:
         self.reverse, self.reverse_refused = _unless(refusal, lambda: _by_reverse(flat, sample))
         found, self.forward_refused = _unless("custom_vjp", lambda: _by_forward(flat, sample))
         self.forward, self.values = found or (None, None)
-        self.differences = _Differences(flat, sample)
+        self.differences = _differences(flat, sample)
         self.rounding = 0.0  # Of a gradient.
         self._take_differences()
         if self._wrong_columns().any() and self._measure_rounding():
@@ -227,7 +226,9 @@ class _Comparison:
 
     def _take_differences(self) -> None:
         """Finds the bounds between which each slope may be."""
-        slopes = [self.differences.along(move, scale) for move, scale in self._moves()]
+        differences, sample = self.differences, self.sample
+        slopes = [differences.along_coordinate(place) for place in sample.inputs]
+        slopes += [differences.along(move) for move in sample.moves]
         bounds = zip(*(one.bounds() for one in slopes), strict=True)
         self.low, self.high, self.error = (np.stack(part, axis=1) for part in bounds)
         self.kinks = np.stack([one.on_a_kink for one in slopes], axis=1)
@@ -237,22 +238,20 @@ class _Comparison:
         """Measures the rounding where terms cancel; whether it changes the differences."""
         flat, differences = self.flat, self.differences
         given = flat.start, self.sample.cotangent
-        (floor,) = roundings_of(differences.chosen, "float64", given[:1])
+        (floor,) = roundings_of(differences.function, "float64", given[:1])
         if self.reverse is not None:
             (change,) = roundings_of(flat.pulled_back, "float64", given)
             self.rounding = ROUNDINGS * float(change.max())
         differences.floor = ROUNDINGS * floor
         return bool((floor > 10 * differences.eps * np.abs(differences.here)).any())
 
-    def _moves(self) -> Iterator[tuple[np.ndarray, float]]:
-        """Each direction, and the size of its steps."""
-        start = self.flat.start
+    def _moves(self) -> Iterator[np.ndarray]:
+        """Each direction."""
         for place in self.sample.inputs:
-            move = np.zeros(start.size)
+            move = np.zeros(self.flat.start.size)
             move[place] = 1.0
-            yield move, float(2.0 ** np.round(np.log2(max(1.0, abs(start[place])))))
-        for move in self.sample.moves:
-            yield move, 1.0
+            yield move
+        yield from self.sample.moves
 
     @property
     def size(self) -> np.ndarray:
@@ -263,8 +262,7 @@ class _Comparison:
     @property
     def reliable(self) -> np.ndarray:
         """Where the error of a difference is small enough to tell right from wrong."""
-        rounding = self.differences.eps * np.abs(self.differences.here) + self.differences.floor
-        reliable = self.error <= 1e-3 * self.size + 1e5 * rounding[:, None]
+        reliable = self.differences.tells(self.error, self.size)
         # Several kinks at once may take slopes from different sides: their sum has no bounds.
         reliable[:, self.count :] &= ~self.kinks[:, self.count :]
         reliable[-1] &= ~self.kinks[-1]
@@ -290,7 +288,7 @@ class _Comparison:
         moves, wrong = list(self._moves()), self._wrong_columns()
         for column in np.argsort(-wrong)[: np.count_nonzero(wrong)]:
             far, near = (
-                self.differences.nearby(moves[column][0], distance) for distance in (1.0, 1 / 16)
+                self.differences.nearby(moves[column], distance) for distance in (1.0, 1 / 16)
             )
             low, high = self.low[:, column], self.high[:, column]
             error = near[1] + far[1]
@@ -414,56 +412,14 @@ def _unless(words: str, compute: Callable[[], Any]) -> tuple[Any, str]:
         return None, first_line(refusal)
 
 
-class _Differences:
-    """Slopes of the chosen outputs and of a dense cotangent, by differences."""
+def _differences(flat: Flat, sample: _Sample) -> Differences:
+    """Of the chosen outputs and of a dense cotangent."""
 
-    def __init__(self, flat: Flat, sample: _Sample) -> None:
-        self.flat, self.eps = flat, eps(flat.narrowest)
-        self.steps = STEPS * (1.0 if self.eps < 1e-12 else 16.0)
+    def chosen(vector: jax.Array) -> jax.Array:
+        out = flat(vector)
+        return jnp.append(out[sample.outputs], out @ sample.cotangent)
 
-        def chosen(vector: jax.Array) -> jax.Array:
-            out = flat(vector)
-            return jnp.append(out[sample.outputs], out @ sample.cotangent)
-
-        @jit
-        def values(start: jax.Array, move: jax.Array, ends: jax.Array) -> jax.Array:
-            return jax.lax.map(lambda h: chosen(start + h * move), ends)
-
-        self.chosen, self.floor = chosen, np.zeros(sample.outputs.size + 1)
-        self._values = values
-        self.here = np.asarray(values(flat.start, 0 * flat.start, np.zeros(2 * len(STEPS) + 1)))[0]
-
-    def along(self, move: np.ndarray, scale: float, start: np.ndarray | None = None) -> Slopes:
-        """The slopes along a move, by steps that are multiplied by scale."""
-        steps = scale * self.steps
-        start = self.flat.start if start is None else start
-        found = np.asarray(self._values(start, move, np.concatenate([-steps, [0.0], steps])))
-        count = len(steps)
-        return slopes_of(
-            found[:count], found[count], found[count + 1 :], steps, self.eps, self.floor
-        )
-
-    def nearby(self, move: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
-        """The slopes along a move from points where no two numbers are equal, and their errors.
-
-        Args:
-          move: The direction.
-          distance: 1, or less for nearer points.
-
-        Returns:
-          Two arrays [points, outputs].
-        """
-        count = self.flat.start.size
-        ramp, random = np.linspace(-1.0, 1.0, count), np.random.default_rng(0)
-        # Stable sorts take equal numbers for rising or falling ones.
-        ramps = [ramp, -ramp, *(random.permutation(ramp) for _ in range(NEARBY - 2))]
-        away = distance * self.eps**0.25 * np.maximum(1.0, np.abs(self.flat.start))
-        # The longest step is shorter than the way to the next kink.
-        scale = float(away.min()) / count / self.steps[0]
-        found = [self.along(move, scale, self.flat.start + away * one) for one in ramps]
-        return np.stack([one.middle for one in found]), np.stack(
-            [one.middle_error for one in found]
-        )
+    return Differences(chosen, flat.start, eps(flat.narrowest))
 
 
 def _by_reverse(flat: Flat, sample: _Sample) -> np.ndarray:

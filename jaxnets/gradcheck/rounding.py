@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
-from jaxnets.gradcheck.flat import jit
+from jaxnets.gradcheck.quick import jit
 
 # A result is multiplied by 1 + t eps before it is rounded. It stays if it needs no rounding.
 TILTS = (0.0, 0.249, -0.249)

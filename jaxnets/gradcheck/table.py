@@ -30,12 +30,11 @@ HEADER = [
     N_("exact"),
     *COLUMNS,
     N_("tried"),
-    N_("kinks"),
     N_("verdict"),
     N_("nearest to its tolerance"),
 ]
-WIDTHS = (40, 8, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
-ALIGN = "<<" + ">" * len(COLUMNS) + ">><<"
+WIDTHS = (40, 8, *(max(10, len(column)) for column in COLUMNS), 11, 7, 0)
+ALIGN = "<<" + ">" * len(COLUMNS) + "><<"
 WIDE = 150  # A terminal with this many columns shows all; others show name, errors and verdict.
 NARROW_WIDTHS = (23, 5, 7, 7, 8, 11, 6)
 
@@ -122,8 +121,7 @@ def _rows(
 def _line(cells: Sequence[str], colour: str | None = None) -> str:
     """A row of the table for this terminal, its verdict in a colour."""
     if display.columns() >= WIDE:
-        kinks = max(WIDTHS[-3], display.width_of(_(HEADER[-3])))
-        line = display.line(cells, (*WIDTHS[:-3], kinks, *WIDTHS[-2:]), ALIGN)
+        line = display.line(cells, WIDTHS, ALIGN)
     else:
         name, exact, *errors = cells[: 2 + len(COLUMNS)]
         row = [display.shortened(name, NARROW_WIDTHS[0]), exact, *errors, cells[-2]]
@@ -136,7 +134,7 @@ def _cells(row: CheckResult) -> list[str]:
     errors = [f"{row.errors[key].value:.1e}" if key in row.errors else "" for key in COLUMNS]
     tried = row.tried[0] if len(row.tried) == 1 else _("{} settings", len(row.tried))
     verdict = _("ok") if row.ok else _("FAILED")
-    return [row.name, _exact_cell(row), *errors, tried, str(row.kinks), verdict, row.worst]
+    return [row.name, _exact_cell(row), *errors, tried, verdict, row.worst]
 
 
 def _exact_cell(row: CheckResult) -> str:
@@ -174,15 +172,15 @@ def _summary(rows: Sequence[CheckResult], hint: bool) -> str:
     lines += [
         _("{}: {}", row.name, why) for row in rows for why in row.causes[: None if hint else 2]
     ]
-    agree, compared = sum(row.ok for row in rows), sum(row.compared for row in rows)
-    kinks, seconds = sum(row.kinks for row in rows), sum(row.seconds for row in rows)
+    agree, seconds = sum(row.ok for row in rows), sum(row.seconds for row in rows)
+    shown, asked = sum(row.shown for row in rows), sum(row.asked for row in rows)
     lines.append(
         _(
-            "{} of {} agree; {} differences taken, {} passed over at a kink; {} s",
+            "{} of {} agree; exact in {} of {} settings; {} s",
             agree,
             len(rows),
-            compared,
-            kinks,
+            f"{shown:,}",
+            f"{asked:,}",
             f"{seconds:.0f}",
         )
     )
@@ -213,6 +211,6 @@ def _values(row: CheckResult) -> dict[str, Any]:
         "worst": row.worst,
         "causes": row.causes,
         "differences_taken": row.compared,
-        "kinks_replaced": row.kinks,
+        "differences_passed_over": row.passed_over,
         "seconds": round(row.seconds, 3),
     }

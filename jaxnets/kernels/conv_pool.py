@@ -435,7 +435,6 @@ CONV_POOL = LayerRule(
     ],
     inputs=("params", "x"),
     static=_static,
-    sides=lambda params, x, **static: conv_pool_forward(params, x, **static)[1][2],
     bfloat16=False,
     first_output=lambda params, x, padding, **_: conv_outputs(params, x, padding=padding),
     domain=Domain(

@@ -394,7 +394,7 @@ class Network(WithSettings):
         return jax.device_get(self.experiment.gradients(self.state, split, by))
 
     def gradcheck(self) -> bool:
-        """Prints a table that compares the gradients by hand with autodiff and central differences.
+        """Prints a table of the gradients by hand: shown exactly, and compared with autodiff.
 
         The network has random parameters, and images of the size of its data. Like torch's
         `gradcheck`, it returns True if all agree.

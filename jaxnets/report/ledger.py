@@ -19,9 +19,10 @@ from jaxnets.base.trees import by_layer
 from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import optimizer_of
-from jaxnets.gradcheck.compare import PRECISIONS, TOLERANCES, precision, quick_options
+from jaxnets.gradcheck.compare import PRECISIONS, TOLERANCES
 from jaxnets.gradcheck.errors import floor_of, recording_terms, relative_error
 from jaxnets.gradcheck.oracle import both_loss_and_grads
+from jaxnets.gradcheck.quick import precision, quick_options
 from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import default_platform

@@ -13,7 +13,7 @@ from jaxnets.backprop.network import chain_pair
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import rule_of
 from jaxnets.base.trees import by_layer
-from jaxnets.gradcheck.compare import quick_options
+from jaxnets.gradcheck.quick import quick_options
 from jaxnets.losses import LOSSES
 from jaxnets.models.batch_norm import fold, normalized
 from jaxnets.models.chain import Chain, walk

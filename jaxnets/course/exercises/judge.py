@@ -32,21 +32,16 @@ from jaxnets.course.exercises.reasons import are_wrong, reasons_of
 from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
 from jaxnets.course.exercises.where import TIES, without_ties
 from jaxnets.gradcheck.compare import (
-    DIFFERENCES,
     PRECISIONS,
     TOLERANCES,
     CheckResult,
     Passes,
-    Program,
     RelativeError,
-    central_differences,
     disagreement,
-    precision,
-    quick_options,
-    with_statistics_aside,
 )
 from jaxnets.gradcheck.errors import floor_of
 from jaxnets.gradcheck.layer_check import call_layer, whole_problem_of, with_backward
+from jaxnets.gradcheck.quick import precision, quick_options
 
 # In low precision, a right sum of more numbers than these may be far from the exact one.
 MOST_NUMBERS = 1000
@@ -61,8 +56,8 @@ class Case:
     """A layer in one setting and precision: the call, and what it must return."""
 
     setting: Setting
-    program: Program
-    passes: Passes
+    label: str  # The setting's.
+    dtype: str
     call: Call
     right: dict[str, np.ndarray]  # By autodiff of the plain formulation.
 
@@ -155,8 +150,7 @@ def layer_of(exercise: Blank | Bug) -> LayerRule:
 def cases_of(function: str) -> list[Any]:
     """A list of Case: a layer in all its settings and precisions. For a Task, of tasks.TaskCase.
 
-    Each precision is compiled as one program. In float64 a layer is also tried in drawn settings,
-    without differences.
+    Each precision is compiled as one program. In float64 a layer is also tried in drawn settings.
     """
     exercise = exercise_of_function(function)
     if isinstance(exercise, Task):
@@ -168,22 +162,17 @@ def cases_of(function: str) -> list[Any]:
     for dtype in PRECISIONS:
         settings = [one for one in declared if math.prod(one.x) <= MOST_NUMBERS]
         if dtype == "float64":
-            ties = [one for one in declared if one.numbers in TIES] if rule.sides else []
+            ties = [one for one in declared if one.numbers in TIES] if rule.has_kinks else []
             settings = [*declared, *small_settings(exercise.layer, rule), *map(without_ties, ties)]
         problems = [whole_problem_of(rule, setting) for setting in settings]
         with precision(dtype):
             whole = [problem.at(dtype) for problem in problems]
             outcomes = _outcomes(rule, settings, whole)
-            passes = [with_statistics_aside(one) for one in whole]
             for index, setting in enumerate(settings):
                 cache, d_out, gradient = outcomes[index]
                 static, params = dict(setting.static), tuple(setting.params)
                 call = Call(dtype, cache, d_out, static, params, exercise.gradient)
-                one, number = passes[index], None
-                if one.number and dtype == "float64" and index < len(declared):
-                    number = _compiled(one.number, one.inputs, one.constants)
-                program = Program(problems[index], dtype, None, number)
-                cases.append(Case(setting, program, one, call, _flat(gradient)))
+                cases.append(Case(setting, problems[index].label, dtype, call, _flat(gradient)))
     return cases
 
 
@@ -227,11 +216,11 @@ def verdict(
         hints = (_("the first setting asks for {}", shapes),) if hint else ()
         return Verdict(name, False, reason=answers, hints=hints)
     started = time.perf_counter()
-    errors = dict.fromkeys(TOLERANCES, RelativeError())
+    errors: dict[str, RelativeError] = {dtype: RelativeError() for dtype in PRECISIONS}
     wrong: list[str] = []
-    reason, compared, kinks = "", 0, 0
+    reason = ""
     for case, answer in zip(cases, answers, strict=True):
-        dtype = case.program.dtype
+        dtype = case.dtype
         floor = floor_of(case.right, dtype, TOLERANCES[dtype])
         for leaf, expected in case.right.items():
             error = disagreement({leaf: answer[leaf]}, {leaf: expected}, floor)
@@ -241,18 +230,10 @@ def verdict(
                 reason = _("expected the shape {}, got {}", expected.shape, answer[leaf].shape)
             if not error.value <= TOLERANCES[dtype]:
                 wrong.append(case.call.gradient_name(leaf))
-        if case.program.number and not is_misshapen(case, answer):
-            with precision(dtype), np.errstate(all="ignore"):  # The answer may hold anything.
-                tree = _tree(answer, case.passes.inputs)
-                found = central_differences(case.program, case.passes, tree)
-            errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error)
-            compared, kinks = compared + found.compared, kinks + found.kinks
-    labels = list(dict.fromkeys(case.program.problem.label for case in cases))
+    labels = list(dict.fromkeys(case.label for case in cases))
     seconds = time.perf_counter() - started
-    row = CheckResult(name, labels, errors, TOLERANCES, compared, kinks, seconds)
+    row = CheckResult(name, labels, errors, TOLERANCES, 0, 0, seconds)
     wrong = list(dict.fromkeys(wrong))
-    if not row.ok and not wrong:  # Only the differences have found it.
-        wrong = [_("a gradient")]
     hints = tuple(_hints(exercise, row, cases, answers)) if hint else ()
     return Verdict(name, row.ok, tuple(wrong), reason, row, hints)
 
@@ -260,11 +241,6 @@ def verdict(
 def _flat(gradient: Mapping[str, Any]) -> dict[str, np.ndarray]:
     named = {f"params.{name}": leaf for name, leaf in gradient.get("params", {}).items()}
     return named | {"x": gradient["x"]}
-
-
-def _tree(answer: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-    params = {name: answer[f"params.{name}"] for name in like.get("params", {})}
-    return ({"params": params} if params else {}) | {"x": answer["x"]}
 
 
 def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
@@ -309,14 +285,13 @@ def _hints(
     """
     pairs = list(zip(cases, answers, strict=True))
     if not row.ok:
-        exact = [(case, answer) for case, answer in pairs if case.program.dtype == "float64"]
+        exact = [(case, answer) for case, answer in pairs if case.dtype == "float64"]
         yield from reasons_of(exercise, exact)
     if not any(is_misshapen(*pair) for pair in pairs):
         found = []
         for key, error in row.errors.items():
-            name = _("differences") if key == DIFFERENCES else key
             most = format(row.tolerances[key], ".0e")
-            found.append(_("{} {} (at most {})", name, format(error.value, ".1e"), most))
+            found.append(_("{} {} (at most {})", key, format(error.value, ".1e"), most))
         yield _("relative errors: {}", _(", ").join(found))
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnets.gradcheck.compare import precision
+from jaxnets.gradcheck.quick import precision
 
 # Arguments, settings, results, and perhaps the source of functions among the arguments.
 Asked = tuple[Any, ...]

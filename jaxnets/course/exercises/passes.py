@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxnets.base.language import N_, _
 from jaxnets.course.exercises.mistakes import kind_in_words, mistake
-from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
+from jaxnets.gradcheck.quick import QUICK_COMPILATION, precision
 
 NOTHING = N_("it returns nothing; its last line must be a return")
 NO_PAIR = N_("expected (d_params, dx) with d_params a dict, got {}")

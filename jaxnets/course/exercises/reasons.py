@@ -20,7 +20,7 @@ from jaxnets.course.exercises.derived import DERIVED
 from jaxnets.course.exercises.passes import Call, named_result
 from jaxnets.course.exercises.where import in_common
 from jaxnets.gradcheck.causes import cause, same, without
-from jaxnets.gradcheck.compare import precision
+from jaxnets.gradcheck.quick import precision
 
 # The answer to a find-the-bug exercise that is still the bug.
 UNCHANGED = N_(
@@ -177,7 +177,7 @@ def _where(exercise: Blank | Bug, leaf: str, labels: Sequence[str], pairs: Pairs
     tried = [pair for pair in pairs if leaf in pair[0].right]
     wrong = [_is_wrong(leaf, *pair) for pair in tried]
     settings = [case.setting for case, _answer in tried]
-    has_kinks = DERIVED[exercise.layer].sides is not None
-    first = tried[wrong.index(True)][0].program.problem.label
+    has_kinks = DERIVED[exercise.layer].has_kinks
+    first = tried[wrong.index(True)][0].label
     where = in_common(settings, wrong, has_kinks=has_kinks) or _(FIRST_IN, first)
     return _(IN_SETTINGS, are_wrong(labels), sum(wrong), len(wrong), where)

@@ -28,7 +28,6 @@ from jaxnets.models import MODELS
 # As in test_keras.py: Keras on PyTorch, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras")
 
-DENSE = ["softmax", "mlp_functional", "mlp"]
 LIBRARIES = {
     "torch": "pytorch:PyTorch",
     "sklearn": "scikit:ScikitLearn",

@@ -16,7 +16,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -32,6 +31,8 @@ from beartype import BeartypeConf, beartype
 from filelock import FileLock
 from jaxtyping import install_import_hook
 from postgres import postgres as postgres
+from processes import HANGS as HANGS
+from processes import free_port as free_port
 from safetensors.numpy import load_file
 
 import jaxnets
@@ -45,7 +46,6 @@ hypothesis.settings.register_profile("wide", max_examples=1_000, deadline=None)
 hypothesis.settings.load_profile("gate")
 
 ROOT = Path(__file__).resolve().parent.parent
-HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
 
 # A right answer to an exercise, as a student writes it.
@@ -548,12 +548,6 @@ class Child(subprocess.Popen):
         if exception:
             self.kill()
         super().__exit__(exception, *rest)
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
-
-PATIENCE = 600  # Seconds after which one of its programs hangs, however slow the machine.
+from processes import HANGS, free_port
 
 
 class Postgres:
@@ -27,12 +25,12 @@ class Postgres:
     def _run(self, program, *flags):
         command = [self._programs / program, "-D", f"{self._folder}/data", *flags]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "cwd": "/"}
-        subprocess.run(command, check=True, timeout=PATIENCE, **quiet, **self._as_user)
+        subprocess.run(command, check=True, timeout=HANGS, **quiet, **self._as_user)
 
     def start(self):
         """Starts it; it listens then."""
         options = f"-k {self._folder} -h 127.0.0.1 -p {self.port} -F"
-        self._run("pg_ctl", "start", "-w", "-t", str(PATIENCE), "-l", f"{self._folder}/log",
+        self._run("pg_ctl", "start", "-w", "-t", str(HANGS), "-l", f"{self._folder}/log",
                   "-o", options)  # fmt: skip
 
     def stop(self, how="immediate"):
@@ -63,13 +61,10 @@ def postgres():
     if programs is None:
         pytest.skip("PostgreSQL is not installed")
     as_user = {"user": "nobody", "group": "nogroup"} if os.getuid() == 0 else {}
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    with tempfile.TemporaryDirectory() as folder:
         if as_user:
             shutil.chown(folder, **as_user)
-        server = Postgres(programs, folder, port, as_user, psycopg)
+        server = Postgres(programs, folder, free_port(), as_user, psycopg)
         server.start()
         yield server
         server.stop()

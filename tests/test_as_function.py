@@ -211,7 +211,7 @@ def test_the_lectures_cnn_has_the_gradient_of_stock_flax(way, float64):
 def test_an_example_trains(name):
     if name == "equinox":
         pytest.importorskip("equinox", reason="an oracle")
-    assert example(name)["main"](30) > 0.6  # 0.1 without learning.
+    assert example(name)["main"](10) > 0.4  # 0.1 without learning.
 
 
 def of_nnx(function, params, x, d_out):

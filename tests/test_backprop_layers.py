@@ -87,10 +87,11 @@ def test_every_rule_and_kernel_has_a_domain():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", DERIVED)
 def test_a_pair_agrees_in_drawn_settings(name):
-    for setting in drawn_settings(LAYERS[name], draws=8, seed=2):
-        assert_agrees(LAYERS[name], setting)
+    """A kernel is compared with its pair in test_kernels.py."""
+    for setting in drawn_settings(DERIVED[name], draws=8, seed=2):
+        assert_agrees(DERIVED[name], setting)
 
 
 # A narrower result in float64 is found above: its error is larger than the tolerance.

@@ -1,7 +1,5 @@
 """Cells and who trains them: the same results from all backends, and nothing lost by a kill."""
 
-import os
-
 import pytest
 from cell_work import work
 from conftest import read_json, slow
@@ -99,13 +97,12 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
 
 
 @pytest.mark.slow
-def test_every_backend_gives_the_same_bits(run_python, tiny_flags, tmp_path):
+def test_every_backend_gives_the_same_bits(run_command, tiny_flags, tmp_path):
     ours = [flag for flag in tiny_flags if "workdir" not in flag and "batch_size" not in flag]
-    command = ["-m", "jaxnets", "search", *PROGRAMS, "--seeds=2", *ours]
+    command = ["search", *PROGRAMS, "--seeds=2", *ours]
 
     def run(folder, *flags):
-        env = {**os.environ, "NPROC": "1"}
-        found = run_python(*command, f"--workdir={tmp_path / folder}", *flags, env=env)
+        found = run_command(*command, f"--workdir={tmp_path / folder}", *flags)
         assert (found.status, found.err) == (0, ""), found
         return found.out
 

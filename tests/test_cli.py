@@ -263,11 +263,10 @@ def test_a_run_whose_reader_has_read_enough_is_saved(run_python, tiny_flags, tmp
 @pytest.mark.parametrize(
     "signals",
     [
-        slow((signal.SIGINT,)),
         slow((signal.SIGTERM,)),
         slow((signal.SIGINT, signal.SIGINT)),
     ],
-    ids=["SIGINT", "SIGTERM", "SIGINT twice"],
+    ids=["SIGTERM", "SIGINT twice"],
 )
 def test_stopped_and_resumed_a_process_ends_the_same(run_python, finished_run, tmp_path, signals):
     """A signal comes in epoch 4 of 20, a second one before the next step, which takes an hour.

@@ -68,8 +68,6 @@ def on_one_device(tiny, tiny_preset):
     )
 
 
-LECTURE = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten", "cnn",
-           "alexnet_small")  # fmt: skip
 SMALL = {"hidden": (16,)}
 WITHOUT_DROPOUT = {"hidden": (16,), "dropout": 0.0, "learning_rate": 0.01, "augment": "none"}
 WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
@@ -117,28 +115,27 @@ def test_an_epochs_loop_adds_up_once_a_step(tiny, tiny_preset):
 
 # Batch norms, which add up sums of their own, are left to test_batch_norm.py.
 @pytest.mark.slow
-@pytest.mark.usefixtures("float64")
+@pytest.mark.usefixtures("float64", "quick_steps")
 @pytest.mark.parametrize(
-    ("name", "gradients"),
-    [(name, "manual") for name in LECTURE]
-    + [(name, "auto") for name in LECTURE if name != "alexnet_small"],  # 44 s of CPU each.
+    ("name", "gradients", "devices"),
+    [  # Cross-entropy and squared errors; dense layers, a layer of ones, convolutions.
+        ("mlp", "auto", (1, 4, 8)),
+        ("mlp_sequential", "manual", (8,)),
+        ("mlp_handwritten", "manual", (2,)),
+        ("cnn", "manual", (8,)),
+        ("cnn", "auto", (2,)),
+    ],
 )
-def test_shard_map_in_float64_is_one_device_to_1e_12(tiny, tiny_preset, request, name, gradients):
-    large = name == "alexnet_small"
-    if not large:  # Its convolutions in float64 would take four times as long.
-        request.getfixturevalue("quick_steps")
-    changes: dict[str, Any] = dict(precision="float64", gradients=gradients)
-    changes |= {"batch_size": 12 if large else 48}
-    changes |= {"dropout": 0.0} if "dropout" in PRESETS[name] else {}
-    changes |= {"input_size": 16, "learning_rate": 0.003} if large else {}
-    steps = 4 if large else 20  # An epoch, the ragged batch among its four.
-    one, _, _ = after_steps(tiny_preset(name, augment="none", **changes), tiny, steps)
-    for devices in (2,) if large else (1, 2, 4, 8):  # Each has all of its many parameters.
-        way = dict(devices=devices, parallel="shard_map")
+def test_shard_map_in_float64_is_one_device_to_1e_12(tiny, tiny_preset, name, gradients, devices):
+    changes: dict[str, Any] = dict(precision="float64", gradients=gradients, batch_size=48)
+    changes |= {"hidden": (16,), "dropout": 0.0} if "dropout" in PRESETS[name] else {}
+    one, _, _ = after_steps(tiny_preset(name, augment="none", **changes), tiny)
+    for count in devices:
+        way = dict(devices=count, parallel="shard_map")
         config = tiny_preset(name, augment="none", **changes, **way)
-        params, seen, program = after_steps(config, tiny, steps)
+        params, seen, program = after_steps(config, tiny)
         assert furthest(params, one) <= 1e-12
-        assert seen == steps // 4 * (40 if large else 160)
+        assert seen == 5 * 160
         assert COLLECTIVE.findall(program.as_text()) == ["all-reduce"]
         assert program.memory_analysis().alias_size_in_bytes > 0  # The state is donated.
 

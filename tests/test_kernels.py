@@ -295,7 +295,7 @@ def test_both_compares_the_pass_that_trains(tiny, tiny_preset, monkeypatch, kind
         seen.append(ConvPool in kinds(model))
         return manual_loss_and_grad(model, *others)
 
-    for name in ("jaxnets.experiment", "jaxnets.gradcheck.oracle"):
+    for name in ("jaxnets.parts", "jaxnets.gradcheck.oracle"):
         monkeypatch.setattr(f"{name}.manual_loss_and_grad", recorded)
     config = tiny_preset("cnn", hidden=(8,), gradients="both", devices=2, parallel=kind, epochs=1)
     train_on(tiny, config)

@@ -403,6 +403,10 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
     pairs = with_pairs(setting.static)
     call = partial(call_layer, rule, setting)
 
+    @jax.jit  # JAX traces it once, for the output's shape and for the claim.
+    def traced_once(inputs: Inputs, labels: jax.Array | None) -> jax.Array:
+        return call(rule.plain, inputs, labels)
+
     def manual(inputs: Inputs, constants: Constants) -> dict[str, Any]:
         labels, d_out = constants
         out, cache = call_layer(rule, setting, rule.forward, inputs, labels, **pairs)
@@ -427,7 +431,7 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     def claim(inputs: Inputs, constants: Constants) -> Claim:
         labels, d_out = constants
-        found, plain = manual(inputs, constants), call(rule.plain, inputs, labels)
+        found, plain = manual(inputs, constants), traced_once(inputs, labels)
         out, gradient = found["output"], found["gradient"]
         ours, theirs = {"output": out}, {"output": plain}
         if "params" in rule.inputs:
@@ -445,8 +449,7 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     @cache  # One for all precisions.
     def out_shape() -> tuple[int, ...]:
-        out: Any = jax.eval_shape(lambda *arrays: call(rule.plain, *arrays), *_draw(setting))
-        return out.shape
+        return jax.eval_shape(traced_once, *_draw(setting)).shape
 
     def at(precision: str) -> Passes:
         def cast(leaf: np.ndarray) -> jax.Array:

@@ -156,9 +156,7 @@ class Evaluation:
         """What the function claims of these inputs."""
         self.interpreter.missing_roots = 0
         # With a logarithm, equal trees have equal slopes.
-        return self.traced(
-            self.interpreter, inputs, self.constants, first_slope=not self.takes_log
-        )
+        return self.traced(self.interpreter, inputs, self.constants, first_slope=not self.takes_log)
 
     def defect(self) -> Defect | None:
         """What differs in this draw; None if all claims hold."""

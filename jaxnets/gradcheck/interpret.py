@@ -694,9 +694,7 @@ def _windows(params: Params, p: Parts, filling: float = 0) -> Parts:
 def _window_largest(run: Interpreter, params: Params, a: Numbers) -> Numbers:
     """The largest number of each window, the first of equal ones."""
     best = _windows(params, a.real, -np.inf).argmax(-1)[..., None]
-    return residues.together(
-        lambda p: np.take_along_axis(_windows(params, p), best, -1)[..., 0], a
-    )
+    return residues.together(lambda p: np.take_along_axis(_windows(params, p), best, -1)[..., 0], a)
 
 
 def _window_sum(run: Interpreter, params: Params, a: Numbers) -> Numbers:

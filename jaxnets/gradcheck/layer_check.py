@@ -38,7 +38,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
     with_verdicts,
 )
-from jaxnets.gradcheck.exact import Claim, Draw, Question
+from jaxnets.gradcheck.exact import WRONG, Claim, Draw, Question
 from jaxnets.gradcheck.quick import precision, quick_options
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
@@ -279,6 +279,15 @@ def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
     ]
     row = check_problems(name, problems, {"float64": TOLERANCES["float64"]})
     return _with_causes(row, rule, rule.settings)
+
+
+def is_refused(rule: LayerRule) -> bool:
+    """Whether the exact check alone finds a layer's pair wrong, in any of its settings."""
+    verdicts = (
+        _decided(problem_of(rule, setting), setting).verdict
+        for setting in [*rule.settings, *drawn_settings(rule)]
+    )
+    return any(verdict is not None and verdict.kind == WRONG for verdict in verdicts)
 
 
 def _decided(problem: Problem, setting: Setting) -> Problem:

@@ -602,6 +602,13 @@ def _one_more(run: Interpreter, a: Numbers, more: int) -> Numbers:
     return residues.add(a, run.lift(np.full(a.shape, float(more))))
 
 
+def _of_exponentials(run: Interpreter, a: Numbers, sign: int) -> Numbers:
+    """(exp(a) ± exp(-a)) / 2."""
+    up, down = residues.exp(a), residues.exp(residues.neg(a))
+    both = residues.add(up, down) if sign > 0 else residues.sub(up, down)
+    return residues.mul(both, run.lift(np.full(a.shape, 0.5)))
+
+
 def _logistic(run: Interpreter, params: Params, a: Numbers) -> Numbers:
     """1 / (1 + exp(-a))."""
     return residues.reciprocal(_one_more(run, residues.exp(residues.neg(a)), 1))
@@ -726,6 +733,10 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "log1p": lambda run, params, a: residues.log(_one_more(run, a, 1)),
     "erf": _lifted(residues.erf),
     "erfc": lambda run, params, a: _one_more(run, residues.neg(residues.erf(a)), 1),
+    "sin": _lifted(residues.sin),
+    "cos": _lifted(residues.cos),
+    "sinh": lambda run, params, a: _of_exponentials(run, a, -1),
+    "cosh": lambda run, params, a: _of_exponentials(run, a, 1),
     "logistic": _logistic,
     "tanh": _tanh,
     "one_minus_square": lambda run, params, a: _one_more(run, residues.neg(residues.mul(a, a)), 1),
@@ -754,5 +765,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "stop_gradient": lambda run, params, a: a.without_slope(),
     "optimization_barrier": lambda run, params, *x: list(x),
 }
-WITH_EXP = frozenset({"exp", "exp2", "expm1", "log", "log1p", "erf", "erfc", "logistic", "tanh"})
+WITH_EXP = frozenset(
+    {"exp", "exp2", "expm1", "sinh", "cosh", "log", "log1p", "erf", "erfc", "logistic", "tanh"}
+)
 WITH_ROOTS = frozenset({"sqrt", "rsqrt", "pow"})

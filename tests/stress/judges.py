@@ -17,7 +17,7 @@ JUDGES = "exact", "tolerances", "both"
 
 
 class Row(NamedTuple):
-    """One of gradcheck's rows, and the modules of the functions that it is about."""
+    """One of gradcheck's rows, and the modules whose passes it tries."""
 
     name: str
     modules: set[str]
@@ -31,7 +31,8 @@ def rows() -> list[Row]:
     from jaxnets.kernels import KERNELS
 
     def modules(rule):
-        return {inspect.unwrap(one).__module__ for one in (rule.forward, rule.backward)}
+        found = {inspect.unwrap(one).__module__ for one in (rule.forward, rule.backward)}
+        return found | {"jaxnets.backprop.network"} if "keys" in rule.inputs else found
 
     found = [
         Row(name, modules(rule), partial(layer_check.check_rule, name, rule))
@@ -83,26 +84,45 @@ def rows_of_file(path: str) -> Iterator[Row]:
         yield Row(kind.__name__, {path}, partial(check_layer, layer, [shape]))
 
 
-@contextlib.contextmanager
-def alone(judge: str) -> Iterator[None]:
-    """Leaves the others out of gradcheck's rows; and the causes, which are for people."""
-    from jaxnets.gradcheck import compare, layer_check
+class RefusedError(Exception):
+    """A gradient that the exact check has found to be wrong."""
 
+
+@contextlib.contextmanager
+def alone(judge: str) -> Iterator[list[str]]:
+    """Leaves the others out of gradcheck's rows, and the causes, which are for people.
+
+    Yields what the exact check has left open; the first wrong gradient is a RefusedError.
+    """
+    from jaxnets.gradcheck import compare, exact, layer_check
+
+    def check_exactly(*question):
+        verdict = exact.check_exactly(*question)
+        if verdict.kind == exact.WRONG:
+            raise RefusedError(str(verdict.why))
+        if verdict.kind == exact.OPEN:
+            left_open.append(str(verdict.why))
+        return verdict
+
+    left_open: list[str] = []
     with contextlib.ExitStack() as stack:
 
         def replace(module, name, value):
             stack.enter_context(mock.patch.object(module, name, value))
 
         replace(layer_check, "_with_causes", lambda row, *_: row)
+        replace(compare, "check_exactly", check_exactly if judge != "tolerances" else _not_asked)
         if judge == "exact":
             replace(compare, "compiled", lambda wanted: iter(()))
             replace(layer_check, "compiled", lambda wanted: iter(()))
-        if judge == "tolerances":
-            replace(compare, "check_exactly", lambda *_: None)
-        yield
+        yield left_open
 
 
-def refuses(result) -> str:
+def _not_asked(*question):
+    return None
+
+
+def why_not(check: Callable) -> str:
     """Why a row says FAILED, or "".
 
     A right gradient at a tie may lie beyond the slopes on both sides, if windows overlap: there
@@ -110,27 +130,27 @@ def refuses(result) -> str:
     """
     from jaxnets.gradcheck.compare import DIFFERENCES
 
+    try:
+        result = check()
+    except RefusedError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
     ties = "max_pool" in result.name
     errors = {key: one for key, one in result.errors.items() if not (ties and key == DIFFERENCES)}
     if result._replace(errors=errors).ok:
         return ""
-    wrong = {
-        key: one.value for key, one in errors.items() if not one.value <= result.tolerances[key]
-    }
-    return f"{result.worst} {wrong or ''}".strip()
+    found = ((key, one) for key, one in errors.items() if not one.value <= result.tolerances[key])
+    return "; ".join(f"{key} {one.value:.1e} at {one.leaf}" for key, one in found)
 
 
-def refusal(judge: str, module: str) -> str:
-    """The first row that refuses a module's passes, and why; "" if all agree."""
-    with alone(judge):
+def refusal(judge: str, module: str) -> tuple[str, str]:
+    """The first row that refuses a module's passes, or ""; and what is left open."""
+    with alone(judge) as left_open:
         for row in rows_about(module):
-            try:
-                why = refuses(row.check())
-            except Exception as error:
-                why = f"{type(error).__name__}: {error}"
-            if why:
-                return f"{row.name}: {why}"
-    return ""
+            if why := why_not(row.check):
+                return f"{row.name}: {why}", ""
+    return "", "; ".join(dict.fromkeys(left_open))
 
 
 def planted() -> Iterator[tuple[str, dict[str, str]]]:
@@ -142,7 +162,7 @@ def planted() -> Iterator[tuple[str, dict[str, str]]]:
         found = {}
         for judge in JUDGES:
             with alone(judge):
-                found[judge] = refuses(check_rule(bug.mutant, mutant(bug.mutant)))
+                found[judge] = why_not(partial(check_rule, bug.mutant, mutant(bug.mutant)))
         yield bug.mutant, found
 
 

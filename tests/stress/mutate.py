@@ -230,8 +230,8 @@ def run_judge(root: Path, judge: str, module: str, timeout: float) -> tuple[str,
     """The same for gradcheck's rows of a module, by one of `judges.JUDGES`."""
 
     def refused() -> int:
-        why = judges.refusal(judge, module)
-        print(f"FAILED {why}" if why else "")
+        why, left_open = judges.refusal(judge, module)
+        print(f"FAILED {why}" if why else f"OPEN {left_open}" if left_open else "")
         return int(bool(why))
 
     return forked(root, refused, timeout)
@@ -255,12 +255,12 @@ def forked(root: Path, status_of: Callable[[], int], timeout: float) -> tuple[st
     if status is None:
         os.waitpid(child, 0)
     seconds = round(time.monotonic() - began, 1)
+    text = log.read_text(errors="replace")
+    said = re.search(r"^(?:FAILED|ERROR|OPEN) (.+?)(?: - .*)?$", text, re.MULTILINE)
+    why = said[1] if said else ""
     if status is None or status in (0, 5):  # 5: no test has such a name.
-        return ("timeout" if status is None else "survived"), "", seconds
-    failed = re.search(
-        r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", log.read_text(errors="replace"), re.MULTILINE
-    )
-    return "killed", failed[1] if failed else f"exit {status}", seconds
+        return ("timeout" if status is None else "survived"), why, seconds
+    return "killed", why or f"exit {status}", seconds
 
 
 def _become(root: Path, status_of: Callable[[], int], log: Path) -> None:

@@ -158,17 +158,20 @@ def planted() -> Iterator[tuple[str, dict[str, str]]]:
     from jaxnets.gradcheck.layer_check import check_rule
 
     for bug in BUGS.values():
-        found = {}
+        found, rule = {}, mutant(bug.mutant)
         for judge in JUDGES:
             with alone(judge):
-                found[judge] = why_not(partial(check_rule, bug.mutant, mutant(bug.mutant)))
+                found[judge] = why_not(partial(check_rule, rule.name, rule))
         yield bug.mutant, found
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-    every = list(planted())
-    for name, found in every:
-        print(f"{name:40} {' '.join(judge if found[judge] else '-' for judge in JUDGES)}")
+    every = []
+    for name, found in planted():
+        every.append((name, found))
+        print(
+            f"{name:40} {' '.join(judge if found[judge] else '-' for judge in JUDGES)}", flush=True
+        )
     for judge in JUDGES:
         print(f"{judge}: {sum(bool(found[judge]) for _, found in every)} of {len(every)}")

@@ -36,7 +36,7 @@ import tempfile
 import time
 import tomllib
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -48,10 +48,9 @@ import pytest
 from libcst import metadata  # pyright: ignore[reportMissingImports]
 from mutmut.mutation import mutators  # pyright: ignore[reportMissingImports]
 
+JUDGED = "backprop/*.py", "kernels/*.py", "losses.py"  # gradcheck has rows about them.
 TARGETS = (
-    "backprop/*.py",
-    "kernels/*.py",
-    "losses.py",
+    *JUDGED,
     "*metrics.py",
     "training/step.py",
     "training/scan.py",
@@ -310,9 +309,11 @@ def prepare(checkout: Path, work: Path, with_oracles: bool) -> Path:
     return root
 
 
-def drawn(root: Path, module: str | None, sample: int | None, seed: int) -> list[Mutant]:
+def drawn(
+    root: Path, module: str | None, sample: int | None, seed: int, targets: Sequence[str] = TARGETS
+) -> list[Mutant]:
     """The mutants that are to be tried, `sample` of them or all."""
-    files = sorted(path for pattern in TARGETS for path in (root / "jaxnets").glob(pattern))
+    files = sorted(path for pattern in targets for path in (root / "jaxnets").glob(pattern))
     modules = [str(path.relative_to(root / "jaxnets")) for path in files]
     mutants = [
         mutant
@@ -399,10 +400,11 @@ def main() -> int:
     results = read_results(flags.results)
     with tempfile.TemporaryDirectory(prefix="mutate-") as work:
         root = prepare(flags.checkout, Path(work), flags.oracles)
+        targets = TARGETS if flags.judge == "tests" else JUDGED
         mutants = (
             subtle(root, flags.module)
             if flags.subtle
-            else drawn(root, flags.module, flags.sample, flags.seed)
+            else drawn(root, flags.module, flags.sample, flags.seed, targets)
         )
         green: set[tuple[str, ...]] = set()
         for mutant in mutants:  # First the tests that are about it: they kill nearly all.

@@ -170,8 +170,6 @@ if __name__ == "__main__":
     every = []
     for name, found in planted():
         every.append((name, found))
-        print(
-            f"{name:40} {' '.join(judge if found[judge] else '-' for judge in JUDGES)}", flush=True
-        )
+        print(f"{name:40}", *(judge if found[judge] else "-" for judge in JUDGES), flush=True)
     for judge in JUDGES:
         print(f"{judge}: {sum(bool(found[judge]) for _, found in every)} of {len(every)}")

@@ -184,8 +184,13 @@ class CheckResult(NamedTuple):
     @property
     def ok(self) -> bool:
         """Whether every error is within its tolerance, and the exact check found no mistake."""
-        within = all(error.value <= self.tolerances[key] for key, error in self.errors.items())
-        return within and not any(verdict.kind == WRONG for verdict in self.verdicts)
+        is_wrong = any(verdict.kind == WRONG for verdict in self.verdicts)
+        return self.within_tolerances and not is_wrong
+
+    @property
+    def within_tolerances(self) -> bool:
+        """Whether every error is within its tolerance."""
+        return all(error.value <= self.tolerances[key] for key, error in self.errors.items())
 
     @property
     def worst(self) -> str:

@@ -1,6 +1,7 @@
 """Checks whole networks at their real input sizes, by hand and with autodiff."""
 
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -114,9 +115,11 @@ def check_network_with_kernels(name: str, network: NetworkCase) -> CheckResult:
 
 
 def _checked(name: str, network: NetworkCase, *, kernels: bool = False) -> CheckResult:
+    started = time.perf_counter()
     verdict = _verdict(network, kernels=kernels)
     problem = network_problem(network, kernels=kernels)._replace(verdict=verdict)
-    return check_problems(name, [problem], TOLERANCES)
+    row = check_problems(name, [problem], TOLERANCES)
+    return row._replace(seconds=time.perf_counter() - started)
 
 
 def _verdict(network: NetworkCase, *, kernels: bool) -> Verdict | None:

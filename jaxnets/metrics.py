@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.base.facts import Described
+from jaxnets.base.described import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
 from jaxnets.regression_metrics import RegressionMetrics, Sum
 
@@ -63,7 +63,7 @@ class Metrics(Described):
         zero, confusion = np.zeros((), np.int64), np.zeros((num_classes, num_classes), np.int64)
         return cls(np.zeros((), np.float64), zero, zero, confusion, zero)
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         return {"loss": self.loss, **self.scores, "examples": int(self.count)}
 
     @property

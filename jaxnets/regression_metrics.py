@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.base.facts import Described
+from jaxnets.base.described import Described
 
 # A JAX array on a device; a NumPy array or number where an epoch is added up.
 Sum = jax.Array | np.ndarray | np.number
@@ -68,7 +68,7 @@ class RegressionMetrics(Described):
             count=jnp.sum((mask > 0).astype(losses.dtype)).astype(jnp.int32),
         )
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         return {"loss": self.loss, **self.scores, "examples": int(self.count)}
 
     @property

@@ -11,8 +11,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from jaxnets.base.described import Described
 from jaxnets.base.errors import UserError, same_name, unknown
-from jaxnets.base.facts import Described
 from jaxnets.base.language import N_, Text
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.

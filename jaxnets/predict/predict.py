@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps
 
+from jaxnets.base.described import Described, size_text
 from jaxnets.base.errors import UserError, unknown
-from jaxnets.base.facts import Described, size_text
 from jaxnets.config.fields import Config
 from jaxnets.data.arrays import LEAST_SIDE, as_pixels, as_rows, transpose_hint
 from jaxnets.data.datasets import Dataset
@@ -53,7 +53,7 @@ class Predictor(Described):
     forward: Forward
     forward_to_logits: Forward
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         own = {"image": size_text(self.image_shape), "classes": len(self.class_names)}
         return {"model": self.config.model, **own, "step": self.step}
 

@@ -18,7 +18,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from jaxnets.base.facts import Described
+from jaxnets.base.described import Described
 from jaxnets.base.trees import Params, Tree
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
@@ -44,7 +44,7 @@ class TrainState(Described, flax.struct.PyTreeNode, repr=False):
     opt_state: optax.OptState
     key: jax.Array  # The seed's key, which no step changes; step n uses fold_in(key, n).
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         return {"step": int(self.step), "parameters": count}
 

@@ -37,7 +37,7 @@ from jaxnets.training.step import (
     make_gradient_step,
     to_float,
 )
-from jaxnets.tune.many import train_many
+from jaxnets.tune.train_many import train_many
 
 # Bytes
 

@@ -64,7 +64,7 @@ def test_each_rule_is_shown_exactly(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", judge.BUGS)
-def test_each_planted_mistake_is_refused_by_the_exact_check_alone(bug):
+def test_each_planted_bug_is_refused_by_the_exact_check_alone(bug):
     found = verdicts(judge.mutant(judge.BUGS[bug].mutant))
     assert any(verdict.kind == WRONG for verdict in found)
 

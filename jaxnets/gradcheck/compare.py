@@ -171,7 +171,7 @@ class CheckResult(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether every error is within its tolerance, and the exact check found no mistake."""
+        """Whether every error is within its tolerance, and the exact check found no error."""
         within = all(error.value <= self.tolerances[key] for key, error in self.errors.items())
         return within and not any(verdict.kind == WRONG for verdict in self.verdicts)
 

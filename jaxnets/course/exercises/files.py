@@ -1,6 +1,6 @@
 """Reads a student's file, finds the exercises in it, and names code that no exercise needs.
 
-Uses of autodiff and of other imports are an honest mistake, found before the file runs. Code that
+Uses of autodiff and of other imports are an honest error, found before the file runs. Code that
 looks like a way around this is flagged for the teacher. The protection is in sandbox.py, not here.
 """
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.base.language import N_, _
-from jaxnets.course.exercises.mistakes import kind_in_words, mistake
+from jaxnets.course.exercises.error_messages import error_message, kind_in_words
 from jaxnets.gradcheck.quick import QUICK_COMPILATION, precision
 
 NOTHING = N_("it returns nothing; its last line must be a return")
@@ -90,7 +90,7 @@ def results_of(
             try:
                 result = function(*functions.values(), *arguments.values(), **call.settings)
             except Exception as error:
-                raise ResultError(mistake(error, file_of(function))) from error
+                raise ResultError(error_message(error, file_of(function))) from error
             if result is None:
                 raise ResultError(_(NOTHING))
             values = [result] if len(call.returns) == 1 else result
@@ -98,7 +98,7 @@ def results_of(
                 wanted = ", ".join(call.returns)
                 raise ResultError(_("expected ({}), got {}", wanted, _kind(result)))
             named = zip(call.returns, values, strict=True)
-            yield {name: _numbers(name, _array(name, value)) for name, value in named}
+            yield {name: _real(name, _array(name, value)) for name, value in named}
 
 
 def gradients_of(
@@ -118,11 +118,9 @@ def gradients_of(
             except ResultError:
                 raise
             except Exception as error:
-                raise ResultError(mistake(error, file_of(backward))) from error
+                raise ResultError(error_message(error, file_of(backward))) from error
             for call, row in zip(same, found, strict=True):
-                yield {
-                    name: _numbers(call.gradient_name(name), array) for name, array in row.items()
-                }
+                yield {name: _real(call.gradient_name(name), array) for name, array in row.items()}
 
 
 def file_of(function: Callable[..., Any]) -> str:
@@ -204,7 +202,7 @@ def _array(name: str, value: Any) -> jax.Array:
         raise ResultError(_("{}: expected numbers, in rows of equal length", name)) from None
 
 
-def _numbers(name: str, array: Any) -> np.ndarray:
+def _real(name: str, array: Any) -> np.ndarray:
     """Real numbers as float64, which holds every precision's exactly."""
     found = np.asarray(array)
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
@@ -239,4 +237,4 @@ def run_source(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # The user's file may raise anything.
-        return mistake(error, path)
+        return error_message(error, path)

@@ -126,7 +126,7 @@ class FailedCode(NamedTuple):
         return self.frame.f_locals
 
 
-def mistake(error: BaseException, file: str) -> str:
+def error_message(error: BaseException, file: str) -> str:
     """Says what is wrong in a student's file: its line, and the shapes of the arrays there."""
     if isinstance(error, RecursionError):
         return _("it calls itself without end")

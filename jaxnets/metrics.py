@@ -98,7 +98,7 @@ MetricFunction = Callable[..., Sums]
 def metric_of(loss: Loss) -> MetricFunction:
     """The metrics for a training with this loss: RegressionMetrics for squared_error, else Metrics.
 
-    RegressionMetrics' other arguments, mean and scale, give scores in the target's own units.
+    RegressionMetrics also takes the target's units, in which its scores are.
     """
     if loss is squared_error:
         return RegressionMetrics.of

@@ -9,7 +9,7 @@ import numpy as np
 from jaxnets.base.errors import not_installed
 from jaxnets.predict import portable
 from jaxnets.predict.trained import TrainedNetwork
-from jaxnets.training.step import to_float
+from jaxnets.training.pixels import to_float
 
 
 def onnx_logits(trained: TrainedNetwork) -> Callable[[np.ndarray], np.ndarray]:

@@ -28,7 +28,8 @@ from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.predict.onnx_engine import onnx_logits, softmax
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.crops import with_views
-from jaxnets.training.step import TrainState, to_float
+from jaxnets.training.pixels import to_float
+from jaxnets.training.step import TrainState
 
 PictureLike = Any  # A path, a file's bytes, a Pillow image, or an array [H, W] or [H, W, C].
 PictureOrMany = PictureLike | Sequence[PictureLike]  # An array [N, H, W] or [N, H, W, C], too.

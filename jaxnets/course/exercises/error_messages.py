@@ -126,6 +126,10 @@ class FailedCode(NamedTuple):
         return self.frame.f_locals
 
 
+class ResultError(Exception):
+    """A function returned something other than what was asked for, or used autodiff."""
+
+
 def error_message(error: BaseException, file: str) -> str:
     """Says what is wrong in a student's file: its line, and the shapes of the arrays there."""
     if isinstance(error, RecursionError):

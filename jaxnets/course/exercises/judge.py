@@ -25,8 +25,9 @@ from jaxnets.course.exercises import tasks
 from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.derived import DERIVED
+from jaxnets.course.exercises.error_messages import ResultError
 from jaxnets.course.exercises.files import exercises_in, importable, read_source, violation
-from jaxnets.course.exercises.passes import Call, ResultError, answers_of
+from jaxnets.course.exercises.passes import Call, answers_of
 from jaxnets.course.exercises.reasons import are_wrong, reasons_of
 from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
 from jaxnets.course.exercises.small_settings import small_settings

@@ -27,10 +27,10 @@ from jaxnets.config.fields import Config
 from jaxnets.course.comparison import Comparison, WrongPass
 from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.derived import DERIVED
-from jaxnets.course.exercises.error_messages import error_message
+from jaxnets.course.exercises.error_messages import ResultError, error_message
 from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_file, layer_of
-from jaxnets.course.exercises.passes import Call, ResultError, defined_by, file_of, named_result
+from jaxnets.course.exercises.passes import Call, defined_by, file_of, named_result
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import Experiment

@@ -9,7 +9,6 @@ import inspect
 import io
 import itertools
 import linecache
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.base.language import N_, _
-from jaxnets.course.exercises.error_messages import error_message, kind_in_words
+from jaxnets.course.exercises.autodiff import refuse_derivatives
+from jaxnets.course.exercises.error_messages import ResultError, error_message, kind_in_words
 from jaxnets.gradcheck.quick import QUICK_COMPILATION, precision
 
 NOTHING = N_("it returns nothing; its last line must be a return")
@@ -63,10 +63,6 @@ class Printed(io.TextIOBase):
     def write(self, text: str) -> int:
         self.anything = True
         return len(text)
-
-
-class ResultError(Exception):
-    """A function returned something other than what was asked for, or used autodiff."""
 
 
 def answers_of(function: Callable[..., Any], calls: Sequence[Any]) -> list[dict[str, np.ndarray]]:
@@ -147,10 +143,7 @@ def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dic
             lowered = jax.jit(function, compiler_options=QUICK_COMPILATION).lower(arrays)
     except Exception:  # It uses NumPy, needs a number's value, or is wrong: the call shows which.
         return function(arrays)
-    # JAX names its transformations in what it compiles, wherever they were called.
-    if found := re.search(r"\b(jvp|transpose)\(", lowered.as_text(debug_info=True)):
-        how = _("differentiates") if found[1] == "jvp" else _("transposes")
-        raise ResultError(_("it {} with JAX; a gradient by hand is derived without it", how))
+    refuse_derivatives(lowered.as_text(debug_info=True))
     if printed.anything:  # It prints what it computes, which had no numbers while JAX traced it.
         return function(arrays)
     return lowered.compile()(arrays)

@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxnets.base.language import _
 from jaxnets.course.exercises.catalogue import Cause, Repair, Task
-from jaxnets.course.exercises.passes import PlainCall, ResultError, results_of
+from jaxnets.course.exercises.error_messages import ResultError
+from jaxnets.course.exercises.passes import PlainCall, results_of
 from jaxnets.course.exercises.reasons import UNCHANGED
 from jaxnets.course.exercises.task_calls import CALLS
 from jaxnets.gradcheck.causes import first_wrong, looks, same

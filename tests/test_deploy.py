@@ -53,6 +53,7 @@ def command_in(recipe: str) -> tuple[str, list[str]]:
     script = script_of(recipe).replace("\\\n", " ")
     (line,) = re.findall(r"sh \S*deploy/start\.sh (.*)", script)
     line = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line)  # ${RUN:-runs/cnn}
+    line = re.sub(r"(--process_id=)\$\w+", r"\g<1>0", line)
     command, _folder, *flags = shlex.split(re.sub(r"\$\w+", "2", line))
     return command, flags
 
@@ -111,7 +112,7 @@ def test_the_command_of_a_recipe_has_flags_that_exist(recipe):
         given = parse_flags(flags)
     else:
         _searched, given = parse_command(flags, command, COMMANDS[command])
-    config = preset(**{**given, "num_processes": 3} if "process_id" in given else given)
+    config = preset(**given)
     of_processes = {"coordinator", "num_processes", "process_id"} & given.keys()
     assert len(of_processes) == (0 if command == "search" or config.distributed else 3)
 

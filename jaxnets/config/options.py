@@ -51,7 +51,16 @@ def option(
       custom: Whether Python may give a function instead of a name.
       others: Whether the class itself checks texts other than `allowed`.
     """
-    metadata = {key: value for key, value in locals().items() if key != "default"}
+    metadata = {
+        "help": help,
+        "allowed": allowed,
+        "none": none,
+        "unset": unset,
+        "metavar": metavar,
+        "repeated": repeated,
+        "custom": custom,
+        "others": others,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 

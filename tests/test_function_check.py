@@ -130,8 +130,45 @@ def test_a_wrong_second_derivative_is_found():
 @pytest.mark.parametrize("name", cases(RIGHT))
 def test_a_right_gradient_is_not_refused(name):
     function, *args = RIGHT[name]
-    found = jaxnets.check(function, *args)
+    # Newton's steps reach a root only in the limit: the gradient is not that of the steps.
+    found = jaxnets.check(function, *args, exact=name != "an implicit root")
     assert found, found
+
+
+def test_a_factor_that_no_difference_sees_is_refused_without_a_tolerance():
+    almost = vjp(lambda x: x**2, lambda args, dy: (2 * (1 + 1e-9) * args[0] * dy,))
+    assert jaxnets.check(almost, SQUARE)
+    found = jaxnets.check(almost, SQUARE, exact=True)
+    assert failed(found) == {"without a tolerance"}
+    assert "gradient.args[0][0, 0]" in repr(found)
+
+
+def test_two_forms_of_one_function_are_shown_to_be_the_same():
+    def by_hand(x):
+        powers = jnp.exp(x)
+        return powers / powers.sum(-1, keepdims=True)
+
+    def almost(x):
+        return (1 + 1e-12) * by_hand(x)
+
+    found = jaxnets.check(jax.nn.softmax, SQUARE, plain=by_hand, exact=True)
+    assert found and "without a tolerance" in repr(found)
+    found = jaxnets.check(jax.nn.softmax, SQUARE, plain=almost, exact=True)
+    assert failed(found) == {"without a tolerance"}
+    assert "plain.output[0, 0]" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "why"),
+    [
+        (jax.scipy.special.digamma, SQUARE[:1], "not shown: digamma"),
+        (lambda x: jnp.maximum(x, 0.0), np.zeros(2), "not shown: a kink at this point"),
+        (lambda x: 2 * x, np.zeros(100_000), "not tried: 200,000 numbers"),
+    ],
+)
+def test_what_is_not_shown_without_a_tolerance_says_why(function, x, why):
+    found = jaxnets.check(function, x, exact=True)
+    assert found and why in repr(found)
 
 
 @pytest.mark.slow

@@ -107,6 +107,14 @@ def test_a_bias_without_a_gradient_before_a_norm_agrees(name):
     assert row.ok, row
 
 
+def test_planted_mistakes_are_counted_and_one_that_passes_fails_the_check(capsys):
+    planted = {"wrong": judge.mutant("relu_mask_from_gradient"), "relu": RULES["relu"]}
+    assert not table.print_checks(iter([]), planted=planted)
+    *_, counted, missed = capsys.readouterr().out.splitlines()
+    assert counted == "1 of 2 planted mistakes refused, each by the exact check"
+    assert missed == "relu: planted, and not refused"
+
+
 def scaled(kernel):
     return kernel * (1 + 1e-9)
 
@@ -264,6 +272,7 @@ def test_what_is_checked(monkeypatch, run_command):
     monkeypatch.setattr(table, "check_network", lambda name, _: checked.append(name) or row)
     monkeypatch.setattr(table, "check_kernel", lambda one, *_: checked.append(one.name) or row)
     monkeypatch.setattr(table, "check_network_with_kernels", lambda *_: row)
+    monkeypatch.setattr(table, "is_refused", lambda rule: True)
 
     def names(*flags):
         checked.clear()

@@ -122,6 +122,7 @@ _TWO = [_conv("conv1", 4), nn.sigmoid, _conv("conv2", 3)]
 _SMALLER = [_conv("conv1", 4, stride=2), nn.sigmoid, _conv("conv2", 5)]
 _PROJECTION = [_conv("conv1", 5, window=1, stride=2)]
 _NORMS = [_TWO[0], BatchNorm(name="norm1"), nn.sigmoid, _TWO[2], BatchNorm(name="norm2")]
+_NORMED_SHORTCUT = [nn.Dense(2, use_bias=False, name="dense1"), BatchNorm(name="norm1")]
 _NORM_SHAPES = {
     name: dict.fromkeys(("bias", *STATISTICS, "scale"), (channels,))
     for name, channels in (("norm1", 4), ("norm2", 3))
@@ -188,6 +189,21 @@ RESIDUAL = LayerRule(
             (6, 3, 3, 3),
             {"chain": {**_kernels(3, 4, 3), **_NORM_SHAPES}},
             static={"chain": Chain(_NORMS)},
+            padding=2,
+        ),
+        Setting(  # Of so few channels that the exact check finds roots for all.
+            (6, 3),
+            {
+                "chain": {"dense1": {"kernel": (3, 2), "bias": (2,)}},
+                "shortcut": {
+                    "dense1": {"kernel": (3, 2)},
+                    "norm1": dict.fromkeys(("bias", *STATISTICS, "scale"), (2,)),
+                },
+            },
+            static={
+                "chain": Chain([nn.Dense(2, name="dense1"), nn.sigmoid]),
+                "shortcut": Chain(_NORMED_SHORTCUT),
+            },
             padding=2,
         ),
     ],

@@ -194,9 +194,11 @@ ELEMENTWISE = [
     Setting((6, 6), numbers="huge"),
     Setting((6, 6), numbers="integers"),
 ]
-# With a scale of 4 some numbers are between 6 and 16, where an activation is nearly saturated.
+# With a scale of 4 some numbers are between 6 and 16, where an activation is nearly saturated; with
+# the smallest a threshold beside 0 is seen.
 ARRAYS = Domain(
-    _array, {"batch": BATCHES, "places": PLACES, "width": WIDTHS, "scale": (1.0, 1.0, 4.0)}
+    _array,
+    {"batch": BATCHES, "places": PLACES, "width": WIDTHS, "scale": (1e-13, 1.0, 1.0, 1.0, 4.0)},
 )
 SCORES = [
     Setting((4, 5)),

@@ -69,7 +69,8 @@ AnswerLanguage = Annotated[
     str | None, Flag(LANGUAGES, "language of the answers, not of JSON", unset=THE_LOCALE)
 ]
 FigureFile = Annotated[str | None, Flag(help=FIGURE, metavar="FILE")]
-ImageShape = Annotated[tuple[int, ...], Flag((1, 10_000))]
+OF_RECIPE = "that of the recipe's data, else 28,28,1"
+ImageShape = Annotated[tuple[int, ...] | None, Flag((1, 10_000), unset=OF_RECIPE)]
 
 
 def checked_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -35,20 +35,26 @@ def gradcheck(
             return check_mine(checking.mine, checking.hint)
 
     from jaxnets.course.exercises import judge
-    from jaxnets.gradcheck.table import print_checks
+    from jaxnets.gradcheck.layer_check import check_rule
+    from jaxnets.gradcheck.table import checks_of, print_checks
 
     checked: Any = checking.model
     if checking.is_own_network:
+        from jaxnets.data import published
         from jaxnets.gradcheck.networks import NUM_CLASSES, NetworkCase
         from jaxnets.networks.own import from_file
 
-        image = checked_shape(checking.image_shape)
-        own = from_file(str(checking.model)).for_data(image, NUM_CLASSES)
-        checked = NetworkCase(preset(own), image)
-    mutant = checking.mutant
-    wrong = None if mutant is None else (mutant, judge.mutant(mutant))
+        own = from_file(str(checking.model))
+        image = checked_shape(checking.image_shape or published.image_shape(preset(own).dataset))
+        checked = NetworkCase(preset(own.for_data(image, NUM_CLASSES)), image)
+    draws, seed = checking.draws, checking.seed
+    if (mutant := checking.mutant) is None:
+        rows = checks_of(checked, draws, seed)
+    else:
+        rows = iter([check_rule(mutant, judge.mutant(mutant), draws, seed)])
+    planted = judge.mutants() if checked == "all" else {}
     with speaking("en" if json else None):
-        agrees = print_checks(checked, wrong, json, checking.hint, checking.draws, checking.seed)
+        agrees = print_checks(rows, as_json=json, hint=checking.hint, planted=planted)
     return DONE if agrees else RUN_FAILED
 
 

@@ -4,6 +4,7 @@ import dataclasses
 
 from jaxnets.base.errors import UserError
 from jaxnets.base.language import Text
+from jaxnets.config.command import OF_RECIPE
 from jaxnets.config.options import Options, is_file_of_python, option
 from jaxnets.config.recipes import PRESETS
 
@@ -20,8 +21,11 @@ class Checking(Options):
         unset="every layer, and every network that is fast",
         others=True,
     )
-    image_shape: tuple[int, ...] = option(
-        (28, 28, 1), "for a FILE.py: height, width and channels of an image", (1, 10_000)
+    image_shape: tuple[int, ...] | None = option(
+        None,
+        "for a FILE.py: height, width and channels of an image",
+        (1, 10_000),
+        unset=OF_RECIPE,
     )
     draws: int | None = option(
         None,

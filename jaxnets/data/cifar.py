@@ -17,6 +17,7 @@ from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.language import Text
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 
+IMAGE_SHAPE = (32, 32, 3)
 MAX_BYTES = 1 << 28  # The most that an archive may unpack to; CIFAR's are 184 million.
 
 

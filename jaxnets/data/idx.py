@@ -23,6 +23,7 @@ from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.language import Text
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 
+IMAGE_SHAPE = (28, 28, 1)
 # The standard names, without .gz, and the SHA-256 of the files in the package.
 FILES = {
     "train-images-idx3-ubyte": "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",

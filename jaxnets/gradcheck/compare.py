@@ -88,18 +88,30 @@ def with_statistics_aside(passes: Passes) -> Passes:
         apart(passes.manual),
         apart(passes.automatic),
         number if number_of_all else None,
-        passes.question and _question_of_weights(passes.question, running),
+        passes.question and _question_of_weights(passes.question, running, number_of_all),
     )
 
 
-def _question_of_weights(question: Question, running: Inputs) -> Question:
-    """The same question with the running statistics among the constants."""
+def _question_of_weights(
+    question: Question, running: Inputs, number: Callable[..., jax.Array] | None
+) -> Question:
+    """The same question with the running statistics among the constants.
+
+    No slope of the number has their gradient, so it must be the plain formulation's by autodiff.
+    """
 
     def claim(inputs: Inputs, constants: tuple[Any, Inputs]) -> Claim:
-        found = question.claim(join_statistics(inputs, constants[1]), constants[0])
+        given, running = constants
+        found = question.claim(join_statistics(inputs, running), given)
         if found.gradient is None:
             return found
-        return found._replace(gradient=split_statistics(found.gradient)[0])
+        gradient, followed = split_statistics(found.gradient)
+        if number is None:
+            return found._replace(gradient=gradient)
+        by_autodiff = jax.grad(lambda running: number(join_statistics(inputs, running), given))
+        ours, theirs = found.same
+        same = {**ours, "statistics": followed}, {**theirs, "statistics": by_autodiff(running)}
+        return Claim(found.number, gradient, same)
 
     def constants(draw: Draw) -> tuple[Any, Inputs]:
         return question.constants(draw), jax.tree.map(draw.numbers, running)
@@ -172,8 +184,13 @@ class CheckResult(NamedTuple):
     @property
     def ok(self) -> bool:
         """Whether every error is within its tolerance, and the exact check found no error."""
-        within = all(error.value <= self.tolerances[key] for key, error in self.errors.items())
-        return within and not any(verdict.kind == WRONG for verdict in self.verdicts)
+        is_wrong = any(verdict.kind == WRONG for verdict in self.verdicts)
+        return self.within_tolerances and not is_wrong
+
+    @property
+    def within_tolerances(self) -> bool:
+        """Whether every error is within its tolerance."""
+        return all(error.value <= self.tolerances[key] for key, error in self.errors.items())
 
     @property
     def worst(self) -> str:

@@ -27,7 +27,7 @@ from jaxnets.gradcheck.residues import Numbers, UnluckyError
 EXACT, WRONG, OPEN = "exact", "WRONG", "open"
 REDRAWS = 5  # Of all residues, where a divisor is 0.
 MOST_ROOTS = 40  # That are searched.
-ROOT_TRIES = 600  # Single numbers drawn again until all roots exist.
+ROOT_TRIES = 100  # Single numbers drawn again in vain: then the roots are given up.
 SAME_REAL = 1e-9  # Of two functions with a logarithm, whose slopes are equal.
 
 Tree = Any  # Numbers or ordinary arrays in dicts, tuples or other containers.
@@ -155,7 +155,8 @@ class Evaluation:
     def __call__(self, inputs: Tree) -> Claim:
         """What the function claims of these inputs."""
         self.interpreter.missing_roots = 0
-        return self.traced(self.interpreter, inputs, self.constants)
+        # With a logarithm, equal trees have equal slopes.
+        return self.traced(self.interpreter, inputs, self.constants, first_slope=not self.takes_log)
 
     def defect(self) -> Defect | None:
         """What differs in this draw; None if all claims hold."""
@@ -237,17 +238,17 @@ class Evaluation:
             return False
         leaves, tree = jax.tree.flatten(self.inputs)
         sizes = np.array([leaf.value.size for leaf in leaves])
-        for _ in range(ROOT_TRIES if missing else 0):
+        in_vain = 0
+        while missing and in_vain < ROOT_TRIES:
             number = self.draw.random.choice(len(leaves), p=sizes / sizes.sum())
             changed = list(leaves)
             changed[number] = self._redrawn(leaves[number])
             inputs = jax.tree.unflatten(tree, changed)
             self(inputs)
+            in_vain = 0 if self.interpreter.missing_roots < missing else in_vain + 1
             if self.interpreter.missing_roots <= missing:
                 leaves, self.inputs = changed, inputs
                 missing = self.interpreter.missing_roots
-            if not missing:
-                break
         return not missing
 
     def _redrawn(self, numbers: Numbers) -> Numbers:

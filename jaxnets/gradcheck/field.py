@@ -9,14 +9,14 @@ two primes for exp.
 """
 
 import functools
+import itertools
 
 import numpy as np
 
 P = 2**50 - 161  # The largest safe prime below 2^50 of which 2 is a square.
 Q = (P - 1) // 2
 OMEGA = 4  # A square other than 1; Q is prime, so each one generates all squares.
-LIMB = 17  # Three of so many bits make a residue.
-MOST_TERMS = 2**17  # Of a sum of products of limbs that float64 holds exactly.
+MOST_TERMS = 2**11  # Of a sum of products of limbs that float64 holds exactly.
 
 Residues = np.ndarray  # int64, from 0 up to p - 1.
 
@@ -90,22 +90,23 @@ def sum_along(a: Residues, axes: tuple[int, ...], p: int = P) -> Residues:
 def matrix_product(a: Residues, b: Residues, p: int = P) -> Residues:
     """Computes the matrix product of a [..., M, K] and b [..., K, N] mod p.
 
-    Each residue is cut into three limbs of 17 bits, whose products float64 adds up exactly.
+    Residues are cut into limbs, whose products float64 adds up exactly: two of 25 bits on the left,
+    three of 17 bits on the right, so that 2^11 products stay below 2^53.
     """
     if a.shape[-1] > MOST_TERMS:
         first = matrix_product(a[..., :MOST_TERMS], b[..., :MOST_TERMS, :], p)
         return total(first, matrix_product(a[..., MOST_TERMS:], b[..., MOST_TERMS:, :], p), p)
-    left, right = _limbs(a), _limbs(b)
     result = np.zeros(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), np.int64)[..., None, None]
-    for place in range(5):
-        parts = [left[i] @ right[place - i] for i in range(3) if 0 <= place - i < 3]
-        residues = np.sum(parts, axis=0).astype(np.int64) % p
-        result = total(result, product(residues, pow(2, LIMB * place, p), p), p)
+    for (i, left), (j, right) in itertools.product(_limbs(a, 25), _limbs(b, 17)):
+        sums = (left @ right).astype(np.int64) % p
+        result = total(result, product(sums, pow(2, i + j, p), p), p)
     return result
 
 
-def _limbs(a: Residues) -> list[np.ndarray]:
-    return [((a >> LIMB * place) & (2**LIMB - 1)).astype(np.float64) for place in range(3)]
+def _limbs(a: Residues, bits: int) -> list[tuple[int, np.ndarray]]:
+    """The limbs of so many bits, each with its place."""
+    places = range(0, P.bit_length(), bits)
+    return [(place, ((a >> place) & (2**bits - 1)).astype(np.float64)) for place in places]
 
 
 @functools.cache

@@ -125,8 +125,19 @@ class Flat:
 
     def output_of(self, index: int) -> str:
         """The output with a number, as "output[7]"."""
-        names = [f"output{jax.tree_util.keystr(path)}" for path, _leaf in self.outputs]
-        return _element(names, [leaf.shape for _path, leaf in self.outputs], index)
+        shapes = self._output_shapes
+        return _element(list(shapes), list(shapes.values()), index)
+
+    def named_outputs(self, vector: jax.Array) -> dict[str, jax.Array]:
+        """The outputs that are in a vector, by their names."""
+        shapes = self._output_shapes
+        ends = np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1]
+        parts = zip(shapes.items(), jnp.split(vector, ends), strict=True)
+        return {name: part.reshape(shape) for (name, shape), part in parts}
+
+    @property
+    def _output_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {f"output{jax.tree_util.keystr(path)}": leaf.shape for path, leaf in self.outputs}
 
 
 def _element(names: Sequence[str], shapes: Sequence[tuple[int, ...]], index: int) -> str:
@@ -184,7 +195,8 @@ def refuse_misuse(
         if key in KEYWORDS:
             raise UserError(KEYWORDS[key])
         text = N_(
-            "check: expected plain=, order= or seed=, got {}=: write check(lambda x: {}(x, {}), x)"
+            "check: expected plain=, exact=, order= or seed=, got {}=: write "
+            "check(lambda x: {}(x, {}), x)"
         )
         raise UserError(text, key, name, f"{key}=...")
     for path, leaf in jax.tree_util.tree_leaves_with_path(tuple(args)):

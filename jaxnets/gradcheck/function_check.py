@@ -14,6 +14,7 @@ from jaxnets.base.errors import UserError, first_line
 from jaxnets.base.language import N_, _
 from jaxnets.gradcheck.causes import cause, looks
 from jaxnets.gradcheck.differences import STEPS, Differences
+from jaxnets.gradcheck.exact import EXACT, WRONG, Claim, Draw, Question, Verdict, check_exactly
 from jaxnets.gradcheck.flat import (
     Flat,
     Values,
@@ -34,6 +35,8 @@ TOLERANCES = {"float64": 1e-8, "float32": 2e-3, "bfloat16": 0.1, "float16": 0.05
 SAME = {"float64": 1e-10, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 ROUNDINGS = 10  # By how many times its measured rounding a gradient in few digits may be wrong.
 MOST = 1_000  # Up to this many inputs or outputs all slopes are taken; of more, a sample.
+MOST_EXACTLY = 100_000  # Inputs and outputs that the exact check takes.
+NEAR = 1e-3  # Of a number's size: how far beside the point it looks for what is wrong there.
 MOST_ALONE = 5  # Up to this many arguments each is batched by itself.
 WIDTHS, ALIGN = (28, 18, 8, 8, 7, 0), "<>>><<"  # of the table
 WORK = 4e8  # Numbers that all differences of one check may compute.
@@ -98,6 +101,7 @@ def check(
     function: Callable[..., Any],
     *args: object,
     plain: Callable[..., Any] | None = None,
+    exact: bool = False,
     order: int = 1,
     seed: int = 0,
     **unknown: object,
@@ -121,6 +125,8 @@ def check(
         strings and other objects are passed on unchanged. Differences try steps of up to a
         hundredth of max(1, |x|).
       plain: The same function without its own rule: autodiff of it is also compared.
+      exact: Whether to show the gradient, and that the function is `plain`, without a tolerance
+        (`gradcheck/exact.py`). Where that cannot be decided, the row says why.
       order: 2 also checks the gradients of the gradient.
       seed: Which elements of a large function are compared, and which cotangents are drawn.
       unknown: Other keywords are refused, with what to write in their place.
@@ -157,8 +163,11 @@ def check(
         rows = list(slopes.rows())
         if not slopes.reverse_refused:
             rows += _reverse_rows(flat, sample, seed)
-            if plain is not None:
-                rows.append(_against_plain(flat, Flat(plain, args, "float64"), sample))
+            other = None if plain is None else Flat(plain, args, "float64")
+            if other is not None:
+                rows.append(_against_plain(flat, other, sample))
+            if exact:
+                rows.append(_exact_row(flat, other, seed))
             if order == 2:
                 gradient = _gradient_of(flat, sample)
                 again = Flat(gradient, (flat.start,), "float64", flat.input_of)
@@ -578,6 +587,47 @@ def _against_plain(flat: Flat, plain: Flat, sample: _Sample) -> CheckRow:
         theirs = theirs._replace(forward=theirs.output)
         rows.append(_alike(name, flat, ours, theirs, given, SAME["float64"]))
     return _worst(rows)
+
+
+def _exact_row(flat: Flat, plain: Flat | None, seed: int) -> CheckRow:
+    """Shows the gradient in a finite field, and that the function is its plain formulation.
+
+    On a kink any number between the slopes of both sides is right, and the field knows only one of
+    them: what is wrong must be wrong beside the point, too.
+    """
+    name, count = N_("without a tolerance"), flat.start.size + flat.size
+    if count > MOST_EXACTLY:
+        return CheckRow(name, note=_("not tried: {} numbers", f"{count:,}"))
+    names, random = [flat.names[place] for place in flat.places], np.random.default_rng(seed)
+
+    def claim(inputs: dict[str, jax.Array], cotangent: jax.Array) -> Claim:
+        floating = [inputs[name] for name in names]
+        found = flat.of_parts(*floating, cotangent)
+        gradient = dict(zip(names, flat.split(found.gradient), strict=True))
+        ours = {"jax.vjp": flat.named_outputs(found.forward)}
+        theirs = {"jax.vjp": flat.named_outputs(found.output)}
+        if plain is not None and plain.size == flat.size:
+            ours["plain"] = flat.named_outputs(found.output)
+            theirs["plain"] = flat.named_outputs(plain.of(floating))
+        return Claim(found.output @ cotangent, gradient, (ours, theirs))
+
+    def drawn(draw: Draw) -> Any:
+        return draw.numbers(np.random.default_rng(0).standard_normal(flat.size))
+
+    def verdict_at(point: np.ndarray) -> Verdict:
+        start = dict(zip(names, flat.split(jnp.asarray(point)), strict=True))
+        return check_exactly(Question(claim, drawn), start)
+
+    verdict = verdict_at(flat.start)
+    if verdict.kind == EXACT:
+        return CheckRow(name, count)
+    if verdict.kind == WRONG:
+        size = NEAR * np.maximum(1.0, np.abs(flat.start))
+        beside = verdict_at(flat.start + size * random.standard_normal(flat.start.size))
+        if beside.kind == WRONG:
+            return CheckRow(name, count, error=np.inf, worst=str(beside.why), ok=False)
+        verdict = verdict._replace(why=_("a kink at this point"))
+    return CheckRow(name, note=_("not shown: {}", verdict.why))
 
 
 def _batched(flat: Flat, seed: int) -> CheckRow:

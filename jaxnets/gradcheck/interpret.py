@@ -49,8 +49,14 @@ class Traced:
         """Whether it takes roots, which half of the residues do not have."""
         return not self.names.isdisjoint(WITH_ROOTS) or {"exp", "log"} <= self.names
 
-    def __call__(self, interpreter: "Interpreter", *trees: Any) -> Any:
+    def __call__(self, interpreter: "Interpreter", *trees: Any, first_slope: bool = False) -> Any:
         """The function's result on Numbers and ordinary arrays.
+
+        Args:
+          interpreter: What runs it.
+          *trees: The arguments.
+          first_slope: Whether only the slope of its first output is wanted: then what that output
+            does not depend on, as a backward pass, is computed without slopes.
 
         Raises:
           NotInterpretedError: It uses an operation that has no meaning here.
@@ -59,7 +65,8 @@ class Traced:
         leaves = jax.tree.leaves(trees)
         # The ordinary numbers may overflow, as in the function itself.
         with np.errstate(all="ignore"):
-            found = interpreter.run(self.jaxpr, leaves)
+            sloped = _behind_first(self.jaxpr.jaxpr) if first_slope else None
+            found = interpreter.run(self.jaxpr, leaves, sloped)
         return jax.tree.unflatten(self.out, found)
 
 
@@ -75,6 +82,19 @@ def _names(jaxpr: Jaxpr) -> set[str]:
             if _is_program(inner):
                 names |= _names(_closed(inner).jaxpr)
     return names
+
+
+def _behind_first(jaxpr: Jaxpr) -> set[Any]:
+    """The variables of a program on which its first output depends."""
+    behind = _variables(jaxpr.outvars[:1])
+    for equation in reversed(jaxpr.eqns):
+        if not behind.isdisjoint(equation.outvars):
+            behind |= _variables(equation.invars)
+    return behind
+
+
+def _variables(names: Sequence[Any]) -> set[Any]:
+    return {name for name in names if not isinstance(name, Literal)}
 
 
 def _is_program(x: object) -> bool:
@@ -114,8 +134,16 @@ class Interpreter:
         self.with_exponent, self.roots = with_exponent, roots
         self.missing_roots = 0
 
-    def run(self, program: ClosedJaxpr, values: Sequence[Values]) -> list[Values]:
-        """The results of a traced program."""
+    def run(
+        self, program: ClosedJaxpr, values: Sequence[Values], sloped: set[Any] | None = None
+    ) -> list[Values]:
+        """The results of a traced program.
+
+        Args:
+          program: The program.
+          values: Its arguments.
+          sloped: The variables whose slopes are wanted; None: all.
+        """
         jaxpr, known = program.jaxpr, dict[Any, Values]()
         known.update(zip(jaxpr.constvars, map(_ordinary, program.consts), strict=True))
         known.update(zip(jaxpr.invars, values, strict=True))
@@ -124,7 +152,10 @@ class Interpreter:
             return np.asarray(name.val) if isinstance(name, Literal) else known[name]
 
         for equation in jaxpr.eqns:
-            results = self._apply(equation, [read(name) for name in equation.invars])
+            operands = [read(name) for name in equation.invars]
+            if sloped is not None and sloped.isdisjoint(equation.outvars):
+                operands = [x.without_slope() if isinstance(x, Numbers) else x for x in operands]
+            results = self._apply(equation, operands)
             known.update(zip(equation.outvars, results, strict=True))
         return [read(name) for name in jaxpr.outvars]
 
@@ -186,7 +217,7 @@ class Interpreter:
         params = equation.params
         if "fill_value" in params:
             params = {**params, "fill_value": -1}
-        places = np.asarray(equation.primitive.bind(*map(jnp.asarray, arguments), **params))
+        places = np.asarray(equation.primitive.bind(*map(jax.device_put, arguments), **params))
         if places.size and places.min() < 0:
             raise NotInterpretedError(f"{equation.primitive.name} beyond an array's end")
         return residues.together(
@@ -201,7 +232,7 @@ class Interpreter:
         def bound(*arrays: np.ndarray) -> np.ndarray:
             given = iter(arrays)
             filled = [next(given) if s else x for x, s in zip(values, summed, strict=True)]
-            found = equation.primitive.bind(*map(jnp.asarray, filled), **equation.params)
+            found = equation.primitive.bind(*map(jax.device_put, filled), **equation.params)
             return np.asarray(found)
 
         def modulo(p: int) -> Callable[..., np.ndarray]:
@@ -320,7 +351,7 @@ def _in_the_ordinary_way(equation: Any, values: Sequence[Any]) -> list[Any]:
     if plain and (function := MOVES.get(name) or ORDINARY.get(name)):
         aval = equation.outvars[0].aval
         return [np.asarray(function(params, *values)).astype(aval.dtype).reshape(aval.shape)]
-    arrays = [jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in values]
+    arrays = [jax.device_put(x) if isinstance(x, np.ndarray) else x for x in values]
     found = equation.primitive.bind(*arrays, **params)
     return [_ordinary(x) for x in (found if equation.primitive.multiple_results else [found])]
 
@@ -393,7 +424,7 @@ MOVES: dict[str, Callable[..., Any]] = {
     "reduce_precision": _same,
 }
 BY_PLACES = {"gather", "dynamic_slice", "dynamic_update_slice", "scatter"}
-LINEAR = {"scatter-add", "cumsum", "reduce_window_sum"}
+LINEAR = {"scatter-add", "cumsum"}
 
 # Programs within a program, by the parameter that holds them.
 PROGRAMS = {
@@ -447,6 +478,8 @@ ORDINARY: dict[str, Callable[..., Any]] = {
     "not": lambda params, a: ~a,
     "sqrt": lambda params, a: np.sqrt(a),
     "integer_pow": lambda params, a: a ** params["y"],
+    "shift_right_logical": lambda params, a, b: a >> b,  # Of random bits, which have no sign.
+    "bitcast_convert_type": lambda params, a: a.view(params["new_dtype"]),
     "convert_element_type": _same,
     "stop_gradient": _same,
     "optimization_barrier": _same,
@@ -569,6 +602,13 @@ def _one_more(run: Interpreter, a: Numbers, more: int) -> Numbers:
     return residues.add(a, run.lift(np.full(a.shape, float(more))))
 
 
+def _of_exponentials(run: Interpreter, a: Numbers, sign: int) -> Numbers:
+    """(exp(a) ± exp(-a)) / 2."""
+    up, down = residues.exp(a), residues.exp(residues.neg(a))
+    both = residues.add(up, down) if sign > 0 else residues.sub(up, down)
+    return residues.mul(both, run.lift(np.full(a.shape, 0.5)))
+
+
 def _logistic(run: Interpreter, params: Params, a: Numbers) -> Numbers:
     """1 / (1 + exp(-a))."""
     return residues.reciprocal(_one_more(run, residues.exp(residues.neg(a)), 1))
@@ -646,21 +686,28 @@ def _convolution(run: Interpreter, params: Params, a: Values, b: Values) -> Numb
     return residues.together(arranged, product)
 
 
+def _windows(params: Params, p: Parts, filling: float = 0) -> Parts:
+    """The windows of a pool, their elements along the last axis."""
+    if any(n != 1 for n in params["window_dilation"]):
+        raise NotInterpretedError("reduce_window with a window_dilation")
+    pads = zip(params["padding"], params["base_dilation"], strict=True)
+    wide = padded(p, [(*pad, n - 1) for pad, n in pads], filling)
+    size, strides = params["window_dimensions"], params["window_strides"]
+    windows = np.lib.stride_tricks.sliding_window_view(wide, size)
+    windows = windows[tuple(slice(None, None, step) for step in strides)]
+    return windows.reshape(*windows.shape[: len(size)], -1)
+
+
 def _window_largest(run: Interpreter, params: Params, a: Numbers) -> Numbers:
     """The largest number of each window, the first of equal ones."""
-    dilations = zip(params["padding"], params["base_dilation"], strict=True)
-    config = [(*pad, n - 1) for pad, n in dilations]
-    if any(n != 1 for n in params["window_dilation"]):
-        raise NotInterpretedError("reduce_window_max with a window_dilation")
-    size, strides = params["window_dimensions"], params["window_strides"]
+    best = _windows(params, a.real, -np.inf).argmax(-1)[..., None]
+    return residues.together(lambda p: np.take_along_axis(_windows(params, p), best, -1)[..., 0], a)
 
-    def rows(p: Parts, filling: float) -> Parts:
-        windows = np.lib.stride_tricks.sliding_window_view(padded(p, config, filling), size)
-        windows = windows[tuple(slice(None, None, step) for step in strides)]
-        return windows.reshape(*windows.shape[: len(size)], -1)
 
-    best = rows(a.real, -np.inf).argmax(-1)[..., None]
-    return residues.together(lambda p: np.take_along_axis(rows(p, 0), best, -1)[..., 0], a)
+def _window_sum(run: Interpreter, params: Params, a: Numbers) -> Numbers:
+    """The sum of each window."""
+    windows = residues.together(functools.partial(_windows, params), a.alone())
+    return residues.sum_along(windows, (windows.value.ndim - 1,))
 
 
 def _product_along(run: Interpreter, params: Params, a: Numbers) -> Numbers:
@@ -686,6 +733,10 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "log1p": lambda run, params, a: residues.log(_one_more(run, a, 1)),
     "erf": _lifted(residues.erf),
     "erfc": lambda run, params, a: _one_more(run, residues.neg(residues.erf(a)), 1),
+    "sin": _lifted(residues.sin),
+    "cos": _lifted(residues.cos),
+    "sinh": lambda run, params, a: _of_exponentials(run, a, -1),
+    "cosh": lambda run, params, a: _of_exponentials(run, a, 1),
     "logistic": _logistic,
     "tanh": _tanh,
     "one_minus_square": lambda run, params, a: _one_more(run, residues.neg(residues.mul(a, a)), 1),
@@ -704,6 +755,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "reduce_sum": lambda run, params, a: residues.sum_along(a, params["axes"]),
     "reduce_prod": _product_along,
     "reduce_window_max": _window_largest,
+    "reduce_window_sum": _window_sum,
     "select_n": lambda run, params, which, *cases: _chosen(run, which, *cases),
     "sort": _sort,
     "top_k": _top_k,
@@ -713,5 +765,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "stop_gradient": lambda run, params, a: a.without_slope(),
     "optimization_barrier": lambda run, params, *x: list(x),
 }
-WITH_EXP = frozenset({"exp", "exp2", "expm1", "log", "log1p", "erf", "erfc", "logistic", "tanh"})
+WITH_EXP = frozenset(
+    {"exp", "exp2", "expm1", "sinh", "cosh", "log", "log1p", "erf", "erfc", "logistic", "tanh"}
+)
 WITH_ROOTS = frozenset({"sqrt", "rsqrt", "pow"})

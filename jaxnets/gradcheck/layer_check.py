@@ -38,7 +38,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
     with_verdicts,
 )
-from jaxnets.gradcheck.exact import Claim, Draw, Question
+from jaxnets.gradcheck.exact import WRONG, Claim, Draw, Question
 from jaxnets.gradcheck.quick import precision, quick_options
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
@@ -281,6 +281,15 @@ def check_by_autodiff(name: str, rule: LayerRule) -> CheckResult:
     return _with_causes(row, rule, rule.settings)
 
 
+def is_refused(rule: LayerRule) -> bool:
+    """Whether the exact check alone finds a layer's pair wrong, in any of its settings."""
+    verdicts = (
+        _decided(problem_of(rule, setting), setting).verdict
+        for setting in [*rule.settings, *drawn_settings(rule)]
+    )
+    return any(verdict is not None and verdict.kind == WRONG for verdict in verdicts)
+
+
 def _decided(problem: Problem, setting: Setting) -> Problem:
     """The problem with the exact check's verdict, if that check is not too long."""
     shapes: Any = flatten_dict(dict(setting.params)).values()
@@ -291,9 +300,14 @@ def _decided(problem: Problem, setting: Setting) -> Problem:
 
 
 def _with_causes(row: CheckResult, rule: LayerRule, settings: Sequence[Setting]) -> CheckResult:
-    """The row, with the causes in the first setting whose gradients differ from autodiff's."""
+    """The row, with the causes in the first setting whose gradients differ from autodiff's.
+
+    What only the exact check sees is too small for a cause; the row names its entry.
+    """
+    if row.within_tolerances:
+        return row
     wrong = (found for setting in settings if (found := _causes(rule, setting)))
-    return row if row.ok else row._replace(causes=next(wrong, ()))
+    return row._replace(causes=next(wrong, ()))
 
 
 def _causes(rule: LayerRule, setting: Setting) -> tuple[str, ...]:
@@ -403,6 +417,10 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
     pairs = with_pairs(setting.static)
     call = partial(call_layer, rule, setting)
 
+    @jax.jit  # JAX traces it once, for the output's shape and for the claim.
+    def traced_once(inputs: Inputs, labels: jax.Array | None) -> jax.Array:
+        return call(rule.plain, inputs, labels)
+
     def manual(inputs: Inputs, constants: Constants) -> dict[str, Any]:
         labels, d_out = constants
         out, cache = call_layer(rule, setting, rule.forward, inputs, labels, **pairs)
@@ -427,7 +445,7 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     def claim(inputs: Inputs, constants: Constants) -> Claim:
         labels, d_out = constants
-        found, plain = manual(inputs, constants), call(rule.plain, inputs, labels)
+        found, plain = manual(inputs, constants), traced_once(inputs, labels)
         out, gradient = found["output"], found["gradient"]
         ours, theirs = {"output": out}, {"output": plain}
         if "params" in rule.inputs:
@@ -445,8 +463,7 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     @cache  # One for all precisions.
     def out_shape() -> tuple[int, ...]:
-        out: Any = jax.eval_shape(lambda *arrays: call(rule.plain, *arrays), *_draw(setting))
-        return out.shape
+        return jax.eval_shape(traced_once, *_draw(setting)).shape
 
     def at(precision: str) -> Passes:
         def cast(leaf: np.ndarray) -> jax.Array:

@@ -285,15 +285,38 @@ def log(a: Numbers) -> Numbers:
     return Numbers(value, np.log(a.real), slope, np.zeros_like(a.value), a.value)
 
 
+def _odd(value: Residues, salt: int) -> Residues:
+    """An odd function in place of one whose values the field does not know."""
+    smaller = np.minimum(value, field.negative(value))
+    found = stand_in(smaller, salt)
+    found = np.where(smaller == value, found, field.negative(found))
+    return np.where(value == 0, 0, found)
+
+
 def erf(a: Numbers) -> Numbers:
     """The error function: any odd function with the slope 2 / sqrt(π) exp(-a²)."""
-    smaller = np.minimum(a.value, field.negative(a.value))
-    value = stand_in(smaller, salt=3)
-    value = np.where(a.value == 0, 0, np.where(smaller == a.value, value, field.negative(value)))
     bell = exp(neg(mul(a.without_slope(), a.without_slope()))).value
     by = field.product(bell, literal(2 / math.sqrt(math.pi))[0])
     real = np.vectorize(math.erf, otypes=[float])(a.real)
-    return of_value(a, value, real, by)
+    return of_value(a, _odd(a.value, salt=3), real, by)
+
+
+def _sine_and_cosine(a: Numbers) -> tuple[Residues, Residues]:
+    """An odd and an even function; sin² + cos² is not 1, nor do angles add."""
+    even = stand_in(np.minimum(a.value, field.negative(a.value)), salt=12)
+    return _odd(a.value, salt=11), np.where(a.value == 0, 1, even)
+
+
+def sin(a: Numbers) -> Numbers:
+    """The sine: its slope is the cosine."""
+    sine, cosine = _sine_and_cosine(a)
+    return of_value(a, sine, np.sin(a.real), cosine)
+
+
+def cos(a: Numbers) -> Numbers:
+    """The cosine: its slope is minus the sine."""
+    sine, cosine = _sine_and_cosine(a)
+    return of_value(a, cosine, np.cos(a.real), field.negative(sine))
 
 
 def power_of_value(a: Numbers, value: Residues, power: Fraction) -> Numbers:

@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jaxnets.backprop.rule import LayerRule
@@ -12,7 +13,7 @@ from jaxnets.base.language import N_, _
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, CheckResult
 from jaxnets.gradcheck.exact import EXACT, WRONG
 from jaxnets.gradcheck.forms import check_hessian_vector_product, check_replaced_layers
-from jaxnets.gradcheck.layer_check import check_kernel, check_rule
+from jaxnets.gradcheck.layer_check import check_kernel, check_rule, is_refused
 from jaxnets.gradcheck.networks import (
     NetworkCase,
     check_network,
@@ -39,51 +40,36 @@ WIDE = 150  # A terminal with this many columns shows all; others show name, err
 NARROW_WIDTHS = (23, 5, 7, 7, 8, 11, 6)
 
 
-def print_checks(
-    model: str | NetworkCase | None = None,
-    mutant: tuple[str, LayerRule] | None = None,
-    as_json: bool = False,
-    hint: bool = False,
-    draws: int | None = None,
-    seed: int = 0,
-) -> bool:
-    """Checks the gradients by hand, printing a row of the table as soon as it is known.
+def checks_of(
+    model: str | NetworkCase | None = None, draws: int | None = None, seed: int = 0
+) -> Iterator[CheckResult]:
+    """Checks layers and networks, one after the other.
 
     Args:
       model: The network; "all" is every layer and network, None leaves out the slow networks:
         AlexNet's other forms and sizes, and resnet20. A user's own network comes with its own
         layers.
-      mutant: A layer with a wrong backward pass and its name, to check instead.
-      as_json: Whether it prints JSON, at the end.
-      hint: Whether it says more about a wrong layer than the cause of its first wrong gradient.
       draws: How many settings are drawn from the domain of each layer and kernel; None: each
         domain's own number.
       seed: The seed of the draws.
-
-    Returns:
-      Whether everything agrees.
     """
-    chosen = {} if mutant else _chosen(model)
-    set_up_jax(keep_memory=False)  # AlexNets of many sizes would leave a heap of holes.
-    rows = []
-    if not as_json:
-        print(_line([_(text) for text in HEADER]))
-    for row in _rows(chosen, mutant, model in (None, "all"), draws, seed):
-        rows.append(row)
-        if not as_json:
-            colour = "green" if row.ok else "red"
-            print(_line(_cells(row), colour), flush=True)
-    all_agree = all(row.ok for row in rows)
-    if as_json:
-        found = {"ok": all_agree, "rows": [_values(row) for row in rows]}
-        print(json.dumps(found, indent=2, allow_nan=False))
-    else:
-        display.show(_summary(rows, hint))
-    return all_agree
+    if model in (None, "all"):
+        for name, rule in RULES.items():
+            yield check_rule(name, rule, draws, seed)
+        for kernel in KERNELS:
+            yield check_kernel(kernel, draws, seed)
+        yield check_replaced_layers()
+        yield check_hessian_vector_product()
+    for name, network in _chosen(model).items():
+        if network.config.layers is not None:
+            yield from check_own_layers(network, draws, seed)
+        yield check_network(name, network)
+        if has_kernels(network):
+            yield check_network_with_kernels(name, network)
 
 
 def _chosen(model: str | NetworkCase | None) -> dict[str, NetworkCase]:
-    """The networks that `run` checks."""
+    """The networks that `checks_of` checks."""
     if isinstance(model, NetworkCase):
         return {model.config.model: model}
     return {
@@ -93,29 +79,54 @@ def _chosen(model: str | NetworkCase | None) -> dict[str, NetworkCase]:
     }
 
 
-def _rows(
-    chosen: dict[str, NetworkCase],
-    mutant: tuple[str, LayerRule] | None,
-    with_layers: bool,
-    draws: int | None = None,
-    seed: int = 0,
-) -> Iterator[CheckResult]:
-    if mutant:
-        yield check_rule(*mutant, draws, seed)
-        return
-    if with_layers:
-        for name, rule in RULES.items():
-            yield check_rule(name, rule, draws, seed)
-        for kernel in KERNELS:
-            yield check_kernel(kernel, draws, seed)
-        yield check_replaced_layers()
-        yield check_hessian_vector_product()
-    for name, network in chosen.items():
-        if network.config.layers is not None:
-            yield from check_own_layers(network, draws, seed)
-        yield check_network(name, network)
-        if has_kernels(network):
-            yield check_network_with_kernels(name, network)
+def print_checks(
+    checks: Iterator[CheckResult],
+    *,
+    as_json: bool = False,
+    hint: bool = False,
+    planted: Mapping[str, LayerRule] = MappingProxyType({}),
+) -> bool:
+    """Prints a table of checks, each row as soon as it is known.
+
+    Args:
+      checks: The checks, such as `checks_of` a network.
+      as_json: Whether it prints JSON, at the end.
+      hint: Whether it says more about a wrong layer than the cause of its first wrong gradient.
+      planted: Layers with a mistake, by its name: the exact check must refuse each.
+
+    Returns:
+      Whether everything agrees, and each planted mistake is refused.
+    """
+    set_up_jax(keep_memory=False)  # AlexNets of many sizes would leave a heap of holes.
+    rows = []
+    if not as_json:
+        print(_line([_(text) for text in HEADER]))
+    for row in checks:
+        rows.append(row)
+        if not as_json:
+            colour = "green" if row.ok else "red"
+            print(_line(_cells(row), colour), flush=True)
+    missed = [name for name, rule in planted.items() if not is_refused(rule)]
+    all_agree = all(row.ok for row in rows) and not missed
+    if as_json:
+        found = {"ok": all_agree, "rows": [_values(row) for row in rows]}
+        if planted:
+            found["planted"] = {"asked": len(planted), "missed": missed}
+        print(json.dumps(found, indent=2, allow_nan=False))
+        return all_agree
+    display.show(_summary(rows, hint))
+    if planted:
+        refused = len(planted) - len(missed)
+        display.show(
+            _(
+                "{} of {} planted mistakes refused, each by the exact check",
+                refused,
+                len(planted),
+            )
+        )
+    for name in missed:
+        display.show(_("{}: planted, and not refused", name))
+    return all_agree
 
 
 def _line(cells: Sequence[str], colour: str | None = None) -> str:

@@ -57,7 +57,7 @@ from jaxnets.kernels.kernel import Kernel, product_of_rows, stacked, stored
 from jaxnets.kernels.pools import fast_max_pool_backward, fast_max_pool_forward, largest
 from jaxnets.kernels.winograd import (
     LIMITS,
-    SMALL_BLOCKS,
+    SMALL,
     Limits,
     in_blocks,
     matrices,
@@ -513,5 +513,5 @@ KERNEL = Kernel(
     pair=CONV_POOL._replace(forward=_pairs_forward, backward=_pairs_backward),
     benchmark="python benchmarks/step.py",
     sharded=False,  # XLA would gather the rows that it transposes.
-    in_checks={"limits": SMALL_BLOCKS},
+    in_checks={"limits": Limits(block=SMALL.block)},  # Larger tiles would round where numbers tie.
 )

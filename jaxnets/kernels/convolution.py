@@ -15,7 +15,7 @@ from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_sl
 from jaxnets.kernels import winograd
 from jaxnets.kernels.by_rule import ConvByRule, is_plain_conv, with_kind
 from jaxnets.kernels.kernel import Kernel, product_of_rows, stored
-from jaxnets.kernels.winograd import LIMITS, SMALL_BLOCKS, Limits
+from jaxnets.kernels.winograd import LIMITS, SMALL, Limits
 from jaxnets.models.chain import Layer
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
@@ -86,8 +86,12 @@ def _is_wide(
     x: jax.Array, window: Size, features: int, strides: Size, pads: Pads, limits: Limits
 ) -> bool:
     """Whether Winograd's algorithm beats XLA's convolution: with many channels and tiles."""
-    many = min(x.shape[-1], features) >= FEWEST_CHANNELS.get(tuple(window), math.inf)
-    return many and winograd.is_faster(x, window, strides, pads, limits)
+    fewest = FEWEST_CHANNELS.get(tuple(window), math.inf)
+    if limits.fewest_channels and tuple(window) in FEWEST_CHANNELS:
+        fewest = limits.fewest_channels
+    return min(x.shape[-1], features) >= fewest and winograd.is_faster(
+        x, window, strides, pads, limits
+    )
 
 
 def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.Array:
@@ -131,17 +135,18 @@ def _image_gradient(
 
 
 def _drawn_setting(wide: tuple[tuple[int, int], Size, int] | None, **sizes: object) -> Setting:
-    """A setting of `CONV`, or a wide one for Winograd's algorithm: (window, outputs, tiles of 3x3).
+    """A setting of `CONV`, or a wide one for Winograd's algorithm: (window, outputs, images).
 
-    Its channels and filters are around the fewest for which the algorithm is used.
+    Its channels and filters are around the fewest for which the algorithm is used in checks. With
+    square outputs there are as many filters as channels: a wrong axis then has the right shape.
     """
     narrow = pair.DOMAIN.setting(**sizes)
     if wide is None:
         return narrow
-    window, outputs, tiles = wide
-    fewest = FEWEST_CHANNELS[window]
+    window, outputs, batch = wide
+    fewest = SMALL.fewest_channels or 0
     channels, filters = (fewest - 2 + min(size, 5) for size in narrow.params["kernel"][2:])
-    batch = -(-tiles // math.prod(-(-places // 3) for places in outputs))
+    filters = channels if outputs[0] == outputs[1] else filters
     return pair.setting_of((batch, *outputs, channels), window, filters)
 
 
@@ -160,17 +165,21 @@ FAST_CONV = CONV._replace(
         _drawn_setting,
         {
             **pair.DOMAIN.ranges,
-            # Just too few tiles, and just enough; outputs that tiles do not divide. Tiles of 6x6
-            # would take four times as long; test_winograd.py tests them.
+            # Just too few tiles, and just enough; outputs that tiles do not divide; tiles of 3x3 to
+            # 6x6 outputs; images that blocks do not divide.
             "wide": (
-                *24 * (None,),
-                ((3, 3), (3, 3), 127),
-                ((3, 3), (5, 7), 132),
-                ((5, 5), (2, 2), 128),
-                ((5, 5), (7, 4), 132),
+                *28 * (None,),
+                ((3, 3), (3, 3), 3),
+                ((3, 3), (3, 3), 130),
+                ((3, 3), (4, 4), 5),
+                ((3, 3), (5, 7), 7),
+                ((3, 3), (6, 6), 23),
+                ((5, 5), (2, 2), 4),
+                ((5, 5), (7, 4), 17),
+                ((5, 5), (4, 8), 9),
             ),
         },
-        draws=32,
+        draws=36,  # Each of them once.
     ),
 )
 register_rule(FAST_CONV)
@@ -186,5 +195,5 @@ KERNEL = Kernel(
     rule=FAST_CONV,
     pair=CONV,
     benchmark="python benchmarks/winograd.py; python benchmarks/step.py",
-    in_checks={"limits": SMALL_BLOCKS},
+    in_checks={"limits": SMALL},
 )

@@ -53,11 +53,13 @@ class Limits(NamedTuple):
 
     fewest_tiles: int = 128  # The rows of V and M. Smaller matrices multiply slowly.
     block: int = 2**25  # The most numbers in V or M at a time: 128 MB in float32.
+    fewest_channels: int | None = None  # None: those of `convolution.FEWEST_CHANNELS`.
 
 
 LIMITS = Limits()
-# For checks: cuts 128 images of 128 channels into four blocks, as it cuts a batch in training.
-SMALL_BLOCKS = Limits(block=2**17)
+# For checks: few channels are computed in tiles, and few images in several blocks, as many are in
+# training. So the exact check sees every tile, which takes small arrays.
+SMALL = Limits(fewest_tiles=4, block=2**12, fewest_channels=4)
 
 
 class Tiling(NamedTuple):

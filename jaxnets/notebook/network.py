@@ -41,7 +41,7 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.networks import network_for
 from jaxnets.gradcheck.oracle import with_gradient_check
-from jaxnets.gradcheck.table import print_checks
+from jaxnets.gradcheck.table import checks_of, print_checks
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.networks.create import create_model
@@ -409,7 +409,7 @@ class Network(WithSettings):
             )
         config = dataclasses.replace(self.config, gradients="manual")
         image = to_input(config, np.zeros((1, *self.data.image_shape), np.float32)).shape[1:]
-        return print_checks(network_for(config, image, self.data.num_classes))
+        return print_checks(checks_of(network_for(config, image, self.data.num_classes)))
 
     def __call__(self, images: Any) -> np.ndarray:
         """The logits [N, K] of images [N, H, W, C], as in an evaluation.

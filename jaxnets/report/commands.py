@@ -26,7 +26,7 @@ from jaxnets.runs.commands import RUN, OwnLayers, RunPath, check_runs
 @command
 def summary(
     *,
-    image_shape: ImageShape = (28, 28, 1),
+    image_shape: ImageShape = None,
     num_classes: Annotated[int, Flag(COUNT)] = 10,
     output: FigureFile = None,
     **given: Any,
@@ -37,7 +37,9 @@ def summary(
       image_shape: height, width and channels of an image
       num_classes: number of classes, the outputs of the last layer
     """
-    shape = checked_shape(image_shape)
+    from jaxnets.data import published
+
+    shape = checked_shape(image_shape or published.image_shape(preset(**given).dataset))
     if isinstance(own := given.get("model"), OwnNetwork):
         given["model"] = own.for_data(shape, num_classes)
     config = preset(**given)
@@ -49,7 +51,7 @@ def summary(
         from jaxnets.drawing.svg import figure_path
 
         figure_path(output)  # What cannot be written is said at once.
-    found = summary(create_model(config, num_classes), image_shape, config.model)
+    found = summary(create_model(config, num_classes), shape, config.model)
     if output:
         network_figure(found).save(output)
     return found

@@ -12,6 +12,10 @@ particular first, the slow ones too) fail, in a process that is forked after the
 Results are kept one a line; a second call with the same file continues where the first stopped.
 `--checkout=DIR` mutates another state of the code.
 
+`--judge=exact`, `tolerances` or `both` asks gradcheck's rows of the module in place of its tests:
+how much the exact check finds alone, what only a tolerance finds, and what the table refuses.
+`--subtle` takes the mutants of `subtle_mutants.toml`, written by hand, in place of mutmut's.
+
 Left out are the tests that look at the source's text (test_docs, test_mutants, test_architecture):
 they would kill any mutant of the lines they quote, whatever it computes. PyTorch, torchvision
 and Keras are hidden unless `--oracles` is given: the README's test command installs none of them.
@@ -30,21 +34,23 @@ import signal
 import sys
 import tempfile
 import time
+import tomllib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import judges
 import libcst  # pyright: ignore[reportMissingImports]
 import pytest
 from libcst import metadata  # pyright: ignore[reportMissingImports]
 from mutmut.mutation import mutators  # pyright: ignore[reportMissingImports]
 
+JUDGED = "backprop/*.py", "kernels/*.py", "losses.py"  # gradcheck has rows about them.
 TARGETS = (
-    "backprop/*.py",
-    "kernels/*.py",
-    "losses.py",
+    *JUDGED,
     "*metrics.py",
     "training/step.py",
     "training/scan.py",
@@ -104,6 +110,8 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
 # Of domains: a test's data, too.
 RANGES = ("BATCHES", "WIDTHS", "IMAGES", "ARRAYS", "WINDOWS", "STRIDES", "BEYOND", "SIZES", "ROWS")
 RANGES += ("LOGITS", "SHARES", "RANGES", "DOMAIN")
+SUBTLE = Path(__file__).with_name("subtle_mutants.toml")
+Run = Callable[[], tuple[str, str, float]]  # -> outcome, what failed, seconds
 QUICK = "-x -q --no-header --tb=line -p no:cacheprovider -p no:randomly --hypothesis-seed=0"
 
 
@@ -212,12 +220,30 @@ def tests_of(root: Path, module: str) -> list[str]:
 
 def run_tests(root: Path, tests: list[str], timeout: float) -> tuple[str, str, float]:
     """Runs tests in a forked process; returns the outcome, the test that failed and the seconds."""
+    return forked(
+        root, lambda: int(pytest.main([*QUICK.split(), "-m", "not stress", *tests])), timeout
+    )
+
+
+def run_judge(root: Path, judge: str, module: str, timeout: float) -> tuple[str, str, float]:
+    """The same for gradcheck's rows of a module, by one of `judges.JUDGES`."""
+
+    def refused() -> int:
+        why, left_open = judges.refusal(judge, module)
+        print(f"FAILED {why}" if why else f"OPEN {left_open}" if left_open else "")
+        return int(bool(why))
+
+    return forked(root, refused, timeout)
+
+
+def forked(root: Path, status_of: Callable[[], int], timeout: float) -> tuple[str, str, float]:
+    """Calls a function in a forked process, which imports the package anew."""
     shutil.rmtree(root / ".hypothesis", ignore_errors=True)
     log = root / "mutant.log"
     began = time.monotonic()
     child = os.fork()
     if child == 0:
-        _become_pytest(root, tests, log)
+        _become(root, status_of, log)
     status = None
     while status is None and time.monotonic() - began < timeout:
         done, code = os.waitpid(child, os.WNOHANG)
@@ -228,13 +254,15 @@ def run_tests(root: Path, tests: list[str], timeout: float) -> tuple[str, str, f
     if status is None:
         os.waitpid(child, 0)
     seconds = round(time.monotonic() - began, 1)
+    text = log.read_text(errors="replace")
+    said = re.search(r"^(?:FAILED|ERROR|OPEN) (.+?)(?: - .*)?$", text, re.MULTILINE)
+    why = said[1] if said else ""
     if status is None or status in (0, 5):  # 5: no test has such a name.
-        return ("timeout" if status is None else "survived"), "", seconds
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.MULTILINE)
-    return "killed", failed[1] if failed else f"exit {status}", seconds
+        return ("timeout" if status is None else "survived"), why, seconds
+    return "killed", why or f"exit {status}", seconds
 
 
-def _become_pytest(root: Path, tests: list[str], log: Path) -> None:
+def _become(root: Path, status_of: Callable[[], int], log: Path) -> None:
     os.setsid()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
@@ -242,7 +270,7 @@ def _become_pytest(root: Path, tests: list[str], log: Path) -> None:
     os.chdir(root)
     status = 3
     try:
-        status = int(pytest.main([*QUICK.split(), "-m", "not stress", *tests]))
+        status = status_of()
     except BaseException:
         traceback.print_exc()
     finally:
@@ -281,9 +309,11 @@ def prepare(checkout: Path, work: Path, with_oracles: bool) -> Path:
     return root
 
 
-def drawn(root: Path, module: str | None, sample: int | None, seed: int) -> list[Mutant]:
+def drawn(
+    root: Path, module: str | None, sample: int | None, seed: int, targets: Sequence[str] = TARGETS
+) -> list[Mutant]:
     """The mutants that are to be tried, `sample` of them or all."""
-    files = sorted(path for pattern in TARGETS for path in (root / "jaxnets").glob(pattern))
+    files = sorted(path for pattern in targets for path in (root / "jaxnets").glob(pattern))
     modules = [str(path.relative_to(root / "jaxnets")) for path in files]
     mutants = [
         mutant
@@ -297,6 +327,22 @@ def drawn(root: Path, module: str | None, sample: int | None, seed: int) -> list
     return mutants
 
 
+def subtle(root: Path, module: str | None = None) -> list[Mutant]:
+    """The mutants written by hand, each in the one place of its file that has the old text."""
+    found = []
+    for row in tomllib.loads(SUBTLE.read_text())["mutants"]:
+        text = (root / "jaxnets" / row["file"]).read_text()
+        if text.count(row["old"]) != 1:
+            sys.exit(f"{row['file']}: expected once, found {text.count(row['old'])}: {row['old']}")
+        if module is None or row["file"].startswith(module):
+            before, source = text.index(row["old"]), text.replace(row["old"], row["new"])
+            line, column = text.count("\n", 0, before) + 1, before - text.rfind("\n", 0, before) - 1
+            found.append(
+                Mutant(row["file"], line, column, row["is"], row["old"], row["new"], source)
+            )
+    return found
+
+
 def read_results(path: Path) -> dict[str, Result]:
     """What an earlier call has found."""
     if not path.exists():
@@ -307,21 +353,21 @@ def read_results(path: Path) -> dict[str, Result]:
     return {result.identity: result for result in results}
 
 
-def assert_green(root: Path, tests: list[str], green: set[tuple[str, ...]], limit: float) -> None:
-    """Ends the program if tests fail without any mutant: they would kill whatever is tried."""
-    if tuple(tests) not in green:
-        outcome, test, _ = run_tests(root, tests, limit)
+def assert_green(key: tuple[str, ...], run: Run, green: set[tuple[str, ...]]) -> None:
+    """Ends the program if a run fails without any mutant: it would kill whatever is tried."""
+    if key not in green:
+        outcome, test, _ = run()
         if outcome != "survived":
             sys.exit(f"{test} fails without a mutant: {outcome}")
-        green.add(tuple(tests))
+        green.add(key)
 
 
-def attempt(root: Path, mutant: Mutant, tests: list[str], limit: float) -> Result:
-    """Writes a mutant into the copy, runs tests, and writes the original back."""
+def attempt(root: Path, mutant: Mutant, run: Run) -> Result:
+    """Writes a mutant into the copy, runs tests or a judge, and writes the original back."""
     path = root / "jaxnets" / mutant.module
     original = path.read_text()
     path.write_text(mutant.source)
-    outcome = run_tests(root, tests, limit)
+    outcome = run()
     path.write_text(original)
     return Result(mutant.identity, mutant.before, mutant.after, *outcome)
 
@@ -346,28 +392,43 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="how many mutants are drawn (default: all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=Path("mutants.tsv"))
+    parser.add_argument("--judge", choices=("tests", *judges.JUDGES), default="tests")
+    parser.add_argument("--subtle", action="store_true", help="the mutants written by hand")
     parser.add_argument("--oracles", action="store_true", help="with PyTorch and Keras")
     parser.add_argument("--limit", type=float, default=1800, help="seconds a mutant may take")
     flags = parser.parse_args()
     results = read_results(flags.results)
     with tempfile.TemporaryDirectory(prefix="mutate-") as work:
         root = prepare(flags.checkout, Path(work), flags.oracles)
-        mutants = drawn(root, flags.module, flags.sample, flags.seed)
+        targets = TARGETS if flags.judge == "tests" else JUDGED
+        mutants = (
+            subtle(root, flags.module)
+            if flags.subtle
+            else drawn(root, flags.module, flags.sample, flags.seed, targets)
+        )
         green: set[tuple[str, ...]] = set()
         for mutant in mutants:  # First the tests that are about it: they kill nearly all.
-            if mutant.identity not in results:
+            if mutant.identity in results:
+                continue
+            if flags.judge != "tests":
+                run = partial(run_judge, root, flags.judge, mutant.module, flags.limit)
+                assert_green((mutant.module,), run, green)
+                record(flags.results, results, attempt(root, mutant, run))
+            else:
                 words = FIRST.get(Path(mutant.module).stem)
                 tests = [*tests_of(root, mutant.module)[:3], *(["-k", words] if words else [])]
-                assert_green(root, tests, green, flags.limit)
-                result = attempt(root, mutant, tests, flags.limit)
+                run = partial(run_tests, root, tests, flags.limit)
+                assert_green(tuple(tests), run, green)
+                result = attempt(root, mutant, run)
                 if result.outcome == "survived":
                     result = replace(result, outcome="open")
                 record(flags.results, results, result)
         for mutant in mutants:
             if results[mutant.identity].outcome == "open":
                 tests = tests_of(root, mutant.module)
-                assert_green(root, tests, green, flags.limit)
-                result = attempt(root, mutant, tests, flags.limit)
+                run = partial(run_tests, root, tests, flags.limit)
+                assert_green(tuple(tests), run, green)
+                result = attempt(root, mutant, run)
                 record(flags.results, results, result)
     counts = collections.Counter(results[mutant.identity].outcome for mutant in mutants)
     killed = counts["killed"] + counts["timeout"]

@@ -124,10 +124,15 @@ def mutant(name: str) -> LayerRule:
     Raises:
       UserError: There is no such bug.
     """
-    bugs = {bug.mutant: bug for bug in BUGS.values()}
-    if name not in bugs:
-        raise unknown("mutant", name, bugs)
-    return broken(bugs[name])
+    known = mutants()
+    if name not in known:
+        raise unknown("mutant", name, known)
+    return known[name]
+
+
+def mutants() -> dict[str, LayerRule]:
+    """The layer that each bug breaks, by the bug's name."""
+    return {bug.mutant: broken(bug) for bug in BUGS.values()}
 
 
 def broken(bug: Bug) -> LayerRule:

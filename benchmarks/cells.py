@@ -19,8 +19,8 @@ from cluster import loopback
 
 import jaxnets
 from jaxnets.tune.backends import Backend, LocalProcesses, RayCluster
-from jaxnets.tune.many import held_out
 from jaxnets.tune.search import Training
+from jaxnets.tune.train_many import held_out
 
 NODES, SEEDS = 3, 10
 RATES = [0.005 * 1.4**step for step in range(12)]

@@ -20,7 +20,7 @@ import numpy as np
 import jaxnets
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
-from jaxnets.tune.many import held_out, train_many
+from jaxnets.tune.train_many import held_out, train_many
 
 DENSE = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten")
 SIZES, SEEDS, STEPS = (100, 200, 300), 10, 20

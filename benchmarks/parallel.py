@@ -32,7 +32,7 @@ from jaxnets.gradcheck.errors import relative_error
 from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers
 from jaxnets.models.layers import MaxPool
-from jaxnets.training.step import to_float
+from jaxnets.training.pixels import to_float
 
 STEPS, STEPS_OF_LARGE, BATCH, DEVICES = 20, 5, 128, (1, 2, 4, 8)
 

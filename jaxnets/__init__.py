@@ -105,7 +105,7 @@ if not TYPE_CHECKING:  # Type checkers then find wrong names.
         # `from jaxnets.base import errors` asks for it first, and imports it then.
         is_room = importlib.machinery.PathFinder.find_spec(f"jaxnets.{name}", __path__)
         if name[0] != "_":
-            from jaxnets.base.facts import check
+            from jaxnets.base.suggestions import suggest
 
-            check("jaxnets", name, __all__ if is_room is None else ())
+            suggest("jaxnets", name, __all__ if is_room is None else ())
         raise AttributeError(f"module 'jaxnets' has no attribute {name!r}")

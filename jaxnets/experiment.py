@@ -33,11 +33,9 @@ from jaxnets.training.crops import center_crop
 from jaxnets.training.evaluation import EVAL_BATCH_SIZE, compile_eval, evaluate
 from jaxnets.training.history import History
 from jaxnets.training.observer import Observer, Record
-from jaxnets.training.optimizer import (
-    PLATEAU_FACTOR,
-    update_plateau,
-)
+from jaxnets.training.optimizer import PLATEAU_FACTOR, update_plateau
 from jaxnets.training.parallel import Parallel
+from jaxnets.training.pixels import to_float
 from jaxnets.training.scan import scanned_epoch
 from jaxnets.training.step import (
     Augment,
@@ -56,9 +54,11 @@ MAX_SCAN_BYTES = 512 << 20
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Experiment(Parts):
-    """A network, its data and everything that trains it. Make one with `Experiment.create`.
+    """Trains and evaluates a network. Make one with `Experiment.create`.
 
-    It trains with the rules that it is given and judges none of them: `gradcheck` does.
+    Its fields are those of `Parts` (parts.py): the network, the data, the step's gradient and
+    update rule, the devices. It trains with the rules that it is given and judges none of them:
+    `gradcheck` does.
     """
 
     def init_state(self) -> TrainState:
@@ -159,13 +159,18 @@ class Experiment(Parts):
             "images_per_second": int(trained.count) / end.seconds,
         }
         if self.config.schedule == "plateau":
-            opt_state: Any = state.opt_state
-            if record["learning_rate"] is not None:
-                record["learning_rate"] *= PLATEAU_FACTOR ** int(opt_state[-1].drops)
-            error = 1 - record["validation_accuracy"]
-            opt_state = update_plateau(opt_state, error, self.config.patience)
-            state = self.parallel.replicate(state.replace(opt_state=opt_state))
+            state, record = self._after_plateau(state, record)
         return state, record
+
+    def _after_plateau(self, state: TrainState, record: Record) -> tuple[TrainState, Record]:
+        """The state with the next epoch's rate, and the record with this epoch's."""
+        opt_state: Any = state.opt_state
+        if record["learning_rate"] is not None:
+            reduced = PLATEAU_FACTOR ** int(opt_state[-1].drops)
+            record = {**record, "learning_rate": record["learning_rate"] * reduced}
+        error = 1 - record["validation_accuracy"]
+        opt_state = update_plateau(opt_state, error, self.config.patience)
+        return self.parallel.replicate(state.replace(opt_state=opt_state)), record
 
     def evaluate(
         self,
@@ -259,7 +264,7 @@ class Experiment(Parts):
     def _compile_gradients(self, by: str) -> GradientStep:
         def cropped(key: jax.Array, number: step.Number, batch: Batch, first: step.Number) -> Batch:
             images = center_crop(batch.images, self.config.input_size)
-            return batch._replace(images=step.to_float(images))
+            return batch._replace(images=to_float(images))
 
         config = dataclasses.replace(self.config, gradients=by)
         chosen = make_loss_and_grad(config, self.step_model, self.find_rule)
@@ -285,11 +290,12 @@ class Experiment(Parts):
         return self.parallel.compile(gradient_step)
 
     def _compile_epoch(self, observers: Sequence[Observer]) -> loop.RunEpoch:
-        """An epoch, compiled in the fastest form for this network."""
-        loader, parallel = self.loader, self.parallel
+        """An epoch: steps that Python starts, or one compiled loop where that is faster."""
+        train_step = self.train_step()
         watched = any(observer.sees_every_step for observer in observers)
-        compile_epoch = scanned_epoch if self.scans and not watched else loop.stepped_epoch
-        return compile_epoch(self.train_step(self.loss_and_grad), loader, parallel, observers)
+        if self.scans and not watched:
+            return scanned_epoch(train_step, self.loader, self.parallel, observers)
+        return loop.stepped_epoch(train_step, self.loader, self.parallel, observers)
 
     @property
     def scans(self) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.base.facts import Described
+from jaxnets.base.described import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
 from jaxnets.regression_metrics import RegressionMetrics, Sum
 
@@ -63,7 +63,7 @@ class Metrics(Described):
         zero, confusion = np.zeros((), np.int64), np.zeros((num_classes, num_classes), np.int64)
         return cls(np.zeros((), np.float64), zero, zero, confusion, zero)
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         return {"loss": self.loss, **self.scores, "examples": int(self.count)}
 
     @property
@@ -98,7 +98,7 @@ MetricFunction = Callable[..., Sums]
 def metric_of(loss: Loss) -> MetricFunction:
     """The metrics for a training with this loss: RegressionMetrics for squared_error, else Metrics.
 
-    RegressionMetrics' other arguments, mean and scale, give scores in the target's own units.
+    RegressionMetrics also takes the target's units, in which its scores are.
     """
     if loss is squared_error:
         return RegressionMetrics.of

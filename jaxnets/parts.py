@@ -9,7 +9,7 @@ import optax
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import FindRule
 from jaxnets.backprop.rules import rule_of
-from jaxnets.base.facts import Described
+from jaxnets.base.described import Described
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.kernels import accelerate
@@ -94,7 +94,7 @@ class Parts(Described):
             find_rule=find_rule,
         )
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         names = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "loss", "gradients")
         own = {"data": self.data.name, "devices": len(self.parallel.devices)}
         return {name: getattr(self.config, name) for name in names} | own

@@ -1,6 +1,6 @@
 """Metrics of predicted numbers, which add up over batches and devices as `Metrics` do."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.base.facts import Described
+from jaxnets.base.described import Described
 
 # A JAX array on a device; a NumPy array or number where an epoch is added up.
 Sum = jax.Array | np.ndarray | np.number
@@ -16,6 +16,22 @@ Sum = jax.Array | np.ndarray | np.number
 # A variation below this share of Σ (y - c)² is the rounding of float32 sums: the targets do not
 # vary, or c is so far from them that these sums cannot tell.
 ROUNDING = 1e-5
+
+
+class TargetUnits(NamedTuple):
+    """The target's own units: scale * target + mean for a target as the network is trained.
+
+    The given targets may be standardized by a mean and then a scale. The center, a number or [K],
+    is the c of `RegressionMetrics`, for the given targets: if these are not standardized, their
+    mean in some other set.
+    """
+
+    mean: float = 0.0
+    scale: float = 1.0
+    center: float | np.ndarray = 0.0
+
+
+AS_GIVEN = TargetUnits()
 
 
 @flax.struct.dataclass(repr=False)
@@ -41,17 +57,13 @@ class RegressionMetrics(Described):
         targets: Float[Array, "B K"],
         losses: Float[Array, " B"],
         mask: Float[Array, " B"],
-        *,
-        mean: float = 0.0,
-        scale: float = 1.0,
-        center: float | np.ndarray = 0.0,
+        units: TargetUnits = AS_GIVEN,
     ) -> "RegressionMetrics":
-        """The metrics of one batch, in the target's own units: scale * target + mean.
+        """The metrics of one batch, in the target's own units.
 
-        The given targets may be standardized by a mean and then a scale. The center, a number or
-        [K], is the c above, for the given targets: if these are not standardized, their mean in
-        some other set. The mask is 1 for an example and 0 for padding.
+        The mask is 1 for an example and 0 for padding.
         """
+        mean, scale, center = units
 
         def total(x: jax.Array) -> jax.Array:
             return jnp.where(mask[:, None] > 0, x, 0).sum(axis=0)
@@ -68,7 +80,7 @@ class RegressionMetrics(Described):
             count=jnp.sum((mask > 0).astype(losses.dtype)).astype(jnp.int32),
         )
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         return {"loss": self.loss, **self.scores, "examples": int(self.count)}
 
     @property

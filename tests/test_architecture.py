@@ -30,7 +30,7 @@ ROOMS = {
     "networks": "backprop base config models",
     "machine": "base",
     "kernels": "backprop base machine models",
-    "training": "base config data losses machine metrics",
+    "training": "base config data losses machine metrics regression_metrics",
     "parts": "backprop base config data kernels losses machine models networks training",
     "experiment": "base data machine metrics models parts training",
     "runs": "backprop base config data experiment machine metrics models networks training",

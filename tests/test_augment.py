@@ -30,14 +30,14 @@ from jaxnets.training import augment as module
 from jaxnets.training import loop
 from jaxnets.training.augment import STREAMS, Augmentation, principal_components
 from jaxnets.training.crops import center_crop, ten_crops, with_ten_crops
+from jaxnets.training.pixels import to_float
 from jaxnets.training.step import (
     TrainState,
     autodiff_loss_and_grad,
     make_eval_step,
     make_gradient_step,
-    to_float,
 )
-from jaxnets.tune.many import train_many
+from jaxnets.tune.train_many import train_many
 
 # Bytes
 

@@ -9,9 +9,9 @@ from conftest import ROOT
 
 from jaxnets.base.language import _, speaking
 from jaxnets.course.exercises import catalogue
+from jaxnets.course.exercises.actions import check_mine, check_numbers
 from jaxnets.course.exercises.catalogue import BETS, EXERCISES, SHEETS, TASKS
 from jaxnets.course.exercises.judge import Verdict
-from jaxnets.course.exercises.printed import check_mine, check_numbers
 
 DOCS = ROOT / "docs"
 FOLDERS = {"en": DOCS / "course", "zh": DOCS / "zh" / "course"}

@@ -1,13 +1,14 @@
-"""deploy/: every recipe's own lines run here, with the programs of its cluster in miniature."""
+"""deploy/: what each recipe starts has flags that exist, and continues what it finds."""
 
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from conftest import HANGS, ROOT, free_port, read_json
@@ -22,22 +23,6 @@ DEPLOY = ROOT / "deploy"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 # What stands in for Python: it notes its arguments, one a line, in a file of its own.
 NOTES = '#!/bin/sh\nprintf "%s\\n" "$@" > "$NOTES/$$"\nexit ${STATUS:-0}\n'
-# As SLURM: two processes beside each other, which know their numbers; the status of one that fails.
-SRUN = """#!/bin/sh
-for number in 0 1; do
-    SLURM_PROCID=$number SLURM_LOCALID=$number "$@" &
-    pids="$pids $!"
-done
-for pid in $pids; do wait $pid || status=$?; done
-exit ${status:-0}
-"""
-
-
-class Start(NamedTuple):
-    """What a cluster starts: a script and the variables that it has on each machine."""
-
-    script: str
-    machines: list[dict[str, str]]
 
 
 def pods_of(name: str) -> Any:
@@ -46,70 +31,49 @@ def pods_of(name: str) -> Any:
     return job["template"]["spec"]
 
 
-def start_of(recipe: str) -> Start:
-    """What starts the processes of a recipe."""
+def script_of(recipe: str) -> str:
+    """The script that a recipe starts on each machine."""
     text = (DEPLOY / recipe).read_text()
     if recipe.endswith(".sbatch"):
-        return Start(text, [{"SLURM_JOB_ID": "7"}])
+        return text
     if recipe == "skypilot.yaml":
-        sky = yaml.safe_load(text)
-        shared = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2"}
-        ranks = range(sky["num_nodes"])
-        return Start(sky["run"], [shared | {"SKYPILOT_NODE_RANK": str(n)} for n in ranks])
+        return yaml.safe_load(text)["run"]
     if yaml.safe_load(text)["kind"] == "RayJob":
-        return Start(yaml.safe_load(text)["spec"]["entrypoint"], [{"RAY_ADDRESS": "10.0.0.1:6379"}])
-    job = pods_of(recipe)
-    (container,) = job["template"]["spec"]["containers"]
+        return yaml.safe_load(text)["spec"]["entrypoint"]
+    (container,) = pods_of(recipe)["template"]["spec"]["containers"]
     (script,) = container["args"]
-    shared = {one["name"]: one["value"] for one in container.get("env", ())}
-    shared["TPU_WORKER_HOSTNAMES"] = "127.0.0.1,localhost"
-    indices = range(job["completions"])
-    return Start(script, [shared | {"JOB_COMPLETION_INDEX": str(n)} for n in indices])
+    return script
+
+
+def command_in(recipe: str) -> tuple[str, list[str]]:
+    """The command that a recipe's script gives deploy/start.sh, and its flags.
+
+    Variables that the cluster sets are small whole numbers here.
+    """
+    script = script_of(recipe).replace("\\\n", " ")
+    (line,) = re.findall(r"sh \S*deploy/start\.sh (.*)", script)
+    line = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", line)  # ${RUN:-runs/cnn}
+    line = re.sub(r"(--process_id=)\$\w+", r"\g<1>0", line)
+    command, _folder, *flags = shlex.split(re.sub(r"\$\w+", "2", line))
+    return command, flags
 
 
 @pytest.fixture
 def place(monkeypatch, tmp_path):
-    """An empty folder like the project's, where `python` and SLURM's programs are ours."""
-    for variable in [name for name in os.environ if name.startswith(("SLURM_", "SKYPILOT_"))]:
-        monkeypatch.delenv(variable)
-    programs = dict(python=NOTES, srun=SRUN, getent="#!/bin/sh\n")
-    for folder in ("bin", "notes", ".venv/bin"):
-        (tmp_path / folder).mkdir(parents=True)
-    for name, text in programs.items():
+    """An empty folder where `python` notes its arguments, and every host is known."""
+    for folder in ("bin", "notes"):
+        (tmp_path / folder).mkdir()
+    for name, text in (("python", NOTES), ("getent", "#!/bin/sh\n")):
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / ".venv/bin/activate").touch()
     (tmp_path / "deploy").symlink_to(DEPLOY)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     return tmp_path
 
 
-def begin(place: Path, start: Start) -> list[subprocess.Popen]:
-    """Starts a recipe's script on each machine, with its folders in `place`."""
-    script = start.script.replace("/app/", "").replace(" /runs/", f" {place}/runs/")
-    script = script.replace("ulimit -l", "true")  # It needs a right that only a TPU's pod has.
-    return [
-        subprocess.Popen(
-            ["bash", "-c", script],
-            cwd=place,
-            env=os.environ | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for variables in start.machines
-    ]
-
-
-def statuses(processes: list[subprocess.Popen]) -> tuple[list[int], str]:
-    """How processes ended, and all that they printed."""
-    printed = [process.communicate(timeout=HANGS)[0] for process in processes]
-    return [process.returncode for process in processes], "".join(printed)
-
-
 def noted(place: Path) -> list[list[str]]:
-    """The arguments of every `python` that a recipe started, in order."""
+    """The arguments of every `python` that start.sh started, in order."""
     return sorted(path.read_text().splitlines() for path in (place / "notes").iterdir())
 
 
@@ -136,27 +100,21 @@ def test_start_continues_a_search(place, begun):
     assert noted(place)[0][4:] == ["--resume", "--over=hidden=1"]
 
 
-TRAINED = ["slurm/train.sbatch", "kubernetes/train-gpu.yaml", "kubernetes/train-tpu.yaml"]
-TRAINED += ["skypilot.yaml"]
+RECIPES = ["slurm/train.sbatch", "slurm/search.sbatch", "skypilot.yaml"]
+RECIPES += [f"kubernetes/{name}.yaml" for name in ("train-gpu", "train-tpu", "search")]
 
 
-@pytest.mark.parametrize("recipe", TRAINED)
-def test_a_recipe_starts_one_run_of_several_processes(place, recipe):
-    start = start_of(recipe)
-    assert statuses(begin(place, start)) == ([0] * len(start.machines), "")
-    calls = [parse_flags(arguments[3:]) for arguments in noted(place)]
-    assert len(calls) == 2 and {tuple(call[:3]) for call in noted(place)} == {
-        ("-m", "jaxnets", "train")
-    }
-    numbers = [call.pop("process_id", None) for call in calls]
-    assert calls[0] == calls[1] and calls[0]["platform"] in ("gpu", "tpu")
-    assert numbers == ([None, None] if calls[0].get("distributed") else [0, 1])
-    config = preset(**calls[0], process_id=numbers[0])
-    if not config.distributed:
-        assert config.num_processes == 2 and config.coordinator in (
-            "cnn-train-0-0.cnn:8476",  # JobSet's name of the first pod.
-            "10.0.0.1:8476",
-        )
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_command_of_a_recipe_has_flags_that_exist(recipe):
+    subprocess.run(["bash", "-n"], input=script_of(recipe), text=True, check=True)
+    command, flags = command_in(recipe)
+    if command == "train":
+        given = parse_flags(flags)
+    else:
+        _searched, given = parse_command(flags, command, COMMANDS[command])
+    config = preset(**given)
+    of_processes = {"coordinator", "num_processes", "process_id"} & given.keys()
+    assert len(of_processes) == (0 if command == "search" or config.distributed else 3)
 
 
 def test_the_first_pod_has_the_name_of_the_coordinator():
@@ -215,7 +173,7 @@ def test_a_wrong_request_is_not_tried_again(name):
 
 def test_slurm_starts_a_process_for_each_gpu():
     """JAX gives a process under SLURM one GPU; more processes or fewer would waste some."""
-    flags = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", start_of(TRAINED[0]).script, re.M))
+    flags = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", script_of(RECIPES[0]), re.M))
     assert flags["ntasks-per-node"] == flags["gpus-per-node"]
 
 
@@ -245,11 +203,23 @@ def real_python(place, tiny_folder):
 @pytest.mark.slow
 def test_two_machines_of_a_recipe_train_one_run(place, real_python):
     real_python("--batch_size=4", "--epochs=1", "--validation_size=40")
-    script, machines = start_of("kubernetes/train-gpu.yaml")
+    script = script_of("kubernetes/train-gpu.yaml").replace("/app/", "")
+    script = script.replace(" /runs/", f" {place}/runs/")
     script = script.replace("cnn-train-0-0.cnn:8476", f"127.0.0.1:{free_port()}")
     for _ in range(2):  # The second time, the run is there and finished.
-        found, printed = statuses(begin(place, Start(script, machines)))
-        assert found == [0, 0], printed
+        pods = [
+            subprocess.Popen(
+                ["bash", "-c", script],
+                cwd=place,
+                env=os.environ | {"PROCESSES": "2", "JOB_COMPLETION_INDEX": str(number)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for number in range(2)
+        ]
+        printed = [pod.communicate(timeout=HANGS)[0] for pod in pods]
+        assert [pod.returncode for pod in pods] == [0, 0], printed
     assert read_json(place / "runs/cnn/result.json")["num_devices"] == 2
 
 
@@ -304,16 +274,6 @@ def test_the_notebook_ends_with_an_error_where_training_fails(tmp_path, monkeypa
     with pytest.raises(SystemExit, match="ended with status 2"):
         for cell in code:
             exec(cell, names)
-
-
-@pytest.mark.parametrize("recipe", ["slurm/search.sbatch", "kubernetes/search.yaml"])
-def test_a_recipe_s_search_has_flags_that_exist(place, recipe):
-    assert statuses(begin(place, start_of(recipe))) == ([0], "")
-    ((_, _, name, *flags),) = noted(place)
-    command, given = parse_command(flags, name, COMMANDS["search"])
-    preset(**given)
-    assert name == "search" and len(command.over) == 1
-    assert command.ray == ("auto" if recipe.endswith(".yaml") else None)
 
 
 @pytest.mark.oracle

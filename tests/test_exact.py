@@ -64,7 +64,7 @@ def test_each_rule_is_shown_exactly(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", judge.mutants())
-def test_each_planted_mistake_is_refused_by_the_exact_check_alone(name):
+def test_each_planted_bug_is_refused_by_the_exact_check_alone(name):
     assert is_refused(judge.mutant(name))
 
 

@@ -45,10 +45,11 @@ from jaxnets.course.exercises.catalogue import (
 )
 from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.derived import DERIVED
-from jaxnets.course.exercises.drawn import small_settings
+from jaxnets.course.exercises.error_messages import ResultError
 from jaxnets.course.exercises.files import parse_exercise, suspicion, violation
-from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
+from jaxnets.course.exercises.passes import Call, gradients_of, run_source
 from jaxnets.course.exercises.sandbox import Limits
+from jaxnets.course.exercises.small_settings import small_settings
 from jaxnets.course.exercises.student import near, shown
 from jaxnets.course.exercises.ticks import FILE
 from jaxnets.gradcheck.compare import PRECISIONS

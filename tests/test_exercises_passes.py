@@ -106,7 +106,7 @@ def test_the_lists_are_long_enough():
     assert len(WRONG) + len(FUNCTIONS) >= 60 and len(RIGHT) >= 25
 
 
-# The bugs whose mistake a student can make in an exercise to fill in too.
+# The bugs that a student can make in an exercise to fill in too.
 FILLED_IN = [name for name, bug in BUGS.items() if not bug.forward and bug.right.name in BLANKS]
 
 
@@ -120,7 +120,7 @@ def test_a_bug_that_is_handed_in_unchanged_is_called_so(name):
 
 
 @pytest.mark.parametrize("name", FILLED_IN)
-def test_the_mistake_of_a_bug_is_named_in_the_exercise_to_fill_in(name):
+def test_a_bug_is_named_in_the_exercise_to_fill_in(name):
     bug = BUGS[name]
     cases = cases_of(bug.right.function)
     answers = run_source(bug.code, "mine.py", name, [case.call for case in cases])

@@ -23,7 +23,7 @@ from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.networks.own import from_object
-from jaxnets.regression_metrics import RegressionMetrics
+from jaxnets.regression_metrics import RegressionMetrics, TargetUnits
 from jaxnets.training.augment import Augmentation
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.step import Checkpoint
@@ -206,7 +206,7 @@ def test_wmape_of_targets_in_float32_is_numpys():
     targets, outputs = rng.standard_normal((9, 2), np.float32), rng.standard_normal((9, 2))
     losses, mask = jnp.zeros(9), jnp.ones(9)
     ours = RegressionMetrics.of(
-        jnp.asarray(outputs), jnp.asarray(targets), losses, mask, mean=7.0, scale=0.3
+        jnp.asarray(outputs), jnp.asarray(targets), losses, mask, TargetUnits(mean=7.0, scale=0.3)
     )
     y = 0.3 * targets.astype(float) + 7
     expected = 0.3 * np.abs(targets - outputs).sum() / np.abs(y).sum()

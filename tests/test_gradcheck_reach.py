@@ -1,4 +1,4 @@
-"""How many mistakes that are wrong for few shapes and arguments gradcheck finds by its draws."""
+"""How many passes that are wrong for few shapes and arguments gradcheck finds by its draws."""
 
 import contextlib
 import functools
@@ -61,7 +61,7 @@ def autodiff_of(layer, index, draws, seed):
 
 
 def is_found(name, draws=None, seed=0):
-    """Whether a row finds a mistake; that of a layer in float64."""
+    """Whether a row finds an error; that of a layer in float64."""
     layer, where, attribute, function = WRONG[name]
     if layer in FORMS:
         with pytest.MonkeyPatch.context() as patch:
@@ -88,7 +88,7 @@ def is_found(name, draws=None, seed=0):
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else slow(n) for n in WRONG if n not in OUT_OF_REACH]
 )
-def test_a_mistake_in_a_corner_is_found(name):
+def test_an_error_in_a_corner_is_found(name):
     assert is_found(name, DRAWS.get(name))
 
 

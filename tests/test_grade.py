@@ -10,7 +10,7 @@ from answers import answer_to
 from hostile_submissions import ENDS, RIGHT, SELF, WRITE, relu
 
 from jaxnets.base.errors import RunFailedError
-from jaxnets.course.exercises import grade, printed, sandbox
+from jaxnets.course.exercises import actions, grade, sandbox
 from jaxnets.course.exercises.apart import arrays_of
 from jaxnets.course.exercises.catalogue import BLANKS, BUGS, imports_of
 from jaxnets.course.exercises.grade import Grade, grades_of, submissions_in
@@ -247,7 +247,7 @@ def test_a_process_that_does_not_start_is_tried_again_and_is_no_verdict(
     with pytest.raises(
         RunFailedError, match="^ann: relu_backward: its process did not start, .*bwr"
     ):
-        printed.grade(str(folder), Grading(csv=str(table)), Saying(refused, refused))
+        actions.grade(str(folder), Grading(csv=str(table)), Saying(refused, refused))
     assert not table.exists()
 
 
@@ -270,7 +270,7 @@ def test_rows_are_printed_as_they_come(submissions, monkeypatch, capsys):
     monkeypatch.setattr("jaxnets.course.exercises.grade.grades_of", half)
     folder = submissions({"ann.toml": SHEET, "zoe.toml": SHEET})
     with pytest.raises(KeyboardInterrupt):
-        printed.grade(str(folder), Grading(), Sandbox())
+        actions.grade(str(folder), Grading(), Sandbox())
     assert capsys.readouterr().out.splitlines()[1].split() == ["ann", "compute7", "passed"]
 
 

@@ -25,7 +25,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.metrics import Metrics
 from jaxnets.training.loader import TrainLoader
 from jaxnets.training.step import Checkpoint
-from jaxnets.tune.many import TrainingSummary, can_vmap, held_out, train_many
+from jaxnets.tune.train_many import TrainingSummary, can_vmap, held_out, train_many
 
 HAND = ["replay", "--sizes=5,9,7", "--epochs=6", "--learning_rate=1e-3"]
 

@@ -15,7 +15,7 @@ from jaxnets.data.batches import eval_batches
 from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics, metric_of
-from jaxnets.regression_metrics import RegressionMetrics
+from jaxnets.regression_metrics import RegressionMetrics, TargetUnits
 from jaxnets.training import evaluation, loop
 from jaxnets.training.parallel import Parallel
 
@@ -43,7 +43,7 @@ def random_targets(size, outputs) -> tuple[Any, Any]:
 
 def regression_metrics_of(outputs, targets, mask=None, **units):
     mask = np.ones(len(targets), np.float32) if mask is None else mask
-    measure = quick_jit(functools.partial(RegressionMetrics.of, **units))
+    measure = quick_jit(functools.partial(RegressionMetrics.of, units=TargetUnits(**units)))
     return jax.device_get(measure(outputs, targets, squared_error(outputs, targets), mask))
 
 

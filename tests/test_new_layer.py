@@ -35,7 +35,7 @@ from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalRes
 from jaxnets.models.chain import kind_of, layer_name
 from jaxnets.networks.rows import from_rows
 from jaxnets.page import build
-from jaxnets.predict.folding import describe
+from jaxnets.predict.portable import describe
 from jaxnets.predict.trained import TrainedNetwork
 
 PACKAGE = ROOT / "jaxnets"
@@ -287,7 +287,7 @@ OF_LAYERS = ("models", "backprop", "kernels")
 LISTS = {
     "predict/onnx_file.py": "the table of ONNX nodes",
     "export/archive.py": "the table of functions in NumPy",
-    "course/exercises/drawn.py": "sizes of a student's trials, small enough for a loop over them",
+    "course/exercises/small_settings.py": "sizes of a student's trials, few enough for a loop",
     "gradcheck/forms.py": "a network of each kind that has another form",
     "__init__.py": "the public names",
 }

@@ -18,7 +18,7 @@ from jaxnets.base.errors import UserError
 from jaxnets.predict import predict
 from jaxnets.predict.predict import load_predictor, to_predictor
 from jaxnets.server import models
-from jaxnets.training.step import to_float
+from jaxnets.training.pixels import to_float
 
 INFER = "/v2/models/a/infer"
 

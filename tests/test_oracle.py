@@ -33,7 +33,8 @@ from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.precision import with_precision
 from jaxnets.networks.create import create_model
 from jaxnets.training.loop import NonFiniteLossError
-from jaxnets.training.step import Checkpoint, autodiff_loss_and_grad, to_float
+from jaxnets.training.pixels import to_float
+from jaxnets.training.step import Checkpoint, autodiff_loss_and_grad
 
 NAN, INF = float("nan"), float("inf")
 

@@ -37,7 +37,7 @@ from jaxnets.base.errors import UserError
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.page import build
 from jaxnets.predict.digit import to_digit
-from jaxnets.predict.folding import folded
+from jaxnets.predict.portable import folded
 
 ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
 

@@ -29,7 +29,7 @@ from jaxnets.losses import LOSSES
 from jaxnets.models.precision import with_precision
 from jaxnets.networks.create import create_model
 from jaxnets.page import build
-from jaxnets.predict.folding import folded
+from jaxnets.predict.portable import folded
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork
 

@@ -22,7 +22,7 @@ from jaxnets.models.chain import Chain
 from jaxnets.models.layers import flatten
 from jaxnets.models.precision import with_precision
 from jaxnets.page import build
-from jaxnets.predict.folding import folded
+from jaxnets.predict.portable import folded
 from jaxnets.server import page as served
 
 RATE, STEPS, BATCH = 0.05, 10, 7
@@ -49,8 +49,8 @@ def pictures(mnist):
     return Split(images, mnist.train.labels[:32])
 
 
-def train_in_javascript(network, pictures, batches, momentum=0.0, mistake="none", program=PROGRAM):
-    settings = dict(rate=RATE, momentum=momentum, batch=BATCH, seed=3, mistake=mistake)
+def train_in_javascript(network, pictures, batches, momentum=0.0, bug="none", program=PROGRAM):
+    settings = dict(rate=RATE, momentum=momentum, batch=BATCH, seed=3, bug=bug)
     data = [pictures.images.ravel().tolist(), pictures.labels.tolist(), batches, settings]
     page = build.page_files(network)
     program = page["trainer.js"][1].decode() + program
@@ -105,22 +105,22 @@ def test_ten_steps_are_those_of_autodiff_and_optax(model, changes, momentum, pic
         np.testing.assert_allclose(ours, np.ravel(leaf), rtol=1e-4, atol=1e-7, err_msg=name)
 
 
-def test_each_mistake_changes_the_steps_and_leaves_no_trace(pictures, float64):
+def test_each_bug_changes_the_steps_and_leaves_no_trace(pictures, float64):
     network = trained("cnn", hidden=(8,), dropout=0.0)
     batches = [list(range(BATCH)), list(range(BATCH, 2 * BATCH))]
-    mistakes = ["none", "mask", "winners", "mean", "sign", "none"]
+    bugs = ["none", "mask", "winners", "mean", "sign", "none"]
     again = """
-    console.log(JSON.stringify(DATA[4].map((mistake) => {
+    console.log(JSON.stringify(DATA[4].map((bug) => {
       const network = readNetwork(RUN), [images, labels, batches, settings] = DATA;
       const trainer = new Trainer(network, { images: Uint8Array.from(images), labels, count: 30 });
-      trainer.begin(network, { ...settings, mistake });
+      trainer.begin(network, { ...settings, bug });
       batches.forEach((batch) => trainer.step(batch));
       return network.layers[0].kernel[4] + network.layers.at(-1).kernel[0];
     })));
     """
-    program = f"DATA.push({json.dumps(mistakes)});" + again
+    program = f"DATA.push({json.dumps(bugs)});" + again
     found = train_in_javascript(network, pictures, batches, program=program)
-    assert found[0] == found[-1] and len(set(found)) == len(mistakes) - 1
+    assert found[0] == found[-1] and len(set(found)) == len(bugs) - 1
 
 
 def test_an_epoch_has_every_picture_once_and_dropout_drops_its_share(pictures):
@@ -225,8 +225,8 @@ def test_the_page_trains_before_the_eyes(softmax_page, tmp_path):
         assert page.evaluate("state.steps") == 0
         views = page.evaluate("[...document.querySelectorAll('#train-maps canvas')].length")
         assert views == 2 and page.evaluate("trainedPoints.length") > 2
-        page.evaluate("byId('train-mistake').value = 'sign'")
-        page.evaluate("byId('train-mistake').dispatchEvent(new Event('change'))")
+        page.evaluate("byId('train-bug').value = 'sign'")
+        page.evaluate("byId('train-bug').dispatchEvent(new Event('change'))")
         page.wait("trained && trained.steps === 0")  # Another training begins anew.
         page.click("#train-start")
         page.wait("trained.steps > 20 && trained.tested.steps > 0")

@@ -98,7 +98,7 @@ def test_ten_steps_on_points_are_those_of_autodiff_and_optax(changes, momentum, 
     random = np.random.default_rng(0)
     points, labels = random.normal(size=(32, 2)), random.integers(0, len(trained.class_names), 32)
     batches = random.integers(0, 30, (STEPS, 7)).tolist()
-    settings = dict(rate=RATE, momentum=momentum, batch=7, seed=3, mistake="none")
+    settings = dict(rate=RATE, momentum=momentum, batch=7, seed=3, bug="none")
     data = [points.tolist(), labels.tolist(), batches, settings]
     found = run_javascript(trained, PROGRAM, data)
 
@@ -189,7 +189,7 @@ def test_the_colours_follow_the_training_and_a_wrong_pass_spoils_it(plane):
     plane.wait("rightOf(state.points) >= 390")
     plane.click("#train-start")
     assert not plane.evaluate("state.running")
-    choose(plane, "train-mistake", "sign")  # Another training begins, and waits.
+    choose(plane, "train-bug", "sign")  # Another training begins, and waits.
     assert plane.evaluate("trainer.steps") == 0
     for _ in range(30):
         plane.evaluate("byId('train-step').click()")

@@ -12,8 +12,8 @@ from scipy import integrate, stats
 
 from benchmarks.race import by_e_value, by_optuna, by_t_test, draw, errors, not_normal
 from jaxnets.tune import cells, search
-from jaxnets.tune.many import DIVERGED, TrainingSummary
 from jaxnets.tune.race import PRIOR, SIGNIFICANCE, drops, first_look, log_e, threshold
+from jaxnets.tune.train_many import DIVERGED, TrainingSummary
 
 RNG = np.random.default_rng
 

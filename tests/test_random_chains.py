@@ -41,7 +41,7 @@ from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.networks.own import from_object
 from jaxnets.page import build
-from jaxnets.predict import folding
+from jaxnets.predict import portable
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.step import autodiff_loss_and_grad
 
@@ -222,7 +222,7 @@ def all_gradients(ours: TrainedNetwork, batch: Batch):
 
     The evaluation is that of the network whose batch norms are folded, as the page shows it.
     """
-    model, shown = with_precision(ours.model, "float64"), folding.folded(ours)
+    model, shown = with_precision(ours.model, "float64"), portable.folded(ours)
     evaluated = with_precision(shown.model, "float64")
 
     def loss(params, image):
@@ -307,7 +307,7 @@ def test_drawn_networks_agree_by_hand_in_onnx_and_the_page(float64):
         assert_near(manual, auto, 1e-10, str(chain))
         session = onnxruntime.InferenceSession(export.content_of(ours, "onnx"))
         assert_near(session.run(None, {"images": images})[0], logits, 1e-5, str(chain))
-        rows = folding.plain(ours)
+        rows = portable.portable_network(ours)
         numpy = archive.logits(archive.Archive({"layers": rows.layers}, rows.arrays), images)
         assert_near(numpy, logits, 1e-5, str(chain))
         cases.append((ours, images[0], batch.labels[0]))

@@ -28,7 +28,14 @@ from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
 from jaxnets.models.batch_norm import statistics_of
 from jaxnets.models.precision import with_precision
-from jaxnets.report import build, evaluation, figures, ledger, passes
+from jaxnets.report import build, evaluation, figures, gradient_comparison, passes
+from jaxnets.report.gradient_comparison import (
+    ComparedArray,
+    Norms,
+    compared_arrays,
+    gradients_of,
+    norms,
+)
 from jaxnets.report.plot import plot
 from jaxnets.report.run_facts import read_run
 from jaxnets.runs.ending import loss_line
@@ -53,15 +60,12 @@ def drawn(run):
     return dataclasses.replace(run.trained, params=params)
 
 
-compute = ledger.gradients
-
-
 @pytest.fixture(scope="module", autouse=True)
 def gradients(run, drawn):
     """Its gradients, computed once for all reports."""
-    found = compute(drawn, run.data)
+    found = gradients_of(drawn, run.data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger, "gradients", lambda trained, data: found)
+        patch.setattr(build, "gradients_of", lambda trained, data: found)
         yield found
 
 
@@ -210,7 +214,7 @@ def test_both_passes_of_an_image_are_those_of_autodiff(run, drawn):
             np.testing.assert_array_equal(array.value, trained.params[layer.name][name])
 
 
-def test_the_ledger_holds_gradients_by_hand_against_autodiff(run, drawn, gradients, float64):
+def test_gradients_by_hand_are_compared_with_autodiff(run, drawn, gradients, float64):
     trained, found = drawn, gradients
     assert list(found.manual) == ["float64", "float32", "bfloat16"]
     model = with_precision(trained.model, "float64")
@@ -230,7 +234,7 @@ def test_the_ledger_holds_gradients_by_hand_against_autodiff(run, drawn, gradien
         for name, expected in arrays.items():
             for ours in (found.manual, found.automatic):
                 assert_close(ours["float64"][layer][name], expected, 1e-9)
-    entries = ledger.ledger(trained, found)
+    entries = compared_arrays(trained, found)
     assert [entry.layer for entry in entries[::2]] == ["conv1", "conv2", "hidden", "logits"]
     assert all(entry.ok for entry in entries)
     for entry in entries:
@@ -239,11 +243,11 @@ def test_the_ledger_holds_gradients_by_hand_against_autodiff(run, drawn, gradien
         assert entry.manual == pytest.approx(entry.automatic, rel=1e-9)
 
 
-def test_a_wrong_gradient_disagrees_in_the_ledger(run, gradients):
+def test_a_wrong_gradient_disagrees_in_the_comparison(run, gradients):
     manual = gradients.manual["float32"]
     conv2 = {**manual["conv2"], "kernel": 1.001 * manual["conv2"]["kernel"]}
     manual = {**gradients.manual, "float32": {**manual, "conv2": conv2}}
-    entries = ledger.ledger(run.trained, gradients._replace(manual=manual))
+    entries = compared_arrays(run.trained, gradients._replace(manual=manual))
     wrong = [entry for entry in entries if not entry.ok]
     assert [(entry.layer, entry.array) for entry in wrong] == [("conv2", "kernel")]
     assert wrong[0].errors["float32"] == pytest.approx(1e-3, rel=0.1)
@@ -264,7 +268,7 @@ def test_the_norms_are_those_of_the_next_update(run, drawn, gradients):
     def norm(tree):
         return np.sqrt(sum((np.asarray(x, np.float64) ** 2).sum() for x in jax.tree.leaves(tree)))
 
-    sizes = ledger.norms(run.folder, trained, found)
+    sizes = norms(run.folder, trained, found)
     assert {one.layer for one in sizes} == set(trained.params)
     for one in sizes:
         trees = [tree[one.layer] for tree in (trained.params, gradient, updates)]
@@ -273,16 +277,16 @@ def test_the_norms_are_those_of_the_next_update(run, drawn, gradients):
 
 @pytest.mark.slow
 def test_a_large_network_is_compared_in_float32_alone(run, monkeypatch):
-    monkeypatch.setattr(ledger, "MAX_PARAMS", 10)
-    monkeypatch.setattr(ledger, "gradients", compute)
+    monkeypatch.setattr(gradient_comparison, "MAX_PARAMS", 10)
+    monkeypatch.setattr(build, "gradients_of", gradients_of)
     facts = dataclasses.replace(run, missing=[])
     html, drawn = build.report([facts])
-    assert {"norms", "ledger"} <= {figure.name for figure in drawn}
+    assert {"norms", "gradient-errors"} <= {figure.name for figure in drawn}
     assert "float64" in facts.missing[0] and "tolerances are float32 1e-05." in html
 
 
 NAMES = ["loss", "accuracy", "rate", "speed", "wait", "confusion", "calibration", "scores"]
-NAMES += ["mistakes", "filters", "activations", "norms", "ledger"]
+NAMES += ["mistakes", "filters", "activations", "norms", "gradient-errors"]
 
 
 class Tags(HTMLParser):
@@ -657,9 +661,9 @@ OVERLAPPING = """[...document.querySelectorAll('svg')].flatMap((svg) => {
 
 
 def test_gradients_of_zero_have_their_figures():
-    zeros = [ledger.Entry("hidden1", "bias", (64,), 0.0, 0.0, {"float64": 0.0}, 0.0)]
-    assert "hidden1.bias" in figures.ledger_figure(zeros).inline()
-    assert "hidden1" in figures.norms_figure([ledger.Norms("hidden1", 0.0, 0.0, 0.0)]).inline()
+    zeros = [ComparedArray("hidden1", "bias", (64,), 0.0, 0.0, {"float64": 0.0}, 0.0)]
+    assert "hidden1.bias" in figures.gradient_errors_figure(zeros).inline()
+    assert "hidden1" in figures.norms_figure([Norms("hidden1", 0.0, 0.0, 0.0)]).inline()
 
 
 def test_of_many_classes_the_title_says_which_are_shown(predictions):

@@ -30,7 +30,7 @@ from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.models.weights import describe_weights, head_of, load_weights
 from jaxnets.networks.rows import from_rows, to_rows
-from jaxnets.predict.folding import branch_rows, check_kinds, plain
+from jaxnets.predict.portable import branch_rows, check_kinds, portable_network
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.report.passes import passes_of
 from jaxnets.report.summary import describe_layer, summary
@@ -278,7 +278,7 @@ def test_a_layer_of_chains_of_ones_own_goes_where_a_residual_block_goes(monkeypa
     _, (found, expected, _) = quick_jit(both)(in_float32(params), rows, KEY)
     assert disagreement(found, expected).value <= 1e-4
     trained = TrainedNetwork(preset("mlp"), model, params, (4,), ("0", "1", "2"), 0, True)
-    network = plain(trained)
+    network = portable_network(trained)
     row = network.layers[2]
     kinds = {name: [one["kind"] for one in rows] for name, rows in branch_rows(row).items()}
     assert kinds == {"left": ["dense", "relu"]} | ({"right": ["dense", "tanh"]} if right else {})

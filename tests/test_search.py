@@ -12,7 +12,7 @@ from scipy import stats
 
 from jaxnets.base.proportions import paired_t_test, rounding_variance
 from jaxnets.tune import ranking, search
-from jaxnets.tune.many import TrainingSummary
+from jaxnets.tune.train_many import TrainingSummary
 
 
 def read(tmp_path):

@@ -20,7 +20,7 @@ from jaxnets.predict.predict import load_predictor
 from jaxnets.server import app, models, protocol, service
 from jaxnets.server.feedback import read
 from jaxnets.server.service import Assignment, Ticket, sign, verify
-from jaxnets.training.step import to_float
+from jaxnets.training.pixels import to_float
 
 INFER = "/v2/models/a/infer"
 CURLS_OWN = "application/x-www-form-urlencoded"  # The type that curl says unless told.

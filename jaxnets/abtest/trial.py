@@ -20,7 +20,7 @@ from jaxnets.base.errors import UserError
 from jaxnets.base.language import N_
 from jaxnets.base.proportions import Interval, mcnemar, rounding_variance
 
-UNLIKELY = 0.001  # A split or feedback that is rarer than this by chance is a mistake.
+UNLIKELY = 0.001  # A split or feedback that is rarer than this by chance is an error in the set-up.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Trial:
 
     @property
     def unbalanced(self) -> bool:
-        """Whether the split between A and B is a mistake rather than chance."""
+        """Whether the split between A and B is an error in the set-up rather than chance."""
         return self.split_p < UNLIKELY
 
     @property

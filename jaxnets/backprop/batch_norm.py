@@ -126,7 +126,7 @@ def _setting(*x: int, padding: int = 0, epsilon: float = 1e-5) -> Setting:
     return Setting(x, params, static=static, padding=padding)
 
 
-def _drawn(
+def _drawn_setting(
     batch: int, places: tuple[int, ...], channels: int, kept: int, epsilon: float
 ) -> Setting:
     """A batch with at least three numbers of a channel, of which the mask may keep a single one.
@@ -153,7 +153,7 @@ BATCH_NORM = LayerRule(
     inputs=("params", "x", "mask"),
     static=lambda layer: {"epsilon": layer.epsilon, "axis_name": layer.axis_name},
     domain=Domain(
-        _drawn,
+        _drawn_setting,
         {
             "batch": BATCHES,
             "places": (*PLACES[:1] * 2, *PLACES),

@@ -291,7 +291,7 @@ def setting_of(
     return Setting(x, params, static=_static(strides, padding, groups))
 
 
-def _drawn(
+def _drawn_setting(
     batch: int,
     window: tuple[int, int],
     strides: Size,
@@ -352,7 +352,7 @@ RANGES = {
     "biased": (True, True, False),
 }
 # Three ranges together make a border, so it has the most draws.
-DOMAIN = Domain(_drawn, RANGES, draws=64)
+DOMAIN = Domain(_drawn_setting, RANGES, draws=64)
 CONV = LayerRule(
     name="conv",
     layer=nn.Conv,

@@ -84,7 +84,7 @@ def setting_of(batch: int, inputs: int, outputs: int, biased: bool = True) -> Se
     return Setting((batch, inputs), {"kernel": (inputs, outputs), **bias})
 
 
-def drawn(batch: int, inputs: int, outputs: int, biased: bool) -> Setting:
+def drawn_setting(batch: int, inputs: int, outputs: int, biased: bool) -> Setting:
     """A setting of a domain: only small batches go without a bias."""
     return setting_of(batch, inputs, outputs, biased or batch >= MANY)
 
@@ -111,7 +111,7 @@ DENSE = LayerRule(
         setting_of(5, 6, 2, biased=False),
     ],
     inputs=("params", "x"),
-    domain=Domain(drawn, {**SIZES, "biased": (True, True, False)}),
+    domain=Domain(drawn_setting, {**SIZES, "biased": (True, True, False)}),
 )
 
 

@@ -101,7 +101,7 @@ def _setting(
     return Setting((batch, *places, width), shapes, static={"epsilon": epsilon})
 
 
-def _drawn(
+def _drawn_setting(
     batch: int, places: tuple[int, ...], width: int, params: tuple[str, ...], epsilon: float
 ) -> Setting:
     return _setting(batch, places, width, BOTH if batch >= MANY else params, epsilon)
@@ -122,7 +122,7 @@ LAYER_NORM = LayerRule(
     inputs=("params", "x"),
     static=_static,
     domain=Domain(
-        _drawn,
+        _drawn_setting,
         {
             "batch": BATCHES,
             "places": PLACES,

@@ -51,6 +51,7 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
         key: object = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
+        # A dropout layer takes the key; a layer of chains takes those of its chains, by index.
         arrays = {**cast({"params": params or {}, "x": x}), "key": key, "keys": key, "mask": mask}
         return rule.forward(*(arrays[name] for name in rule.inputs), **static)
 

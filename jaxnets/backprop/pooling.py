@@ -79,7 +79,7 @@ def _static(layer: MaxPool) -> dict[str, Any]:
     return {"window": (layer.window,) * 2, "strides": (layer.stride,) * 2, "padding": "VALID"}
 
 
-def _drawn(
+def _drawn_setting(
     batch: int,
     window: Size,
     strides: Size,
@@ -116,7 +116,7 @@ MAX_POOL = LayerRule(
     static=_static,
     has_kinks=True,
     domain=Domain(
-        _drawn,
+        _drawn_setting,
         {
             "batch": BATCHES,
             "window": (*WINDOWS, (12, 12)),

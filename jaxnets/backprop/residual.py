@@ -129,7 +129,7 @@ _NORM_SHAPES = {
 }
 
 
-def _drawn(
+def _drawn_setting(
     batch: int,
     image: tuple[int, ...],
     depth: int,
@@ -211,7 +211,7 @@ RESIDUAL = LayerRule(
     static=lambda layer: {"chain": layer.chain, "shortcut": layer.shortcut},
     branches=lambda layer: {"chain": layer.chain, "shortcut": layer.shortcut or Chain([])},
     domain=Domain(
-        _drawn,
+        _drawn_setting,
         {
             "batch": (4, 5, 8, 17, 65),
             "image": ((), (), (), (2, 3)),

@@ -214,7 +214,7 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
     >>> nearest("teach", ["search"]) is None  # Few begin a name with a wrong letter.
     True
     """
-    import difflib  # Only for mistakes.
+    import difflib  # Only for errors.
 
     names = {_letters(name): name for name in known}
     wanted = _letters(value)

@@ -25,6 +25,9 @@ def train_run(
 ) -> Run:
     """Opens a run, says what it trains, trains it and tests it.
 
+    `train.py` gives only the flags. `exercise train` and `replay` also say whose passes train, and
+    what the terminal shows.
+
     Args:
       flags: Fields of Config.
       lines: The class that prints a line for each epoch and one for the test.

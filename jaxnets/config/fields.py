@@ -229,7 +229,7 @@ class Config(Options):
     keep: int = option(2, "newest checkpoints to keep; the best after an epoch is kept too", COUNT)
     target_accuracy: float | None = option(None, "minimum test accuracy, else status 1", FRACTION)
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)
         changed = [field.name for field in fields if getattr(self, field.name) != field.default]
         changed = [name for name in changed if name not in ("layers", "scaling")]

@@ -11,8 +11,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from jaxnets.base.described import Described
 from jaxnets.base.errors import UserError, same_name, unknown
-from jaxnets.base.facts import Described
 from jaxnets.base.language import N_, Text
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
@@ -51,7 +51,16 @@ def option(
       custom: Whether Python may give a function instead of a name.
       others: Whether the class itself checks texts other than `allowed`.
     """
-    metadata = {key: value for key, value in locals().items() if key != "default"}
+    metadata = {
+        "help": help,
+        "allowed": allowed,
+        "none": none,
+        "unset": unset,
+        "metavar": metavar,
+        "repeated": repeated,
+        "custom": custom,
+        "others": others,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 

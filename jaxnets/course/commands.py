@@ -29,7 +29,7 @@ def gradcheck(
     if language and not checking.mine:
         raise UserError("language: expected it with --mine=FILE, got it alone")
     if checking.mine:
-        from jaxnets.course.exercises.printed import check_mine
+        from jaxnets.course.exercises.actions import check_mine
 
         with speaking("en" if json else language):
             return check_mine(checking.mine, checking.hint)
@@ -70,7 +70,7 @@ def exercise(
     Args:
       week: week of the course whose exercises to list
     """
-    from jaxnets.course.exercises.printed import listing
+    from jaxnets.course.exercises.actions import listing
 
     with speaking(language):
         return listing(week)
@@ -93,7 +93,7 @@ def new(
       name: exercise, as the list of exercises names it
       student: student whose own numbers are put into an exercise to compute
     """
-    from jaxnets.course.exercises.printed import write
+    from jaxnets.course.exercises.actions import write
 
     with speaking(language):
         return write(name, output, student)
@@ -113,10 +113,10 @@ def check(
       file: file that exercise new wrote, with your answers
       hint: say more about what is wrong
     """
-    from jaxnets.course.exercises import printed
+    from jaxnets.course.exercises import actions
 
     with speaking("en" if json else language):
-        return printed.check(file, hint)
+        return actions.check(file, hint)
 
 
 @command
@@ -135,10 +135,10 @@ def answers(
       name: exercise; all if none is named
       student: student whose own numbers are put into an exercise to compute
     """
-    from jaxnets.course.exercises import printed
+    from jaxnets.course.exercises import actions
 
     with speaking(language):
-        return printed.answers(name, student, output)
+        return actions.answers(name, student, output)
 
 
 @command
@@ -154,12 +154,12 @@ def grade(
     Args:
       submissions: a file, or a folder with files, for each student: .py and .toml
     """
-    from jaxnets.course.exercises import printed
+    from jaxnets.course.exercises import actions
     from jaxnets.course.exercises.sandbox import TRUST, Sandbox
 
     if json and grading.format != TABLE:
         raise UserError("json and format={} exclude each other, got both", grading.format)
     sandbox = Sandbox(TRUST if grading.trust else grading.sandbox, grading.image)
     with speaking("en" if json else language):
-        printed.grade(submissions, grading, sandbox, json)
+        actions.grade(submissions, grading, sandbox, json)
     return DONE

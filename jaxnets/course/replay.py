@@ -34,7 +34,13 @@ from jaxnets.runs.run_folder import SEARCH
 from jaxnets.training.loader import TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
-from jaxnets.tune.many import TrainingSummary, held_out, summary_from_json, train_many, train_one
+from jaxnets.tune.train_many import (
+    TrainingSummary,
+    held_out,
+    summary_from_json,
+    train_many,
+    train_one,
+)
 
 # The slide's numbers: training loss and accuracy, then those of validation (the last: of the test).
 SLIDE = {

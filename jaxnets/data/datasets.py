@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxnets.base.described import Described, size_text
 from jaxnets.base.errors import UserError
-from jaxnets.base.facts import Described, size_text
 
 # The default size of the validation split, at most a tenth of the training images.
 VALIDATION_SIZE = 5000
@@ -29,7 +29,7 @@ class Split(Described):
     images: Any
     labels: np.ndarray  # [N] int32 in [0, K).
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         return {"images": len(self), "image": size_text(self.images.shape[1:])}
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class Dataset(Described):
                 len(self.class_names),
             )
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         classes = {} if self.is_regression else {"classes": self.num_classes}
         sizes = {name: len(part) for name, part in parts.items()}

@@ -22,7 +22,7 @@ from jaxnets.base.language import _
 from jaxnets.config.command import CommandResult
 from jaxnets.export import archive
 from jaxnets.models.precision import with_precision
-from jaxnets.predict import folding
+from jaxnets.predict import portable
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.runs.progress import Doing
 
@@ -130,7 +130,7 @@ def content_of(trained: TrainedNetwork, kind: str) -> bytes:
         (batch,) = jax.export.symbolic_shape("batch")  # The batch's size stays free.
         images = jax.ShapeDtypeStruct((batch, *trained.image_shape), jnp.float32)
         return bytes(jax.export.export(network, platforms=PLATFORMS)(images).serialize())
-    network = folding.plain(trained)
+    network = portable.portable_network(trained)
     metadata = {
         "format": "jaxnets 1",
         "layers": network.layers,
@@ -140,7 +140,7 @@ def content_of(trained: TrainedNetwork, kind: str) -> bytes:
         "config": dataclasses.asdict(trained.config),
     }
     if kind == "safetensors":
-        folding.check_kinds(network.layers, kind, archive.LAYERS.get)
+        portable.check_kinds(network.layers, kind, archive.LAYERS.get)
         return archive.to_bytes(archive.Archive(metadata, network.arrays))
 
     from jaxnets.predict import onnx_file

@@ -1,4 +1,4 @@
-"""Compares a wrong gradient with the right one, and names the common mistake that explains it."""
+"""Compares a wrong gradient with the right one, and names the common error that explains it."""
 
 import itertools
 import math

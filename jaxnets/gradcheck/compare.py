@@ -183,7 +183,7 @@ class CheckResult(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether every error is within its tolerance, and the exact check found no mistake."""
+        """Whether every error is within its tolerance, and the exact check found no error."""
         is_wrong = any(verdict.kind == WRONG for verdict in self.verdicts)
         return self.within_tolerances and not is_wrong
 

@@ -21,7 +21,7 @@ layers and channels, and of all gradients. In each array, two right gradients sa
 In some networks with norms |ours - theirs| was up to 2.6 eps T in float64, 2.1 in float32 and 0.05
 in bfloat16, whose sums are added up in float32. A norm over one number, whose variance stock Flax
 computes as a difference of equal numbers, gave 11 eps T in float64, and two in a row gave 25.
-No mistake is lost. In float64 an error of 1e-9 of an array is found if the array is larger than
+No error is lost. In float64 an error of 1e-9 of an array is found if the array is larger than
 2.2e-5 T, and a missing factor or term is found if the array is larger than 1e-13 T.
 """
 

@@ -367,7 +367,7 @@ def _setting(
     return Setting(x, params, numbers=numbers, static={"padding": padding})
 
 
-def _drawn(
+def _drawn_setting(
     batch: int,
     beyond: Size,
     padding: Padding,
@@ -438,7 +438,7 @@ CONV_POOL = LayerRule(
     bfloat16=False,
     first_output=lambda params, x, padding, **_: conv_outputs(params, x, padding=padding),
     domain=Domain(
-        _drawn,
+        _drawn_setting,
         {
             "batch": BATCHES,
             "beyond": BEYOND,

@@ -134,7 +134,7 @@ def _image_gradient(
     return pair.image_gradient(dz, kernel, image, strides, pads)
 
 
-def _drawn(wide: tuple[tuple[int, int], Size, int] | None, **sizes: object) -> Setting:
+def _drawn_setting(wide: tuple[tuple[int, int], Size, int] | None, **sizes: object) -> Setting:
     """A setting of `CONV`, or a wide one for Winograd's algorithm: (window, outputs, images).
 
     Its channels and filters are around the fewest for which the algorithm is used in checks. With
@@ -162,7 +162,7 @@ FAST_CONV = CONV._replace(
         pair.setting_of((16, 9, 8, 128), (3, 3), 128, padding=((0, 1), (2, 1))),
     ],
     domain=Domain(
-        _drawn,
+        _drawn_setting,
         {
             **pair.DOMAIN.ranges,
             # Just too few tiles, and just enough; outputs that tiles do not divide; tiles of 3x3 to

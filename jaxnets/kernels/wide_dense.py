@@ -3,7 +3,15 @@
 import flax.linen as nn
 from jax import lax
 
-from jaxnets.backprop.dense import DENSE, SIZES, Inputs, Outputs, dense_backward, drawn, setting_of
+from jaxnets.backprop.dense import (
+    DENSE,
+    SIZES,
+    Inputs,
+    Outputs,
+    dense_backward,
+    drawn_setting,
+    setting_of,
+)
 from jaxnets.backprop.rule import Domain, Params
 from jaxnets.backprop.rules import register_rule
 from jaxnets.kernels.by_rule import DenseByRule, with_kind
@@ -35,7 +43,8 @@ WIDE_DENSE = DENSE._replace(
     backward=wide_dense_backward,
     settings=[setting_of(2, 3, WIDE), setting_of(9, WIDE, WIDE)],
     domain=Domain(
-        drawn, {**SIZES, "outputs": (2, 127, 128, 129, 200, 256, 300), "biased": (True, False)}
+        drawn_setting,
+        {**SIZES, "outputs": (2, 127, 128, 129, 200, 256, 300), "biased": (True, False)},
     ),
 )
 register_rule(WIDE_DENSE)

@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from jaxnets.base.facts import is_no_function
+from jaxnets.base.suggestions import is_no_function
 from jaxnets.models import alexnet, cnn, cnn_bn, mlp, resnet
 from jaxnets.models.chain import Chain
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxnets.base.described import Described
 from jaxnets.base.errors import UserError
-from jaxnets.base.facts import Described
 from jaxnets.base.trees import LayerParams, Params
 
 SHORT = {"BatchNorm": "norm", "LayerNorm": "norm", "DenseWithOnes": "dense"}  # In made-up names.
@@ -76,7 +76,7 @@ class Chain(Described, nn.Module):
                 x = layer(x)
         return x
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         return {"layers": [layer_name(layer) for layer in self.layers]}
 
     def dropout_keys(self) -> dict[int, Any]:

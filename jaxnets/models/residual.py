@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
+from jaxnets.base.described import Described, size_text
 from jaxnets.base.errors import UserError
-from jaxnets.base.facts import Described, size_text
 from jaxnets.models.chain import Chain, Layer
 
 
@@ -52,7 +52,7 @@ class Residual(Described, nn.Module):
         y = chain(x, train=train, mask=mask)
         return added(y, x if shortcut is None else shortcut(x, train=train, mask=mask))
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         return {"chain": self.chain, "shortcut": self.shortcut}
 
 

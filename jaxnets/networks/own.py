@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from jaxnets.base.described import size_text
 from jaxnets.base.errors import UserError, first_line
-from jaxnets.base.facts import size_text
 from jaxnets.base.language import Text
 from jaxnets.config.fields import Config
 from jaxnets.config.recipes import PRESETS

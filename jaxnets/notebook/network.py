@@ -120,7 +120,7 @@ class Network(WithSettings):
             )
         self._begin(Beginning.of_arguments(model, data, find_rule, **settings))
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         done, config = len(self.history), self.config
         epochs = f"{done} of {config.epochs}"
         return {"model": config.model, "data": config.dataset, "epochs": epochs}

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from jaxnets.base.described import Described
 from jaxnets.base.errors import UserError
-from jaxnets.base.facts import ANSWERS, Described, check
+from jaxnets.base.suggestions import ANSWERS, suggest
 from jaxnets.config.fields import Config
 from jaxnets.config.unknown import unknown_field
 
@@ -40,7 +41,7 @@ class WithSettings(Described):
         def __setattr__(self, name, value):
             if name[0] != "_" and name not in self._attributes and not hasattr(type(self), name):
                 _check_setting(name)
-                check("Network", name, self._attributes)
+                suggest("Network", name, self._attributes)
                 raise AttributeError(f'Network has no "{name}"')
             super().__setattr__(name, value)
 

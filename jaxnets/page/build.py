@@ -32,13 +32,13 @@ from jaxnets.drawing.svg import both_themes
 from jaxnets.drawing.templates import environment, html_path
 from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
-from jaxnets.predict.folding import (
+from jaxnets.predict.portable import (
     LayerRows,
-    PlainNetwork,
+    PortableNetwork,
     branch_rows,
     check_kinds,
     folded,
-    plain,
+    portable_network,
 )
 from jaxnets.predict.predict import to_predictor, usual_preparation
 from jaxnets.predict.run_data import data_of
@@ -223,7 +223,7 @@ def write_page(
         doing(_("writing the page"))
         text = one_file(page_files(trained, pictures), language, kind_of(trained))
         files.write_text(path, text)
-    weights = _weights(plain(trained, as_taught=True))
+    weights = _weights(portable_network(trained, as_taught=True))
     dtype = _dtype_of(weights)
     with np.errstate(invalid="ignore"):
         difference = np.abs(weights.astype(dtype).astype(weights.dtype) - weights).max()
@@ -396,7 +396,7 @@ def _layers_and_weights(trained: TrainedNetwork) -> tuple[LayerRows, np.ndarray]
         raise UserError(
             "expected a run with at most {} classes, got {}", most_classes, f"{len(names):,}"
         )
-    network = plain(trained, as_taught=True)
+    network = portable_network(trained, as_taught=True)
     check_kinds(network.layers, Text("the page"), lambda kind: kind in KINDS or _own_pair(kind))
     layers = _with_shapes(network.layers, network.arrays)
     weights = _weights(network)
@@ -430,7 +430,7 @@ def _with_shapes(rows: LayerRows, arrays: dict[str, np.ndarray]) -> LayerRows:
     return found
 
 
-def _weights(network: PlainNetwork) -> np.ndarray:
+def _weights(network: PortableNetwork) -> np.ndarray:
     """All parameters in one row, float32, layer by layer."""
     return np.concatenate([np.ravel(array) for array in network.arrays.values()])
 

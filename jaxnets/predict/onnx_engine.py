@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from jaxnets.base.errors import not_installed
-from jaxnets.predict import folding
+from jaxnets.predict import portable
 from jaxnets.predict.trained import TrainedNetwork
-from jaxnets.training.step import to_float
+from jaxnets.training.pixels import to_float
 
 
 def onnx_logits(trained: TrainedNetwork) -> Callable[[np.ndarray], np.ndarray]:
@@ -27,7 +27,7 @@ def onnx_logits(trained: TrainedNetwork) -> Callable[[np.ndarray], np.ndarray]:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # A second thread wakes up later than one picture is done.
-    content = onnx_file.to_bytes(folding.plain(trained), {})
+    content = onnx_file.to_bytes(portable.portable_network(trained), {})
     session: Any = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
 
     def logits(images: np.ndarray) -> np.ndarray:

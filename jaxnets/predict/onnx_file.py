@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from jaxnets.backprop.rules import rule_named
 from jaxnets.models.alexnet_layers import averaging_matrices
-from jaxnets.predict.folding import PlainNetwork, check_kinds
+from jaxnets.predict.portable import PortableNetwork, check_kinds
 
 # Read by ONNX Runtime since 1.14, Triton's and KServe's since early 2023.
 OPSET, IR_VERSION = 17, 8
@@ -22,7 +22,7 @@ INPUT, OUTPUT = "images", "logits"
 TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
-def to_bytes(network: PlainNetwork, metadata: dict[str, Any]) -> bytes:
+def to_bytes(network: PortableNetwork, metadata: dict[str, Any]) -> bytes:
     """The content of the file: images [batch, H, W, C] float32 from 0 to 1 -> logits [batch, K].
 
     Raises:

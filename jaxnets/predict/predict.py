@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageOps
 
+from jaxnets.base.described import Described, size_text
 from jaxnets.base.errors import UserError, unknown
-from jaxnets.base.facts import Described, size_text
 from jaxnets.config.fields import Config
 from jaxnets.data.arrays import LEAST_SIDE, as_pixels, as_rows, transpose_hint
 from jaxnets.data.datasets import Dataset
@@ -28,7 +28,8 @@ from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.predict.onnx_engine import onnx_logits, softmax
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.crops import with_views
-from jaxnets.training.step import TrainState, to_float
+from jaxnets.training.pixels import to_float
+from jaxnets.training.step import TrainState
 
 PictureLike = Any  # A path, a file's bytes, a Pillow image, or an array [H, W] or [H, W, C].
 PictureOrMany = PictureLike | Sequence[PictureLike]  # An array [N, H, W] or [N, H, W, C], too.
@@ -53,7 +54,7 @@ class Predictor(Described):
     forward: Forward
     forward_to_logits: Forward
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         own = {"image": size_text(self.image_shape), "classes": len(self.class_names)}
         return {"model": self.config.model, **own, "step": self.step}
 

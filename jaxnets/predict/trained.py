@@ -14,7 +14,7 @@ from jaxnets.networks.create import create_model
 from jaxnets.runs.request import data_form, read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.training.crops import center_crop
-from jaxnets.training.step import to_float
+from jaxnets.training.pixels import to_float
 
 
 @dataclasses.dataclass(frozen=True)

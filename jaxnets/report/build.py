@@ -20,9 +20,16 @@ from jaxnets.drawing.charts import percent, short_number
 from jaxnets.drawing.svg import Figure, check_png
 from jaxnets.drawing.templates import html_path
 from jaxnets.predict.trained import to_input
-from jaxnets.report import figures, ledger
+from jaxnets.report import figures
 from jaxnets.report.document import RunPart, Section, document
 from jaxnets.report.evaluation import Predictions, calibration, class_scores, mistakes, split_of
+from jaxnets.report.gradient_comparison import (
+    MAX_PARAMS,
+    TOLERANCES,
+    compared_arrays,
+    gradients_of,
+    norms,
+)
 from jaxnets.report.passes import passes_of
 from jaxnets.report.run_facts import RunFacts, read_run
 from jaxnets.report.verdicts import accuracy_interval, comparison, verdicts
@@ -347,16 +354,16 @@ def _inside(run: RunFacts) -> Part | None:
 def _gradients(run: RunFacts) -> Part | None:
     if run.trained is None or run.data is None:
         return None
-    trained, found = run.trained, ledger.gradients(run.trained, run.data)
-    entries, sizes = ledger.ledger(trained, found), []
+    trained, found = run.trained, gradients_of(run.trained, run.data)
+    entries, sizes = compared_arrays(trained, found), []
     if is_custom(trained.config.optimizer):
         run.missing.append(_("the size of updates: the optimizer is the user's own"))
     else:
-        sizes = ledger.norms(run.folder, trained, found)
+        sizes = norms(run.folder, trained, found)
     if len(found.manual) == 1:
-        most = format(ledger.MAX_PARAMS, ",")
+        most = format(MAX_PARAMS, ",")
         run.missing.append(
-            _("the ledger's float64 and bfloat16: the network has more than {} parameters", most)
+            _("gradients in float64 and bfloat16: the network has more than {} parameters", most)
         )
     drawn = [figures.norms_figure(sizes)] if sizes else []
     rows = [
@@ -372,11 +379,11 @@ def _gradients(run: RunFacts) -> Part | None:
     kernels = ""
     if found.kernels is not None:
         kernels = f"{max(one.kernels or 0 for one in entries):.1e}"
-    return _by_name([*drawn, figures.ledger_figure(entries)]), {
+    return _by_name([*drawn, figures.gradient_errors_figure(entries)]), {
         "count": found.count,
         "rate": f"{trained.config.learning_rate:g}",
         "precisions": [*found.manual],
-        "allowed": ", ".join(f"{dtype} {ledger.TOLERANCES[dtype]:.0e}" for dtype in found.manual),
+        "allowed": ", ".join(f"{dtype} {TOLERANCES[dtype]:.0e}" for dtype in found.manual),
         "rows": rows,
         "kernels": kernels,
         "own_rules": bool(rules_of(run.config)),

@@ -23,7 +23,7 @@ from jaxnets.drawing.charts import (
 )
 from jaxnets.drawing.svg import Figure, signed_pixels, text_width, tiled
 from jaxnets.report.evaluation import Calibration, ClassScores, Mistake, Predictions
-from jaxnets.report.ledger import Entry, Norms
+from jaxnets.report.gradient_comparison import ComparedArray, Norms
 from jaxnets.report.passes import ImagePasses
 from jaxnets.report.run_facts import RunFacts
 
@@ -289,7 +289,7 @@ def norms_figure(found: Sequence[Norms]) -> Figure:
     return dots(caption, rows, labels, x=Scale(_("norm"), log=True))
 
 
-def ledger_figure(found: Sequence[Entry]) -> Figure:
+def gradient_errors_figure(found: Sequence[ComparedArray]) -> Figure:
     """Each array's relative errors in three precisions on a logarithmic axis."""
     rows = [
         Marks(_in_few_letters(f"{one.layer}.{one.array}"), list(one.errors.values()))
@@ -301,6 +301,6 @@ def ledger_figure(found: Sequence[Entry]) -> Figure:
         for dtype, error in entry.errors.items()
     )
     alt = _("The largest relative error: {} in {} ({}).", format(error, ".1e"), entry, dtype)
-    caption = Caption("ledger", _("Relative error of each gradient by hand"), alt)
+    caption = Caption("gradient-errors", _("Relative error of each gradient by hand"), alt)
     scale = Scale(_("relative error"), lambda x: f"{x:.0e}", log=True)
     return dots(caption, rows, list(found[0].errors), x=scale)

@@ -1,5 +1,5 @@
 """A run in its folder: logged, saved, resumed, stopped, explained."""
 
-from jaxnets.base.facts import is_no_function
+from jaxnets.base.suggestions import is_no_function
 
 is_no_function(__name__)

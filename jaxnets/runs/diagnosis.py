@@ -20,7 +20,8 @@ from jaxnets.models.chain import Chain, Layer, layer_name, map_layers, walk
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer, Record
-from jaxnets.training.step import Checkpoint, Images, TrainState
+from jaxnets.training.pixels import Images
+from jaxnets.training.step import Checkpoint, TrainState
 
 
 def diagnose(

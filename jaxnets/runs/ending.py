@@ -34,7 +34,7 @@ def ending(
     *,
     ours: bool = True,
 ) -> str:
-    """The last lines of a run: mistakes, time, its folder `where` and commands to use it.
+    """The last lines of a run: errors, time, its folder `where` and commands to use it.
 
     At chance level a note names settings, unless rules other than ours gave the gradients.
     """

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from jaxnets.base.errors import BY_SIGNAL, DONE, UserError, first_line, not_installed
+from jaxnets.base.errors import BY_SIGNAL, UserError, first_line, not_installed
 from jaxnets.machine.ray_cluster import join_ray
 from jaxnets.server.service import log_line
 
@@ -89,17 +89,25 @@ def serve_replicas(
             serve.run(deployment.bind(), name=NAME, logging_config={"log_level": "ERROR"})
         except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
             raise UserError("ray: the replicas do not start: {}", first_line(error)) from None
-        exit_on_signals()
-        status: Any = DONE
-        try:
+
+        def announce() -> None:
             with contextlib.redirect_stdout(stdout):
                 on_start()
-            threading.Event().wait()
-        except SystemExit as stopped:
-            status = stopped.code
+
+        status = _wait_for_a_signal(announce)
         serve.delete(NAME)
     log_line("stopped: what was accepted is answered and saved")
     return status
+
+
+def _wait_for_a_signal(on_start: Callable[[], None]) -> Any:
+    """Waits until Ctrl-C or SIGTERM comes; returns the exit status."""
+    exit_on_signals()
+    try:
+        on_start()
+        threading.Event().wait()
+    except SystemExit as stopped:
+        return stopped.code
 
 
 def _resources(ray: Any, replicas: int, one_machine: bool) -> dict[str, float]:

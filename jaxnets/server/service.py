@@ -33,7 +33,7 @@ from jaxnets.predict.predict import best_classes
 from jaxnets.server.feedback import FeedbackLog, FeedbackRow
 from jaxnets.server.models import SIZES, Gatherer, Images, Model, Version, names_of
 from jaxnets.server.protocol import Answer
-from jaxnets.training.step import to_float
+from jaxnets.training.pixels import to_float
 
 ARMS = "AB"
 DECODERS = 2  # Threads that decode and prepare pictures.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import json
 import logging
@@ -70,16 +71,7 @@ def serve(
                 "images: there is no login",
                 address[0],
             )
-        served = [_("{} version {}", m.name, m.version.name) for m in service.models]
-
-        def announce() -> None:
-            if as_json:
-                names = [model.name for model in service.models]
-                print(json.dumps({"url": url, "models": names, "feedback": where}), flush=True)
-                return
-            show(_("serving {} at {} (Ctrl-C stops)", _(" and ").join(served), url))
-            show(_("feedback: {}", where if shared else short_path(where)))
-
+        announce = functools.partial(_announce, service, url, where, as_json)
         names = {"localhost", "127.0.0.1", "[::1]", serving.host.lower()}
         hosts = frozenset(names) if is_loopback else None
         if serving.ray is None:
@@ -95,6 +87,17 @@ def serve(
     return serve_replicas(
         make_app, serving.replicas, serving.ray, address[:2], not shared, announce
     )
+
+
+def _announce(service: Service, url: str, feedback: str, as_json: bool) -> None:
+    """Shows what is served, where, and where the feedback goes."""
+    if as_json:
+        models = [model.name for model in service.models]
+        print(json.dumps({"url": url, "models": models, "feedback": feedback}), flush=True)
+        return
+    served = [_("{} version {}", m.name, m.version.name) for m in service.models]
+    show(_("serving {} at {} (Ctrl-C stops)", _(" and ").join(served), url))
+    show(_("feedback: {}", feedback if is_url(feedback) else short_path(feedback)))
 
 
 async def _close(service: Service) -> None:

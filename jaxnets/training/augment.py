@@ -26,7 +26,8 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.losses import probabilities_of
 from jaxnets.training.crops import center_crop, window_of, window_size
 from jaxnets.training.loader import SHIFT, TrainLoader
-from jaxnets.training.step import Augment, Number, no_augmentation, to_float, with_images_in
+from jaxnets.training.pixels import to_float
+from jaxnets.training.step import Augment, Number, no_augmentation
 
 Change = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
 
@@ -312,6 +313,16 @@ def mixup(keys: jax.Array, batch: Batch) -> Batch:
     before, real = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), (examples, batch.mask > 0))
     images, labels = jax.vmap(mixed)(keys, real, examples, before)
     return batch._replace(images=images, labels=labels)
+
+
+def with_images_in(dtype: DTypeLike, augment: Augment) -> Augment:
+    """The same augmentation with images in a dtype: some layers compute in that of their input."""
+
+    def augment_and_cast(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
+        batch = augment(key, step, batch, first)
+        return batch._replace(images=batch.images.astype(dtype))
+
+    return augment_and_cast
 
 
 def augment_of(

@@ -13,7 +13,7 @@ from flax.typing import VariableDict
 from jax import lax
 
 from jaxnets.data.batches import SHIFT
-from jaxnets.training.step import Images
+from jaxnets.training.pixels import Images
 
 
 def window_of(image: jax.Array, corner: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -13,6 +13,7 @@ from jaxnets.data.batches import eval_batches, prefetch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.losses import find_loss
 from jaxnets.metrics import Sums, metric_of
+from jaxnets.regression_metrics import TargetUnits
 from jaxnets.training.crops import with_center_crop, with_ten_crops
 from jaxnets.training.loop import accumulate_metrics
 from jaxnets.training.parallel import Parallel
@@ -43,9 +44,9 @@ def compile_eval(
         with_crops = with_ten_crops if ten_crop else with_center_crop
         apply = with_crops(apply, config.input_size)
     if data.is_regression:
-        mean, scale = data.target_mean, data.target_scale
         center = np.mean(data.train.labels, axis=0, dtype=np.float64)
-        metric = functools.partial(metric, mean=mean, scale=scale, center=center)
+        units = TargetUnits(data.target_mean, data.target_scale, center)
+        metric = functools.partial(metric, units=units)
     eval_step = make_eval_step(apply, loss, metric=metric, axis_name=parallel.axis_name)
     return parallel.compile(eval_step)
 

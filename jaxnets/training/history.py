@@ -2,8 +2,8 @@
 
 from typing import Any, SupportsIndex, overload
 
+from jaxnets.base.described import Described
 from jaxnets.base.errors import did_you_mean
-from jaxnets.base.facts import Described
 
 # Keras's names of the columns.
 KERAS = {
@@ -63,5 +63,5 @@ class History(Described, list[dict[str, Any]]):
         """The epochs, counted from 0 as Keras does."""
         return [record["epoch"] - 1 for record in self]
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         return {"epochs": len(self)} | {name: values[-1] for name, values in self.history.items()}

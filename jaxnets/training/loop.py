@@ -81,7 +81,11 @@ def compile_step(train_step: TrainStep, parallel: Parallel) -> TrainStep:
 def stepped_epoch(
     train_step: TrainStep, loader: TrainLoader, parallel: Parallel, observers: Sequence[Observer]
 ) -> RunEpoch:
-    """An epoch with steps dispatched from Python, while a thread prepares the next batches."""
+    """An epoch with steps dispatched from Python, while a thread prepares the next batches.
+
+    A device computes while Python goes on: the metrics of a step are read when IN_FLIGHT later
+    steps have been dispatched, so that Python does not wait for each.
+    """
     compiled = compile_step(train_step, parallel)
 
     def run_epoch(start: Checkpoint, epoch: int) -> Checkpoint:
@@ -91,6 +95,7 @@ def stepped_epoch(
         pending: collections.deque[Sums] = collections.deque()
 
         def collect(leave: int) -> None:
+            """Waits for the oldest steps until so many are left, and adds their metrics up."""
             nonlocal metrics, done
             while len(pending) > leave:
                 before = 0 if metrics is None else int(metrics.count)
@@ -100,6 +105,7 @@ def stepped_epoch(
                     observer.on_steps_end(int(metrics.count) - before, metrics)
 
         def reached() -> Checkpoint:
+            """Waits for all steps dispatched so far."""
             collect(leave=0)
             jax.block_until_ready(state)
             return Checkpoint(state, metrics, time.perf_counter() - started, data_seconds)

@@ -7,33 +7,26 @@ same signature. The division by the number of examples happens once, here.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, overload
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
-from jaxnets.base.facts import Described
+from jaxnets.base.described import Described
 from jaxnets.base.trees import Params, Tree
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
 from jaxnets.metrics import MetricFunction, Sums, metric_of
+from jaxnets.training.pixels import to_float
 
-Images = np.ndarray | jax.Array
 LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]
 Number = jax.Array | int
 # (the step's key and number, a batch, its first row's place in the whole one) -> the augmented one
 Augment = Callable[[jax.Array, Number, Batch, Number], Batch]
-
-# 1/255, which is 0.010101... in base 256, is split in two. A byte times the first part is exact in
-# 24 binary digits, and the sum is the correctly rounded quotient. XLA would multiply by the rounded
-# 1/255 instead: 126 of the 256 bytes would differ from NumPy's quotient in their last digit.
-THREE_DIGITS, REST = np.float32(0x010101 / 2**24), np.float32(1 / 255 / 2**24)
 
 
 class TrainState(Described, flax.struct.PyTreeNode, repr=False):
@@ -44,7 +37,7 @@ class TrainState(Described, flax.struct.PyTreeNode, repr=False):
     opt_state: optax.OptState
     key: jax.Array  # The seed's key, which no step changes; step n uses fold_in(key, n).
 
-    def _facts(self) -> dict[str, Any]:
+    def _repr_fields(self) -> dict[str, Any]:
         count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         return {"step": int(self.step), "parameters": count}
 
@@ -64,38 +57,9 @@ GradientStep = Callable[[TrainState, Batch], tuple[Sums, Any]]  # One gradient, 
 EvalStep = Callable[[Params, Batch], Sums]
 
 
-@overload
-def to_float(images: np.ndarray) -> np.ndarray: ...
-@overload
-def to_float(images: jax.Array) -> jax.Array: ...
-def to_float(images: Images) -> Images:
-    """Bytes 0 to 255 as float32 from 0 to 1, correctly rounded; floats pass unchanged.
-
-    Pictures stay bytes until they are on the device, where only this function turns them into
-    floats. So they take a quarter of the memory and of the transfer.
-
-    >>> to_float(np.array([0, 51, 255], np.uint8)).tolist() == [0.0, float(np.float32(0.2)), 1.0]
-    True
-    """
-    if images.dtype != np.uint8:
-        return images
-    images = images.astype(np.float32)
-    return images * THREE_DIGITS + images * REST
-
-
 def no_augmentation(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
     """Returns the batch, its images as floats."""
     return batch._replace(images=to_float(batch.images))
-
-
-def with_images_in(dtype: DTypeLike, augment: Augment) -> Augment:
-    """The same augmentation with images in a dtype: some layers compute in that of their input."""
-
-    def augment_and_cast(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
-        batch = augment(key, step, batch, first)
-        return batch._replace(images=batch.images.astype(dtype))
-
-    return augment_and_cast
 
 
 def summed_loss(

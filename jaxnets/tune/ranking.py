@@ -19,10 +19,10 @@ from jaxnets.base.proportions import paired_t_test, rounding_variance
 from jaxnets.config.command import CommandResult
 from jaxnets.drawing.charts import Caption, Marks, Scale, dots
 from jaxnets.drawing.svg import Figure
-from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.race import SIGNIFICANCE, log_e, threshold
 from jaxnets.tune.results import finite
 from jaxnets.tune.search import Point, Search
+from jaxnets.tune.train_many import TrainingSummary
 
 
 @dataclasses.dataclass(frozen=True)

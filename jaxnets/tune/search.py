@@ -35,7 +35,8 @@ from jaxnets.runs.resume import warn_of_other_surroundings
 from jaxnets.runs.run_folder import make_folder
 from jaxnets.tune import cells, results
 from jaxnets.tune.backends import Backend, Failed
-from jaxnets.tune.many import (
+from jaxnets.tune.race import Drop, drops, first_look
+from jaxnets.tune.train_many import (
     EpochBar,
     TrainingSummary,
     can_vmap,
@@ -43,7 +44,6 @@ from jaxnets.tune.many import (
     summary_from_json,
     train_many,
 )
-from jaxnets.tune.race import Drop, drops, first_look
 from jaxnets.tune.workers import Workers
 
 JSON = "search.json"

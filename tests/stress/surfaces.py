@@ -47,8 +47,8 @@ from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.server.feedback import FeedbackLog, FeedbackRow
 from jaxnets.tune import ranking
-from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.search import Search
+from jaxnets.tune.train_many import TrainingSummary
 
 # IDX files
 

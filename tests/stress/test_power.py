@@ -14,8 +14,8 @@ from conftest import VALIDATION, as_flags, slow, stress
 from power import Event, LostError, Recorder, Runs
 
 from jaxnets.base.errors import UserError
-from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.search import Search
+from jaxnets.tune.train_many import TrainingSummary
 
 
 @pytest.fixture(scope="module")

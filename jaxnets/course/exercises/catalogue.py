@@ -17,7 +17,7 @@ from jaxnets.base.display import fill
 from jaxnets.base.errors import UserError, did_you_mean
 from jaxnets.base.language import N_, _
 from jaxnets.course.exercises.student import (
-    drawn,
+    draw_numbers,
     near,
     shown,
     student_called,
@@ -127,7 +127,7 @@ class Sheet(Exercise):
         if not self.draw:
             return self
         student = student_called(student)
-        found = drawn(self.name, student, self.numbers, self.draw, self._takes)
+        found = draw_numbers(self.name, student, self.numbers, self.draw, self._takes)
         return replace(self, student=student, numbers=found)
 
     def _takes(self, numbers: Mapping[str, Any]) -> bool:
@@ -215,7 +215,7 @@ class Bug(Exercise):
 
     kind = FIND_THE_BUG
     right: Blank  # The exercise of the same layer.
-    mutant: str  # The mistake's name for `gradcheck --mutant`; no student sees it.
+    mutant: str  # The bug's name for `gradcheck --mutant`; no student sees it.
     question: str
     hint: str
     says: str  # What the judge says of a gradient that is this one, also in another exercise.
@@ -251,7 +251,7 @@ class Bug(Exercise):
 
 @dataclass(frozen=True, kw_only=True)
 class Cause:
-    """A usual mistake: the change to the solution that makes it, and what the judge says."""
+    """A usual error: the change to the solution that makes it, and what the judge says."""
 
     says: str
     old: str

@@ -11,12 +11,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import jax
 import numpy as np
 
-from jaxnets.base.language import _, speaking_texts
-from jaxnets.course.exercises.files import AUTODIFF
-from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
+from jaxnets.base.language import speaking_texts
+from jaxnets.course.exercises.autodiff import forbid_autodiff
+from jaxnets.course.exercises.passes import Call, gradients_of, run_source
 from jaxnets.course.exercises.sandbox import STARTED
 
 if sys.platform != "win32":
@@ -60,20 +59,6 @@ def main(content: bytes, user: str = "") -> None:
     answer.write(json.dumps(values).encode())
     answer.flush()
     os._exit(0)  # Even if it has threads left.
-
-
-def forbid_autodiff() -> None:
-    """Makes JAX's differentiating functions raise an error, under each of their names."""
-
-    def refuse(*_args: object, **_settings: object) -> None:
-        how = _("differentiates")
-        raise ResultError(_("it {} with JAX; a gradient by hand is derived without it", how))
-
-    gone = {id(getattr(jax, name)) for name in AUTODIFF if hasattr(jax, name)}
-    for module in list(sys.modules.values()):
-        for name, value in list(vars(module).items()):
-            if id(value) in gone:
-                setattr(module, name, refuse)
 
 
 def limit(seconds: int, memory: int, processes: int | None, *, writes: bool) -> None:

@@ -1,6 +1,6 @@
 """Reads a student's file, finds the exercises in it, and names code that no exercise needs.
 
-Uses of autodiff and of other imports are an honest mistake, found before the file runs. Code that
+Uses of autodiff and of other imports are an honest error, found before the file runs. Code that
 looks like a way around this is flagged for the teacher. The protection is in sandbox.py, not here.
 """
 
@@ -22,11 +22,12 @@ BYTES = getattr(os, "O_BINARY", 0)  # Windows would end the file at its first Ct
 MODULES = {"jax", "jax.numpy", "jax.lax", "jax.nn", "numpy", "math", "functools", "itertools"}
 OF_JAX = {"numpy", "lax", "nn", "Array", "jit", "vmap", "tree", "random"}  # After "jax.".
 
-# The functions of JAX that differentiate; they raise in a sandbox.
+# The functions of JAX that differentiate.
 AUTODIFF = {
     "grad", "value_and_grad", "hessian", "jacfwd", "jacrev", "jacobian", "vjp", "jvp", "linearize",
     "linear_transpose", "fwd_and_bwd",
 }  # fmt: skip
+# These, and the functions that change how JAX differentiates.
 DIFFERENTIATES = AUTODIFF | {
     "checkpoint", "remat", "custom_vjp", "custom_jvp", "custom_gradient", "closure_convert",
     "custom_root", "custom_linear_solve",

@@ -25,11 +25,12 @@ from jaxnets.course.exercises import tasks
 from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.derived import DERIVED
-from jaxnets.course.exercises.drawn import small_settings
+from jaxnets.course.exercises.error_messages import ResultError
 from jaxnets.course.exercises.files import exercises_in, importable, read_source, violation
-from jaxnets.course.exercises.passes import Call, ResultError, answers_of
+from jaxnets.course.exercises.passes import Call, answers_of
 from jaxnets.course.exercises.reasons import are_wrong, reasons_of
 from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
+from jaxnets.course.exercises.small_settings import small_settings
 from jaxnets.course.exercises.where import TIES, without_ties
 from jaxnets.gradcheck.compare import (
     PRECISIONS,
@@ -118,10 +119,10 @@ def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
 
 
 def mutant(name: str) -> LayerRule:
-    """The layer that a bug's mistake breaks, by the mistake's name.
+    """The layer that a bug breaks, by the bug's name.
 
     Raises:
-      UserError: There is no such mistake.
+      UserError: There is no such bug.
     """
     known = mutants()
     if name not in known:
@@ -130,7 +131,7 @@ def mutant(name: str) -> LayerRule:
 
 
 def mutants() -> dict[str, LayerRule]:
-    """The layer that each bug's mistake breaks, by the mistake's name."""
+    """The layer that each bug breaks, by the bug's name."""
     return {bug.mutant: broken(bug) for bug in BUGS.values()}
 
 

@@ -130,7 +130,7 @@ def _points(grade: Grade, most: float) -> float:
     if grade.passed:
         return most
     right = [check.right for check in grade.checks]
-    # If all are right, the differences have found a mistake that the comparison has not.
+    # If all are right, the differences have found an error that the comparison has not.
     if all(right) or EXERCISES[_exercise(grade)].kind == FIND_THE_BUG:
         return 0.0
     return round(most * sum(right) / len(right), 2)

@@ -27,10 +27,10 @@ from jaxnets.config.fields import Config
 from jaxnets.course.comparison import Comparison, WrongPass
 from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.derived import DERIVED
+from jaxnets.course.exercises.error_messages import ResultError, error_message
 from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_file, layer_of
-from jaxnets.course.exercises.mistakes import mistake
-from jaxnets.course.exercises.passes import Call, ResultError, defined_by, file_of, named_result
+from jaxnets.course.exercises.passes import Call, defined_by, file_of, named_result
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import Experiment
@@ -70,7 +70,9 @@ class Own(NamedTuple):
         try:
             return self.function or defined_by(self.text, self.where)[self.exercise.function]
         except (Exception, SystemExit) as error:
-            raise UserError("exercise: {}: {}", self.where, mistake(error, self.where)) from error
+            raise UserError(
+                "exercise: {}: {}", self.where, error_message(error, self.where)
+            ) from error
 
 
 class OwnPasses:
@@ -80,7 +82,7 @@ class OwnPasses:
       words: The words that name the passes on a command line.
       settings: The fields of Config for a training by these passes, unless the user gives them.
       sha256: The digest of each pass's source, by its name.
-      wrong: The mistakes that `judge` has found.
+      wrong: The wrong passes that `judge` has found.
     """
 
     def __init__(self, passes: Sequence[str | Backward], even_if_wrong: bool = False):
@@ -249,7 +251,7 @@ def _rule_of(own: Own) -> LayerRule:
         except ResultError as error:
             raise UserError("{}: {}: {}", where, exercise.function, error) from error
         except Exception as error:
-            raise UserError("{}: {}", where, mistake(error, file_of(backward))) from error
+            raise UserError("{}: {}", where, error_message(error, file_of(backward))) from error
         for leaf, one in {**{f"params.{n}": d for n, d in d_params.items()}, "x": dx}.items():
             if found[leaf].shape != one.shape:
                 shapes = Text("expected the shape {}, got {}", one.shape, found[leaf].shape)

@@ -9,7 +9,6 @@ import inspect
 import io
 import itertools
 import linecache
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.base.language import N_, _
-from jaxnets.course.exercises.mistakes import kind_in_words, mistake
+from jaxnets.course.exercises.autodiff import refuse_derivatives
+from jaxnets.course.exercises.error_messages import ResultError, error_message, kind_in_words
 from jaxnets.gradcheck.quick import QUICK_COMPILATION, precision
 
 NOTHING = N_("it returns nothing; its last line must be a return")
@@ -65,10 +65,6 @@ class Printed(io.TextIOBase):
         return len(text)
 
 
-class ResultError(Exception):
-    """A function returned something other than what was asked for, or used autodiff."""
-
-
 def answers_of(function: Callable[..., Any], calls: Sequence[Any]) -> list[dict[str, np.ndarray]]:
     """The arrays that a student's function returns for each Call or PlainCall, by their names."""
     plain = isinstance(calls[0], PlainCall)
@@ -90,7 +86,7 @@ def results_of(
             try:
                 result = function(*functions.values(), *arguments.values(), **call.settings)
             except Exception as error:
-                raise ResultError(mistake(error, file_of(function))) from error
+                raise ResultError(error_message(error, file_of(function))) from error
             if result is None:
                 raise ResultError(_(NOTHING))
             values = [result] if len(call.returns) == 1 else result
@@ -98,7 +94,7 @@ def results_of(
                 wanted = ", ".join(call.returns)
                 raise ResultError(_("expected ({}), got {}", wanted, _kind(result)))
             named = zip(call.returns, values, strict=True)
-            yield {name: _numbers(name, _array(name, value)) for name, value in named}
+            yield {name: _real(name, _array(name, value)) for name, value in named}
 
 
 def gradients_of(
@@ -118,11 +114,9 @@ def gradients_of(
             except ResultError:
                 raise
             except Exception as error:
-                raise ResultError(mistake(error, file_of(backward))) from error
+                raise ResultError(error_message(error, file_of(backward))) from error
             for call, row in zip(same, found, strict=True):
-                yield {
-                    name: _numbers(call.gradient_name(name), array) for name, array in row.items()
-                }
+                yield {name: _real(call.gradient_name(name), array) for name, array in row.items()}
 
 
 def file_of(function: Callable[..., Any]) -> str:
@@ -149,10 +143,7 @@ def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dic
             lowered = jax.jit(function, compiler_options=QUICK_COMPILATION).lower(arrays)
     except Exception:  # It uses NumPy, needs a number's value, or is wrong: the call shows which.
         return function(arrays)
-    # JAX names its transformations in what it compiles, wherever they were called.
-    if found := re.search(r"\b(jvp|transpose)\(", lowered.as_text(debug_info=True)):
-        how = _("differentiates") if found[1] == "jvp" else _("transposes")
-        raise ResultError(_("it {} with JAX; a gradient by hand is derived without it", how))
+    refuse_derivatives(lowered.as_text(debug_info=True))
     if printed.anything:  # It prints what it computes, which had no numbers while JAX traced it.
         return function(arrays)
     return lowered.compile()(arrays)
@@ -204,7 +195,7 @@ def _array(name: str, value: Any) -> jax.Array:
         raise ResultError(_("{}: expected numbers, in rows of equal length", name)) from None
 
 
-def _numbers(name: str, array: Any) -> np.ndarray:
+def _real(name: str, array: Any) -> np.ndarray:
     """Real numbers as float64, which holds every precision's exactly."""
     found = np.asarray(array)
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
@@ -239,4 +230,4 @@ def run_source(
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # The user's file may raise anything.
-        return mistake(error, path)
+        return error_message(error, path)

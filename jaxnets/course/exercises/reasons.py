@@ -1,7 +1,6 @@
-"""Says why a backward pass is wrong: a usual mistake, or what its gradients look like, and where.
+"""Says why a backward pass is wrong: a usual bug, or what its gradients look like, and where.
 
-The usual mistakes are those of the bugs. If a gradient is that of a bug of the same layer, in every
-setting, the student made the bug's mistake.
+If a gradient is that of a bug of the same layer in every setting, the student made that bug.
 """
 
 import ast
@@ -24,7 +23,7 @@ from jaxnets.gradcheck.quick import precision
 
 # The answer to a find-the-bug exercise that is still the bug.
 UNCHANGED = N_(
-    "it computes what the file computed at first; find the mistake by reading, repair it here, "
+    "it computes what the file computed at first; find the bug by reading, repair it here, "
     "then check again"
 )
 IS_WRONG, ARE_WRONG = N_("{} is wrong"), N_("{} are wrong")
@@ -44,11 +43,11 @@ def reasons_of(exercise: Blank | Bug, pairs: Pairs) -> Iterator[str]:
     leaves = dict.fromkeys(leaf for case, _answer in pairs for leaf in case.right)
     wrong = [leaf for leaf in leaves if any(_is_wrong(leaf, *pair) for pair in pairs)]
     # Where only lower precisions or the differences show it, none is wrong.
-    unchanged = [_is_mistake(exercise, leaf, pairs) for leaf in wrong if isinstance(exercise, Bug)]
+    unchanged = [_is_from_bug(exercise, leaf, pairs) for leaf in wrong if isinstance(exercise, Bug)]
     if unchanged and all(unchanged):
         yield _(UNCHANGED)
     name = pairs[0][0].call.gradient_name
-    bugs = {leaf: _mistake(exercise, leaf, pairs) for leaf in wrong}
+    bugs = {leaf: _bug_behind(exercise, leaf, pairs) for leaf in wrong}
     yield from _joined(wrong, name, lambda leaf, names: _cause(exercise, leaf, names, pairs, bugs))
     if isinstance(exercise, Bug):
         yield _("hint: {}", _(exercise.hint))
@@ -89,7 +88,7 @@ def _cause(
     pairs: Pairs,
     bugs: Mapping[str, Bug | None],
 ) -> str:
-    """What is wrong with a gradient: a bug's mistake, or what it looks like where it is wrong."""
+    """What is wrong with a gradient: a bug, or what it looks like where it is wrong."""
     label = _(" and ").join(labels)
     if bug := bugs[leaf]:
         return _(": ").join([label, _(bug.says)])
@@ -100,7 +99,7 @@ def _cause(
     return next(filter(None, missing), "") or cause(label, yours, right, name, known)
 
 
-def _mistake(exercise: Blank | Bug, leaf: str, pairs: Pairs) -> Bug | None:
+def _bug_behind(exercise: Blank | Bug, leaf: str, pairs: Pairs) -> Bug | None:
     """The bug of the same layer whose gradient this is; of several, that with the most of them."""
     forward = exercise.forward if isinstance(exercise, Bug) else ""
     alike = [
@@ -108,17 +107,17 @@ def _mistake(exercise: Blank | Bug, leaf: str, pairs: Pairs) -> Bug | None:
         for bug in BUGS.values()
         if bug is not exercise
         and (bug.layer, bug.forward) == (exercise.layer, forward)  # It takes the same cache.
-        and _is_mistake(bug, leaf, pairs)
+        and _is_from_bug(bug, leaf, pairs)
     ]
     leaves = pairs[0][0].right
     return max(
         alike,
-        key=lambda bug: sum(_is_mistake(bug, other, pairs) for other in leaves),
+        key=lambda bug: sum(_is_from_bug(bug, other, pairs) for other in leaves),
         default=None,
     )
 
 
-def _is_mistake(bug: Bug, leaf: str, pairs: Pairs) -> bool:
+def _is_from_bug(bug: Bug, leaf: str, pairs: Pairs) -> bool:
     """Whether a gradient is a bug's in every setting."""
     with precision("float64"), np.errstate(all="ignore"), contextlib.suppress(Exception):
         return all(

@@ -75,7 +75,7 @@ def student_called(name: str) -> str:
     return name
 
 
-def drawn(
+def draw_numbers(
     exercise: str,
     student: str,
     numbers: Mapping[str, Any],
@@ -95,7 +95,7 @@ def drawn(
     uniform = random.Random(int.from_bytes(seed, "big")).random
     for _try in range(TRIES):
         found = {
-            name: _drawn(value, draw[name], uniform) if name in draw else value
+            name: _draw_like(value, draw[name], uniform) if name in draw else value
             for name, value in numbers.items()
         }
         if found != numbers and takes(found):
@@ -103,7 +103,7 @@ def drawn(
     raise AssertionError(f"{exercise}: no numbers for {student}")
 
 
-def _drawn(like: Any, choices: Sequence[Any], uniform: Callable[[], float]) -> Any:
+def _draw_like(like: Any, choices: Sequence[Any], uniform: Callable[[], float]) -> Any:
     if np.ndim(like) == np.ndim(choices[0]):
         return choices[int(uniform() * len(choices))]
-    return [_drawn(part, choices, uniform) for part in like]
+    return [_draw_like(part, choices, uniform) for part in like]

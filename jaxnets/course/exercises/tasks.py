@@ -1,8 +1,8 @@
-"""Judges a function by its numbers, and finds the cause of a mistake.
+"""Judges a function by its numbers, and finds the cause of an error.
 
-The right numbers come from optax, from autodiff or from NumPy (numbers.py), not from the
-exercise's solution. The solution serves to find the cause: each usual mistake is a change to it.
-If a student's numbers are those of the changed solution, the student made that mistake.
+The right numbers come from optax, from autodiff or from NumPy (task_calls.py), not from the
+exercise's solution. The solution serves to find the cause: each usual error is a change to it.
+If a student's numbers are those of the changed solution, the student made that error.
 """
 
 import itertools
@@ -15,9 +15,10 @@ import numpy as np
 
 from jaxnets.base.language import _
 from jaxnets.course.exercises.catalogue import Cause, Repair, Task
-from jaxnets.course.exercises.numbers import RUNS
-from jaxnets.course.exercises.passes import PlainCall, ResultError, results_of
+from jaxnets.course.exercises.error_messages import ResultError
+from jaxnets.course.exercises.passes import PlainCall, results_of
 from jaxnets.course.exercises.reasons import UNCHANGED
+from jaxnets.course.exercises.task_calls import CALLS
 from jaxnets.gradcheck.causes import first_wrong, looks, same
 
 MAX_ARGUMENT = 60  # Characters of an argument whose numbers a hint shows.
@@ -34,7 +35,7 @@ class TaskCase(NamedTuple):
 def task_cases(task: Task) -> list[TaskCase]:
     """The calls of a task, with the right results."""
     found = []
-    for arguments, settings, results, *functions in RUNS[task.name]():
+    for arguments, settings, results, *functions in CALLS[task.name]():
         names = dict(zip(task.returns, results, strict=True))
         right = {name: np.asarray(value, np.float64) for name, value in names.items()}
         found.append(TaskCase(PlainCall(arguments, settings, task.returns, *functions), right))
@@ -53,7 +54,7 @@ def compared(
     names.sort(key=lambda name: _fits(name, *wrong[name][0]))  # Wrong shapes come first.
     first, causes = names[0], causes_of(task, cases, answers, names[0])
     labels = [label for cause in causes if (label := _changed_by(cause, task, cases)) in names]
-    if labels:  # The result in which the mistake is, even if others are wrong too.
+    if labels:  # The result in which the error is, even if others are wrong too.
         first = labels[0]
         names = [first, *(name for name in names if name != first)]
     said = _said(causes, labels)
@@ -87,7 +88,7 @@ def _said(causes: Sequence[Cause], labels: Sequence[str]) -> str:
 
 
 def _changed_by(cause: Cause, task: Task, cases: Sequence[TaskCase]) -> str:
-    """The first result that a mistake alone makes wrong; "" if it makes none."""
+    """The first result that an error alone makes wrong; "" if it makes none."""
     changed = task.solution.replace(cause.old, cause.new)
     try:
         found = list(_results(changed, task, cases))
@@ -125,9 +126,9 @@ def _shown(name: str, value: Any) -> str:
 def causes_of(
     task: Task, cases: Sequence[TaskCase], answers: Sequence[Numbers], first: str
 ) -> tuple[Cause, ...]:
-    """The usual mistakes, one or two, that lead to these answers; empty if none does.
+    """The usual errors, one or two, that lead to these answers; empty if none does.
 
-    A student may continue correctly from a wrong result. Then one mistake need only lead to the
+    A student may continue correctly from a wrong result. Then one error need only lead to the
     first wrong result.
     """
     for count, names in ((1, task.returns), (2, task.returns), (1, [first])):
@@ -165,5 +166,5 @@ def _results(source: str, task: Task, cases: Sequence[TaskCase]) -> Iterator[Num
     """Yields the results of a changed solution for each case."""
     space: dict[str, Any] = {}
     exec(source, space)
-    with warnings.catch_warnings(action="ignore"):  # A mistake may take the mean of nothing.
+    with warnings.catch_warnings(action="ignore"):  # An error may take the mean of nothing.
         yield from results_of(space[task.function], [case.call for case in cases])

@@ -63,7 +63,7 @@ def in_common(settings: Sequence[Setting], wrong: Sequence[bool], *, has_kinks: 
         return ""
     if has_kinks and _only_at_ties(settings, wrong):
         return _(KINK)
-    for trait in (*_kinds(settings), *_numbers(settings, wrong)):
+    for trait in (*_kinds(settings), *_number_traits(settings, wrong)):
         if trait.holds == list(wrong):
             return _(WHERE, trait.says)
     return ""
@@ -119,7 +119,7 @@ def _differ(sizes: Sequence[int]) -> bool:
     return len(set(sizes)) > 1
 
 
-def _numbers(settings: Sequence[Setting], wrong: Sequence[bool]) -> Iterator[Trait]:
+def _number_traits(settings: Sequence[Setting], wrong: Sequence[bool]) -> Iterator[Trait]:
     """Yields for each number of the settings what may part the wrong ones from the right ones."""
     rows = [_numbers_of(one) for one in settings]
     for name in rows[0]:

@@ -80,37 +80,13 @@ def load_folder(
     root = root.resolve()
     unread: Counter[str] = Counter()
     paths, labels, parts, classes, given = _list(root, unread, validation_size != 0)
-    bad = store.BadPictures(lambda row: os.fsdecode(bytes(paths[row])))
-
-    def decode(stream: IO[bytes]) -> store.Facts:
-        found = np.zeros(len(paths), FOUND)
-        look = functools.partial(_look, root, paths, found)
-        for row, reason in enumerate(store.in_threads(look, len(paths), "looking at pictures")):
-            if reason:
-                bad.add(row, reason)
-        good = bad.good(len(paths))
-        size = decode_size or natural_size(found["side"][good], input_size)
-        shape = store.write_pixels(
-            stream,
-            content=lambda row: root / os.fsdecode(bytes(paths[row])),
-            rows=np.flatnonzero(good).tolist(),
-            shape=(size, size, 1 if found["grey"][good].all() else 3),
-            bad=bad,
-        )
-        good = bad.good(len(paths))
-        return {"shape": shape, "checksum": _checksum(paths[good], found["digest"][good])}
-
-    key = _key(root, paths, (decode_size, None if decode_size else input_size))
-    pixels, facts = store.decode_once("pictures", key, decode, bad)
-    bad.report()
+    pixels, good, checksum = _decoded(root, paths, decode_size, input_size)
     note_unread(unread)
-    good = bad.good(len(paths))
     if not good.any():
         raise _refused(root, "no picture can be decoded")
     labels, parts = labels[good], parts[good]
     _split_off(paths[good], labels, parts, given, validation_size)
     _check_classes(root, labels, parts, classes, given)
-    checksum = facts["checksum"]
     if "test" not in given:  # Pictures that a run trained on must not test it after a new split.
         checksum = hashlib.sha256(checksum.encode() + (parts == 2).tobytes()).hexdigest()
     rows = [np.flatnonzero(parts == number) for number in range(len(PARTS))]
@@ -168,6 +144,41 @@ def _unread(kinds: Counter[str]) -> Text:
     named = [f"{count:,} {shortened(kind, 20)}" for kind, count in kinds.most_common()]
     text = Text(NOT_READ, _some(named))
     return Text(HOW_TO_READ, text) if kinds.keys() & set(HEIF) else text
+
+
+def _decoded(
+    root: Path, paths: np.ndarray, decode_size: int | None, input_size: int | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Decodes the pictures, or finds them in the cache; reports the bad ones.
+
+    Returns:
+      The pixels [N, S, S, C] of the good pictures; [len(paths)] bool, which are good; the checksum
+      of their names and contents.
+    """
+    bad = store.BadPictures(lambda row: os.fsdecode(bytes(paths[row])))
+
+    def decode(stream: IO[bytes]) -> store.Facts:
+        found = np.zeros(len(paths), FOUND)
+        look = functools.partial(_look, root, paths, found)
+        for row, reason in enumerate(store.in_threads(look, len(paths), "looking at pictures")):
+            if reason:
+                bad.add(row, reason)
+        good = bad.good(len(paths))
+        size = decode_size or natural_size(found["side"][good], input_size)
+        shape = store.write_pixels(
+            stream,
+            content=lambda row: root / os.fsdecode(bytes(paths[row])),
+            rows=np.flatnonzero(good).tolist(),
+            shape=(size, size, 1 if found["grey"][good].all() else 3),
+            bad=bad,
+        )
+        good = bad.good(len(paths))
+        return {"shape": shape, "checksum": _checksum(paths[good], found["digest"][good])}
+
+    key = _key(root, paths, (decode_size, None if decode_size else input_size))
+    pixels, facts = store.decode_once("pictures", key, decode, bad)
+    bad.report()
+    return pixels, bad.good(len(paths)), facts["checksum"]
 
 
 def natural_size(sides: np.ndarray, input_size: int | None) -> int:

@@ -170,7 +170,7 @@ function leave() {
 /** A new setting starts a new training, if one has begun. */
 function settingChanged() {
   const { layers } = chosenNetwork();
-  offerMistakes(layers);
+  offerBugs(layers);
   byId("activation").disabled = [OWN, ""].includes(byId("hidden").value);
   if (state.begun || layers !== state.network.layers) begin();
   render();

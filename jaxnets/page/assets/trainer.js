@@ -8,7 +8,7 @@ if (typeof importScripts === "function" && typeof RUN === "undefined") importScr
  * Wrong backward passes to choose from: each omits one factor or one term, as learners do.
  * `backward` replaces that of a kind of layer; the others change the step.
  */
-const MISTAKES = {
+const BUGS = {
   mask: { kind: "relu", backward: (layer, x, y, cache, dy) => ({ dx: dy }) },
   winners: {
     kind: "max_pool", // Every number of the window counts as the largest one.
@@ -86,12 +86,12 @@ class Trainer {
   /**
    * Starts anew from `network`; its weights will be changed in place.
    *
-   * `rate` is the learning rate, `momentum` that of v ← momentum v + dW, W ← W - rate v; `mistake` names
-   * one of MISTAKES, or none.
+   * `rate` is the learning rate, `momentum` that of v ← momentum v + dW, W ← W - rate v; `bug` names
+   * one of BUGS, or none.
    */
-  begin(network, { rate, momentum, batch, seed, mistake }) {
+  begin(network, { rate, momentum, batch, seed, bug }) {
     Object.assign(this, { network, rate, momentum, batch, steps: 0, seen: 0, order: [], random: randomNumbers(seed + 1) });
-    this.wrong = MISTAKES[mistake] ?? {};
+    this.wrong = BUGS[bug] ?? {};
     this.drops = dropping(randomNumbers(seed + 2));
     for (const [name, kind] of Object.entries(KINDS)) kind.backward = this.wrong.kind === name ? this.wrong.backward : RIGHT[name];
     const zeros = () => network.layers.map((layer) => Object.fromEntries(

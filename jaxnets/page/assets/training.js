@@ -3,14 +3,14 @@
 
 const TRAIN_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3], BATCHES = [1, 8, 32, 128];
 const SPEEDS = { full: 0, slow: 400 }; // Milliseconds between steps.
-const RESTARTING = ["train-rate", "train-batch", "train-optimizer", "train-mistake", "train-seed"]; // All but the speed.
+const RESTARTING = ["train-rate", "train-batch", "train-optimizer", "train-bug", "train-seed"]; // All but the speed.
 const MOST_POINTS = 300; // Of a curve.
 
 function chosen() {
   const number = (id) => Number(byId(id).value);
   return {
     rate: number("train-rate"), batch: number("train-batch"), seed: number("train-seed"),
-    momentum: byId("train-optimizer").value === "momentum" ? 0.9 : 0, mistake: byId("train-mistake").value,
+    momentum: byId("train-optimizer").value === "momentum" ? 0.9 : 0, bug: byId("train-bug").value,
   };
 }
 
@@ -21,17 +21,17 @@ function fillSettings(layers) {
   fill("train-batch", BATCHES);
   fill("train-optimizer", ["sgd", "momentum"]);
   fill("train-speed", Object.keys(SPEEDS));
-  fill("train-mistake", ["none", ...Object.keys(MISTAKES)]);
-  offerMistakes(layers);
+  fill("train-bug", ["none", ...Object.keys(BUGS)]);
+  offerBugs(layers);
   byId("train-rate").value = { mse: "3", half_mse: "0.3" }[RUN.loss] ?? "0.1"; // mse divides by the number of classes.
   byId("train-batch").value = "32";
 }
 
 /** Offers the wrong backward passes of the kinds of these layers. */
-function offerMistakes(layers) {
-  const kinds = new Set(layers.map(({ kind }) => kind)), select = byId("train-mistake");
+function offerBugs(layers) {
+  const kinds = new Set(layers.map(({ kind }) => kind)), select = byId("train-bug");
   for (const option of select.options) {
-    const { kind } = MISTAKES[option.value] ?? {};
+    const { kind } = BUGS[option.value] ?? {};
     option.hidden = option.disabled = kind !== undefined && !kinds.has(kind);
   }
   if (select.selectedOptions[0].disabled) select.value = "none";
@@ -41,7 +41,7 @@ function translateSettings() {
   const names = (id, key) => { for (const option of byId(id).options) option.textContent = say(`${key}_${option.value}`); };
   names("train-optimizer", "optimizer");
   names("train-speed", "speed");
-  names("train-mistake", "mistake");
+  names("train-bug", "bug");
 }
 
 /** The points of a curve, {steps, loss, accuracy}, and one more; if there are too many, every other one. */

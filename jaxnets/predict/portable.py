@@ -31,7 +31,7 @@ Shape = tuple[int, ...]  # Of one picture or row of numbers: (H, W, C) or (D,).
 ALL = Text("safetensors, onnx and the page")
 
 
-class PlainNetwork(NamedTuple):
+class PortableNetwork(NamedTuple):
     """A network that a program without Flax can run."""
 
     image_shape: Shape  # (H, W, C) of the pictures, or (D,) of the rows.
@@ -49,7 +49,7 @@ def folded(trained: TrainedNetwork) -> TrainedNetwork:
     return dataclasses.replace(trained, model=model, params=params)
 
 
-def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
+def portable_network(trained: TrainedNetwork, as_taught: bool = False) -> PortableNetwork:
     """The layers and arrays of a run's network.
 
     Args:
@@ -66,7 +66,7 @@ def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
     rows, arrays = _rows(trained.model, trained.params, shape, as_taught)
     if shape != trained.image_shape:
         rows.insert(0, {"kind": "center_crop", "shape": list(shape)})
-    return PlainNetwork(trained.image_shape, rows, arrays)
+    return PortableNetwork(trained.image_shape, rows, arrays)
 
 
 def _rows(
@@ -130,7 +130,7 @@ def check_kinds(rows: LayerRows, tool: object, takes: Callable[[str], object]) -
     """Raises UserError for a layer that a tool does not support.
 
     Args:
-      rows: The rows of `plain`.
+      rows: The rows of `portable_network`.
       tool: The tool's name in the message.
       takes: Whether the tool has a layer of this kind.
     """

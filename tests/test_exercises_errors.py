@@ -1,4 +1,4 @@
-"""Mistakes of students that end in an error: each is one plain line, with its place."""
+"""Errors in a student's code: each is one plain line, with its place."""
 
 import json
 
@@ -227,7 +227,7 @@ def test_numpy_in_loops_runs_on_numbers_that_print_shows(capsys):
     assert capsys.readouterr().out.startswith("[[1. 1. 1.]\n")
 
 
-def test_a_newcomer_s_first_mistake_is_plain_in_both_languages(run_command, tmp_path):
+def test_a_newcomer_s_first_error_is_plain_in_both_languages(run_command, tmp_path):
     path = tmp_path / "my_dense.py"
     assert run_command("exercise", "new", "dense", f"--output={path}").status == 0
     path.write_text(path.read_text().replace("d_kernel = ...", "d_kernel = x @ dz"))

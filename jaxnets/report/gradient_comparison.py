@@ -1,4 +1,4 @@
-"""The gradient ledger: each array's gradient by hand and by autodiff, in three precisions.
+"""Each array's gradient by hand and by autodiff, in three precisions.
 
 Also the sizes of a network's weights, gradients and next updates, layer by layer.
 """
@@ -51,7 +51,7 @@ class Gradients(NamedTuple):
     kernels: GradientArrays | None  # By hand with this machine's kernels, in float64.
 
 
-def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
+def gradients_of(trained: TrainedNetwork, data: Dataset) -> Gradients:
     """Both gradients at the run's own weights, on its first training images.
 
     With fewer digits than float64's, autodiff differentiates the float32 network at the numbers of
@@ -124,8 +124,8 @@ def _first_batch(trained: TrainedNetwork, data: Dataset, count: int) -> Batch:
     return batch._replace(images=np.asarray(to_input(config, batch.images)))
 
 
-class Entry(NamedTuple):
-    """An array of parameters in the ledger."""
+class ComparedArray(NamedTuple):
+    """An array of parameters, with its gradient by hand compared to that by autodiff."""
 
     layer: str
     array: str
@@ -150,8 +150,8 @@ def layers_with_params(trained: TrainedNetwork) -> list[str]:
     return [name for name in names if name in with_params]
 
 
-def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
-    """Every array's entry, with errors as in gradcheck."""
+def compared_arrays(trained: TrainedNetwork, found: Gradients) -> list[ComparedArray]:
+    """Every array of a network, with errors as in gradcheck."""
     widest, entries = next(iter(found.manual)), []
     by_hand = {dtype: by_layer(tree) for dtype, tree in found.manual.items()}
     by_autodiff = {dtype: by_layer(tree) for dtype, tree in found.automatic.items()}
@@ -173,7 +173,7 @@ def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
                 both = by_kernels[layer][name], by_hand["float64"][layer][name]
                 kernels = relative_error(*both, floors["float64"])[0]
             numbers = manual, float(reference[at]), errors, kernels
-            entries.append(Entry(layer, name, reference.shape, *numbers))
+            entries.append(ComparedArray(layer, name, reference.shape, *numbers))
     return entries
 
 

@@ -35,7 +35,7 @@ FACTS = ("name", "week", "place", "required", "minutes", "kind", "level", "about
 
 
 @dataclasses.dataclass(frozen=True)
-class Said(CommandResult):
+class ExerciseResult(CommandResult):
     """An answer in the language that was spoken when it was found."""
 
     found: Any
@@ -57,7 +57,7 @@ class Said(CommandResult):
         return self.lines
 
 
-def listing(week: int | None = None) -> Said:
+def listing(week: int | None = None) -> ExerciseResult:
     """The exercises week by week in the course's order, with a tick for each that is passed.
 
     Args:
@@ -79,7 +79,7 @@ def listing(week: int | None = None) -> Said:
         lines.append(_("{} of {} required exercises passed; {} keeps the ticks", *counts, FILE))
         lines.append(_("jaxnets exercise --week=3 describes a week's optional exercises"))
     lines.append(_("jaxnets exercise new NAME writes one into a file"))
-    return Said(values, "\n".join(lines))
+    return ExerciseResult(values, "\n".join(lines))
 
 
 def _week_lines(
@@ -126,7 +126,7 @@ def _named(exercise: Exercise, done: set[str]) -> str:
     return f"{TICK if exercise.name in done else ' '} {exercise.name}"
 
 
-def write(name: str, output: str | None, student: str | None = None) -> Said:
+def write(name: str, output: str | None, student: str | None = None) -> ExerciseResult:
     """Writes an exercise into a file, never over another one.
 
     Args:
@@ -152,7 +152,7 @@ def write(name: str, output: str | None, student: str | None = None) -> Said:
     _write_new(path, text)
     checks = check_command(file)
     lines = [_("wrote {}; work on it, then:", file), f"  {checks}", *([note] if note else [])]
-    return Said({"file": str(path), "command": checks, "note": note}, "\n".join(lines))
+    return ExerciseResult({"file": str(path), "command": checks, "note": note}, "\n".join(lines))
 
 
 def _write_new(path: Path, text: str) -> None:
@@ -168,7 +168,7 @@ def _write_new(path: Path, text: str) -> None:
     write_text(output_path(str(path)), text)
 
 
-def answers(name: str | None, student: str | None, output: str | None) -> Said:
+def answers(name: str | None, student: str | None, output: str | None) -> ExerciseResult:
     """The answers to one exercise or to all; the file's name if one is written.
 
     Args:
@@ -183,17 +183,17 @@ def answers(name: str | None, student: str | None, output: str | None) -> Said:
     if output:
         _write_new(Path(output), text + "\n")
         text = _("wrote {}", display.short_path(output))
-    return Said([values for values, _part in found], text)
+    return ExerciseResult([values for values, _part in found], text)
 
 
-def check(path: str, hint: bool) -> Said:
+def check(path: str, hint: bool) -> ExerciseResult:
     """Checks a student's file, and ticks the exercises in it that are passed."""
     found = (check_mine if path.endswith(".py") else check_numbers)(path, hint)
     tick(Path(path).parent, found.ticks)
     return found
 
 
-def check_numbers(path: str, hint: bool) -> Said:
+def check_numbers(path: str, hint: bool) -> ExerciseResult:
     """Checks the numbers of a sheet."""
     sheet, found = check_sheet(read_source(path), path)
     right = sum(answered.verdict == RIGHT for answered in found)
@@ -215,10 +215,10 @@ def check_numbers(path: str, hint: bool) -> Said:
         "passed": passed,
         "answers": [row._asdict() for row in found],
     }
-    return Said(values, "\n".join(lines), passed, ticks=[sheet.name] if passed else [])
+    return ExerciseResult(values, "\n".join(lines), passed, ticks=[sheet.name] if passed else [])
 
 
-def check_mine(path: str, hint: bool) -> Said:
+def check_mine(path: str, hint: bool) -> ExerciseResult:
     """Judges the functions in a student's file."""
     if path.endswith(".toml"):
         raise UserError("{}: jaxnets exercise check {} checks computed numbers", path, path)
@@ -236,7 +236,7 @@ def check_mine(path: str, hint: bool) -> Said:
         lines.append(_("--hint says more"))
     values = [_values(verdict) for verdict in verdicts]
     ticks = [BY_FUNCTION[verdict.exercise].name for verdict in verdicts if verdict]
-    return Said(values, "\n".join(lines), all(verdicts), ticks)
+    return ExerciseResult(values, "\n".join(lines), all(verdicts), ticks)
 
 
 def grade(submissions: str, grading: Grading, sandbox: Sandbox, as_json: bool = False) -> None:

@@ -1,14 +1,12 @@
-"""Reprs that show facts instead of arrays, and hints for wrong attribute names.
+"""Suggestions for names that jaxnets does not have: Keras's, PyTorch's, and misspelt ones.
 
 Nothing here imports JAX.
 """
 
 import difflib
-import html
 import sys
 import types
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 NETWORK = 'jaxnets.Network("cnn")'
 # Names of Keras and PyTorch, and what jaxnets has instead.
@@ -41,10 +39,10 @@ ANSWERS |= dict.fromkeys(("list_models", "available_models"), ANSWERS["models"])
 ANSWERS["list_runs"] = ANSWERS["runs"]
 
 
-def check(owner: str, name: str, known: Sequence[str] = ()) -> None:
+def suggest(owner: str, name: str, known: Sequence[str] = ()) -> None:
     """Raises the error for an attribute that does not exist, if it is clear what is meant.
 
-    >>> check("Chain", "layers")
+    >>> suggest("Chain", "layers")
     Traceback (most recent call last):
     AttributeError: Chain has no "layers"; jaxnets.Network("cnn").summary() prints the layers
     """
@@ -65,48 +63,3 @@ class _Room(types.ModuleType):
 def is_no_function(module: str) -> None:
     """Lets a module that is called say what there is instead; ANSWERS has its name."""
     sys.modules[module].__class__ = _Room
-
-
-class Described:
-    """Shows facts instead of arrays, and suggests the right attribute for a wrong one."""
-
-    def _facts(self) -> dict[str, Any]:
-        """The names and values that a repr shows."""
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        try:
-            facts = self._facts()
-        except Exception:  # A tracer has none.
-            return object.__repr__(self)
-        return f"{type(self).__name__}({', '.join(f'{n}={_show(x)}' for n, x in facts.items())})"
-
-    def _repr_html_(self) -> str:
-        # Names come from files, so every text is escaped.
-        cells = [(name, html.escape(_show(value))) for name, value in self._facts().items()]
-        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
-        return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
-
-    if not TYPE_CHECKING:  # Type checkers then find wrong names.
-
-        def __getattr__(self, name):
-            known = [found for found in dir(self) if not found.startswith("_")]
-            # A known name is a property that failed, whose error the last line raises again.
-            if name not in known and name[0] != "_":
-                check(type(self).__name__, name, known)
-            return getattr(super(), "__getattr__", super().__getattribute__)(name)
-
-
-def size_text(shape: Iterable[int]) -> str:
-    """A shape as text.
-
-    >>> size_text((28, 28, 1))
-    '28 x 28 x 1'
-    """
-    return " x ".join(map(str, shape))
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return f"{value:,}" if type(value) is int else repr(value)

@@ -15,7 +15,7 @@ import optax
 from jaxnets.gradcheck.quick import precision
 
 # Arguments, settings, results, and perhaps the source of functions among the arguments.
-Asked = tuple[Any, ...]
+TaskCall = tuple[Any, ...]
 STEPS = 4
 EPSILON = 1e-3  # So large that its place in the formula shows.
 
@@ -46,19 +46,19 @@ def _steps(
                 yield dict(zip(names.split(), given, strict=True)), after
 
 
-def _momentum() -> Iterator[Asked]:
+def _momentum() -> Iterator[TaskCall]:
     rule = optax.sgd(0.1, momentum=0.8)
     for given, after in _steps(rule, lambda state: [state[0].trace], "w v g"):
         yield given, {"learning_rate": 0.1, "beta": 0.8}, after
 
 
-def _rmsprop() -> Iterator[Asked]:
+def _rmsprop() -> Iterator[TaskCall]:
     rule = optax.rmsprop(0.1, decay=0.7, eps=EPSILON, eps_in_sqrt=False)
     for given, after in _steps(rule, lambda state: [state[0].nu], "w v g"):
         yield given, {"learning_rate": 0.1, "decay": 0.7, "epsilon": EPSILON}, after
 
 
-def _adam(weight_decay: float | None = None) -> Iterator[Asked]:
+def _adam(weight_decay: float | None = None) -> Iterator[TaskCall]:
     rule: Any = optax.adam(0.1, b1=0.6, b2=0.7, eps=EPSILON)
     settings = {"learning_rate": 0.1, "beta1": 0.6, "beta2": 0.7, "epsilon": EPSILON}
     if weight_decay is not None:
@@ -74,7 +74,7 @@ def _adam(weight_decay: float | None = None) -> Iterator[Asked]:
 CUBIC = "def f(x):\n    return (x**3).sum() + x.sum() ** 2"
 
 
-def _gradient_check() -> Iterator[Asked]:
+def _gradient_check() -> Iterator[TaskCall]:
     x = np.array([[0.5, -1.5, 1.25], [2.0, -0.75, -3.0]])
     right = 3 * x**2 + 2 * x.sum()
     one_off = right.copy()
@@ -95,7 +95,7 @@ def _gradient_check() -> Iterator[Asked]:
         yield {"x": at, "gradient": gradient, "h": h}, {}, [numeric, error], CUBIC
 
 
-def _deviations() -> Iterator[Asked]:
+def _deviations() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     layers, n = 10, 30
     for sigma in (np.sqrt(2 / n), 0.1, 1.0):
@@ -118,7 +118,7 @@ def _deviations() -> Iterator[Asked]:
         yield {"x": x, "weights": weights, "d_out": d_out}, {}, [forward, backward]
 
 
-def _scores() -> Iterator[Asked]:
+def _scores() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for classes, count in ((3, 20), (4, 9), (5, 40)):
         labels = rng.integers(0, classes - (classes == 4), count)  # One of 4 has no example,
@@ -140,7 +140,7 @@ def _scores() -> Iterator[Asked]:
         yield given, {}, [confusion, sum(right) / count, precision_, recall, f1]
 
 
-def _wmape_r2() -> Iterator[Asked]:
+def _wmape_r2() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for count, shift in ((5, 0.0), (8, 1.0), (12, -3.0)):
         y = rng.normal(2, 3, count)
@@ -149,7 +149,7 @@ def _wmape_r2() -> Iterator[Asked]:
         yield {"y": y, "p": p}, {}, [wmape, 1 - np.mean(np.square(y - p)) / np.var(y)]
 
 
-def _choose() -> Iterator[Asked]:
+def _choose() -> Iterator[TaskCall]:
     rng = np.random.default_rng(3)
     for networks, images in ((40, 30), (20, 20), (12, 9)):
         validation, test = (rng.random((2, networks, images)) < 0.7).astype(float)
@@ -164,7 +164,7 @@ def _choose() -> Iterator[Asked]:
         )
 
 
-def _parallel_gradient() -> Iterator[Asked]:
+def _parallel_gradient() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for sizes in ([4, 4], [5, 2, 1], [1, 6, 2, 3]):
         x, y, w = rng.normal(size=(sum(sizes), 3)), rng.normal(size=sum(sizes)), rng.normal(size=3)
@@ -181,7 +181,7 @@ def _parallel_gradient() -> Iterator[Asked]:
         yield {"x": x, "y": y, "w": w, "sizes": sizes}, {}, [parts, gradient(x, y)]
 
 
-def _peek() -> Iterator[Asked]:
+def _peek() -> Iterator[TaskCall]:
     rng = np.random.default_rng(1)
     # Leads of both, at some looks, at all, only at the last, and at none.
     for a_right, b_right in 6 * [(0.3, 0.5), (0.7, 0.5), (0.5, 0.5), (0.6, 0.5), (0.5, 0.62)]:
@@ -197,7 +197,7 @@ def _peek() -> Iterator[Asked]:
         yield {"a": a, "b": b, "looks": looks}, {}, [z, any(alarms), alarms[-1]]
 
 
-def _softmax_rows() -> Iterator[Asked]:
+def _softmax_rows() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for shape, scale in (((3, 3), 1), ((2, 4), 1), ((4, 4), 600)):
         s, dp = scale * rng.normal(size=shape), rng.normal(size=shape)
@@ -207,7 +207,7 @@ def _softmax_rows() -> Iterator[Asked]:
         yield {"s": s, "dp": dp}, {}, results
 
 
-def _attention_scores() -> Iterator[Asked]:
+def _attention_scores() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for tokens, features in ((3, 3), (4, 2), (2, 5)):
         q, k = rng.normal(size=(2, tokens, features))
@@ -222,7 +222,7 @@ def _attention_scores() -> Iterator[Asked]:
         yield {"q": q, "k": k, "ds": ds}, {}, results
 
 
-def _attention() -> Iterator[Asked]:
+def _attention() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for tokens, features in ((3, 3), (4, 2), (2, 5)):
         q, k, v, d_out = rng.normal(size=(4, tokens, features))
@@ -237,7 +237,7 @@ def _attention() -> Iterator[Asked]:
         yield {"q": q, "k": k, "v": v, "d_out": d_out}, {}, results
 
 
-def _hessian_vector() -> Iterator[Asked]:
+def _hessian_vector() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for batch, features, classes in ((4, 3, 2), (2, 3, 3), (5, 2, 4)):
         x, y = rng.normal(size=(batch, features)), rng.dirichlet(np.ones(classes), batch)
@@ -252,7 +252,7 @@ def _hessian_vector() -> Iterator[Asked]:
         yield {"x": x, "y": y, "w": w, "v": v}, {}, results
 
 
-def _loop1() -> Iterator[Asked]:
+def _loop1() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(4, 3)), rng.normal(size=(3, 5))
     kept = (rng.random((4, 5)) < 0.75).astype(float)
@@ -261,7 +261,7 @@ def _loop1() -> Iterator[Asked]:
         yield {"x": x, "w": w, "kept": kept}, {"rate": 0.25, "training": training}, [right]
 
 
-def _loop2() -> Iterator[Asked]:
+def _loop2() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for rows, classes in ((4, 3), (3, 10)):
         z, labels = rng.normal(0, 3, (rows, classes)), rng.integers(0, classes, rows)
@@ -279,7 +279,7 @@ def shuffle(a, rng=np.random.default_rng(5)):
 """
 
 
-def _loop3() -> Iterator[Asked]:
+def _loop3() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for rows in (6, 9):
         x, y = rng.normal(size=(rows, 2)), rng.integers(0, 10, rows)
@@ -288,7 +288,7 @@ def _loop3() -> Iterator[Asked]:
         yield {"x": x, "y": y}, {}, list(zip(*pairs, strict=True)), SHUFFLE
 
 
-def _loop4() -> Iterator[Asked]:
+def _loop4() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for steps in (1, 2, 5):
         w, gradients = rng.normal(size=3), rng.normal(size=(steps, 3))
@@ -302,7 +302,7 @@ def _loop4() -> Iterator[Asked]:
         yield given, {"learning_rate": 0.1, "beta": 0.9}, [np.asarray(moved)]
 
 
-def _loop5() -> Iterator[Asked]:
+def _loop5() -> Iterator[TaskCall]:
     for validation, test, epoch in (
         ([0.88, 0.91, 0.90, 0.89], [0.87, 0.89, 0.912, 0.88], 1),
         ([0.70, 0.74, 0.79, 0.80, 0.78], [0.72, 0.79, 0.77, 0.76, 0.70], 3),
@@ -312,7 +312,7 @@ def _loop5() -> Iterator[Asked]:
         yield given, {}, [epoch, test[epoch]]
 
 
-def _loop6() -> Iterator[Asked]:
+def _loop6() -> Iterator[TaskCall]:
     rng = np.random.default_rng(0)
     for classes in (12, 10, 20):
         logits, labels = rng.normal(size=(classes, classes)), rng.integers(0, classes, classes)
@@ -322,7 +322,7 @@ def _loop6() -> Iterator[Asked]:
 
 
 # By the names of the exercises.
-RUNS: dict[str, Callable[[], Iterator[Asked]]] = {
+CALLS: dict[str, Callable[[], Iterator[TaskCall]]] = {
     "momentum": _momentum,
     "rmsprop": _rmsprop,
     "adam": _adam,

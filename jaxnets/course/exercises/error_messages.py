@@ -126,7 +126,11 @@ class FailedCode(NamedTuple):
         return self.frame.f_locals
 
 
-def mistake(error: BaseException, file: str) -> str:
+class ResultError(Exception):
+    """A function returned something other than what was asked for, or used autodiff."""
+
+
+def error_message(error: BaseException, file: str) -> str:
     """Says what is wrong in a student's file: its line, and the shapes of the arrays there."""
     if isinstance(error, RecursionError):
         return _("it calls itself without end")

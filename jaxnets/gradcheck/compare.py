@@ -106,9 +106,9 @@ def _question_of_weights(
         if found.gradient is None:
             return found
         gradient, followed = split_statistics(found.gradient)
-        if number is None:
+        if (plain := number) is None:
             return found._replace(gradient=gradient)
-        by_autodiff = jax.grad(lambda running: number(join_statistics(inputs, running), given))
+        by_autodiff = jax.grad(lambda running: plain(join_statistics(inputs, running), given))
         ours, theirs = found.same
         same = {**ours, "statistics": followed}, {**theirs, "statistics": by_autodiff(running)}
         return Claim(found.number, gradient, same)

@@ -1,10 +1,13 @@
 """The exact check: its arithmetic against Python's integers, its verdicts on right and wrong."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import random_params
 
+import jaxnets
 from jaxnets.backprop.rule import Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.course.exercises import judge
@@ -14,6 +17,9 @@ from jaxnets.gradcheck.field import P, Q
 from jaxnets.gradcheck.interpret import OPERATIONS
 from jaxnets.gradcheck.layer_check import drawn_settings, is_refused, problem_of, with_backward
 from jaxnets.gradcheck.quick import precision
+from jaxnets.models.batch_norm import BatchNorm, fold
+from jaxnets.models.chain import Chain
+from jaxnets.models.layers import flatten
 
 EDGES = [0, 1, 2, 2**25 - 1, 2**25, 2**49 - 100, 2**49]
 
@@ -106,6 +112,11 @@ def claimed(number, gradient, *inputs):
 def by_autodiff(function):
     """The gradient that JAX derives: the same function in an order of its own."""
     return lambda *inputs: list(jax.grad(function, tuple(range(len(inputs))))(*inputs))
+
+
+def is_of_arrays(rule):
+    """Whether a rule takes nothing but what has a gradient."""
+    return set(rule.inputs) <= {"params", "x"}
 
 
 X = np.random.default_rng(3).standard_normal((3, 4))
@@ -215,6 +226,46 @@ def test_an_output_of_another_shape_is_named():
     rule = tanh._replace(forward=forward, backward=lambda cache, dy: jnp.zeros((2, 3)))
     verdict = problem_of(rule, Setting((2, 3))).decided.verdict
     assert verdict == (WRONG, "output, whose shape is (2, 2), not (2, 3)")
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if is_of_arrays(rule)])
+def test_a_derivation_as_a_function_has_its_own_gradient(name):
+    rule = RULES[name]
+    setting = rule.settings[0]
+    function = jaxnets.as_function(rule)
+
+    def claim(inputs, dy):
+        def number(inputs):
+            return (function(*(inputs[name] for name in rule.inputs), **setting.static) * dy).sum()
+
+        return Claim(number(inputs), jax.grad(number)(inputs))
+
+    with precision("float64"):
+        passes = problem_of(rule, setting).at("float64")
+        question = Question(claim, lambda draw: draw.numbers(passes.constants[1]))
+        assert check_exactly(question, passes.inputs) == (EXACT, "")
+
+
+def test_a_folded_batch_norm_is_the_same_function():
+    """Behind a convolution, and before a dense layer, which both take it up."""
+    model = Chain(
+        [
+            *[nn.Conv(3, (2, 2)), BatchNorm(epsilon=0.25), nn.relu, flatten],
+            *[BatchNorm(epsilon=0.5), nn.Dense(2)],
+        ]
+    )
+    params = random_params(model, (4, 5, 2))
+    images = np.random.default_rng(5).standard_normal((2, 4, 5, 2))
+
+    def claim(params, images):
+        folded, arrays = fold(model, params)
+        assert not any(isinstance(layer, nn.BatchNorm) for layer in folded.layers)
+        ours = folded.apply({"params": arrays}, images)
+        return Claim(same=(ours, model.apply({"params": params}, images)))
+
+    with precision("float64"):
+        verdict = check_exactly(Question(claim, lambda draw: draw.numbers(images)), params)
+    assert verdict == (EXACT, "")
 
 
 def test_long_sums_are_cut():

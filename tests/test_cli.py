@@ -274,7 +274,8 @@ def test_stopped_and_resumed_a_process_ends_the_same(run_python, finished_run, t
     The process sends them itself: a slow machine might be too late. SIGKILL: test_resume.py.
     """
     run, twice = tmp_path / "run", len(signals) > 1
-    last = [120] if twice else range(121, 160)
+    # On a slow machine step 120 is still being written when the second one ends the process.
+    last = [80, 120] if twice else range(121, 160)
     code = f"""if True:
         import signal, sys, time, train
         from jaxnets.cli.start import run_main

@@ -53,6 +53,7 @@ TARGETS = (
     *JUDGED,
     "*metrics.py",
     "training/step.py",
+    "training/pixels.py",
     "training/scan.py",
 )
 ORACLES = ("torch", "torchvision", "keras")

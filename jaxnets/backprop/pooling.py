@@ -110,6 +110,7 @@ MAX_POOL = LayerRule(
         _setting((3, 3, 3, 5), (3, 3), (3, 3)),  # The whole image, as the last pool of a network.
         _setting((2, 7, 7, 2), (3, 3), (2, 2), numbers="integers"),
         _setting((1, 5, 5, 2), (3, 3), (2, 2), "SAME", numbers="equal"),
+        _setting((1, 16, 16, 1), (16, 16), (16, 16)),
         # 256 elements and, beside them, pixels that are none: a byte is too small (`pools.cells`).
         _setting((1, 18, 18, 1), (16, 16), (3, 3), numbers="equal"),
     ],

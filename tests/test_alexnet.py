@@ -168,7 +168,7 @@ def assert_same_logits(logits, theirs, images):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.slow), 64])
+@pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.stress), 64])
 def test_torchvision_takes_our_weights_and_computes_the_same(theirs, size):
     import torch
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from conftest import HANGS, assert_resume_hint, free_port, saved_params
+from conftest import HANGS, assert_resume_hint, free_port, saved_params, stress
 
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
@@ -90,7 +90,7 @@ def start_processes(start_python, tiny_folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["pmap", "shard_map"])
+@pytest.mark.parametrize("kind", ["pmap", stress("shard_map")])
 def test_a_signal_stops_all_and_one_process_resumes(
     start_processes, run_main, tiny_folder, tmp_path, kind
 ):

@@ -32,7 +32,7 @@ def test_the_smallest_network_has_the_gradient_of_autodiff_and_learns():
     assert len(path.read_text().splitlines()) <= 150
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_deeper_plain_networks_train_worse_as_the_page_says():
     script = runpy.run_path(str(ROOT / "examples" / "deeper.py"))
     page = (ROOT / "docs" / "backprop" / "residual.md").read_text("utf-8")
@@ -78,7 +78,7 @@ def test_the_size_of_the_pixels_moves_the_rate():
     assert scaled == pytest.approx(reached["[0, 1]", 1.0], abs=0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_weights_of_other_digits_help_with_few_images(tmp_path):
     script = runpy.run_path(str(ROOT / "examples" / "transfer.py"))
     mnist = load_dataset("mnist")

@@ -10,6 +10,7 @@ import tokenize
 
 import notebooks
 import pytest
+from conftest import slow, stress
 from documents import anchors_of, look_up_names, missing_flags, missing_references
 
 NAMES = notebooks.names()
@@ -148,8 +149,18 @@ def test_another_machines_rounding_is_no_difference():
     assert notebooks.differences(["1"], [])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in notebooks.UNANSWERED])
+# Those of a minute each, which use what the others and the course's own tests use too.
+LONG = ("2-dense", "3-keras", "5-cnn", "6-alexnet", "no-free-lunch")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        stress(name) if name in LONG else slow(name)
+        for name in NAMES
+        if name not in notebooks.UNANSWERED
+    ],
+)
 def test_it_prints_what_is_kept_and_solutions_are_right(name, monkeypatch):
     """The cells run; then each fill-in again, with its solution and with a wrong answer."""
     monkeypatch.setenv("XLA_FLAGS", "")  # They train: it pays to compile as for users.

@@ -303,6 +303,7 @@ def resident(process, name):
     return int(text.partition(name)[2].split()[0]) << 10
 
 
+@pytest.mark.stress
 def test_the_memory_of_large_pictures_is_given_back(start):
     process = start()
     page = np.full((90, 70), 250, np.uint8)

@@ -5,7 +5,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import DENSE_BACKWARD, ROOT
 
 import jaxnets
 from jaxnets.base.language import speaking
@@ -261,15 +261,7 @@ def test_a_notebook_gets_its_function_s_line_without_traceback():
 
 def test_a_wrong_shape_shows_shapes_and_no_passed_check(run_command, tmp_path):
     path = tmp_path / "mine.py"
-    source = """
-def dense_backward(cache, dz):
-    x, params = cache
-    d_params = {"kernel": x.T @ dz}
-    if "bias" in params:
-        d_params["bias"] = dz.sum(axis=1)
-    return d_params, dz @ params["kernel"].T
-"""
-    path.write_text(source)
+    path.write_text(DENSE_BACKWARD.replace("axis=0", "axis=1"))
     outcome = run_command("gradcheck", f"--mine={path}", "--hint")
     first, *hints = outcome.out.splitlines()
     assert first == ('dense_backward: FAILED: d_params["bias"]: expected the shape (3,), got (4,)')

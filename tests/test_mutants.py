@@ -6,13 +6,12 @@ import math
 import pytest
 from conftest import slow
 
-from jaxnets.course.exercises.catalogue import BUGS
 from jaxnets.course.exercises.derived import DERIVED
-from jaxnets.course.exercises.judge import broken
+from jaxnets.course.exercises.judge import mutants
 from jaxnets.gradcheck.compare import TOLERANCES, compiled, errors_of
 from jaxnets.gradcheck.layer_check import drawn_settings, problem_of
 
-MUTANTS = {bug.mutant: broken(bug) for bug in BUGS.values()}
+MUTANTS = mutants()
 
 
 def layer_of(rule):

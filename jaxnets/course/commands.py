@@ -48,12 +48,14 @@ def gradcheck(
         checked = NetworkCase(preset(own.for_data(image, NUM_CLASSES)), image)
     draws, seed = checking.draws, checking.seed
     rows, planted = checks_of(checked, draws, seed), {}
-    if checking.mutant or checked == "all":
+    if mutant := checking.mutant:
         from jaxnets.course.exercises import judge
 
-        planted = judge.mutants() if checked == "all" else {}
-        if mutant := checking.mutant:
-            rows = iter([check_rule(mutant, judge.mutant(mutant), draws, seed)])
+        rows = iter([check_rule(mutant, judge.mutant(mutant), draws, seed)])
+    elif checked == "all":
+        from jaxnets.course.exercises import judge
+
+        planted = judge.mutants()
     with speaking("en" if json else None):
         agrees = print_checks(rows, as_json=json, hint=checking.hint, planted=planted)
     return DONE if agrees else RUN_FAILED

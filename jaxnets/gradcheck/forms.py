@@ -61,6 +61,7 @@ def check_replaced_layers() -> CheckResult:
 
     They are also exactly those of the pairs; that does not replace stock autodiff, which reads the
     layers' settings by itself.
+
     On a CPU it puts kernels into it; on a GPU layers that jax.grad differentiates with their pairs.
     """
     problems = [_replaced_problem(platform) for platform in ("cpu", "gpu")]

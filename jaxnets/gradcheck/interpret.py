@@ -38,6 +38,7 @@ class Traced:
         self.jaxpr, out = jax.make_jaxpr(function, return_shape=True)(*shapes)
         self.out = jax.tree.structure(out)
         self.names = frozenset(_names(self.jaxpr.jaxpr))
+        self.behind_first = _behind_first(self.jaxpr.jaxpr)
 
     @property
     def takes_exp(self) -> bool:
@@ -65,8 +66,7 @@ class Traced:
         leaves = jax.tree.leaves(trees)
         # The ordinary numbers may overflow, as in the function itself.
         with np.errstate(all="ignore"):
-            sloped = _behind_first(self.jaxpr.jaxpr) if first_slope else None
-            found = interpreter.run(self.jaxpr, leaves, sloped)
+            found = interpreter.run(self.jaxpr, leaves, self.behind_first if first_slope else None)
         return jax.tree.unflatten(self.out, found)
 
 
@@ -478,7 +478,7 @@ ORDINARY: dict[str, Callable[..., Any]] = {
     "not": lambda params, a: ~a,
     "sqrt": lambda params, a: np.sqrt(a),
     "integer_pow": lambda params, a: a ** params["y"],
-    "shift_right_logical": lambda params, a, b: a >> b,  # Of random bits, which have no sign.
+    "shift_right_logical": lambda params, a, b: _unsigned(a) >> _unsigned(b),
     "bitcast_convert_type": lambda params, a: a.view(params["new_dtype"]),
     "convert_element_type": _same,
     "stop_gradient": _same,
@@ -490,6 +490,11 @@ ORDINARY: dict[str, Callable[..., Any]] = {
     "reduce_or": lambda params, a: a.any(params["axes"]),
     "iota": lambda params: _iota(params),
 }  # Not division: that of whole numbers rounds otherwise in NumPy.
+
+
+def _unsigned(a: Parts) -> Parts:
+    """The same bits as numbers without a sign: a logical shift fills with zeros."""
+    return a.view(f"u{a.itemsize}")
 
 
 def _iota(params: Params) -> Parts:

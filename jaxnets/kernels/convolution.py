@@ -1,6 +1,5 @@
 """Convolutions on a CPU: few channels by one matrix product, many by Winograd's algorithm."""
 
-import math
 from functools import partial
 
 import jax
@@ -86,12 +85,11 @@ def _is_wide(
     x: jax.Array, window: Size, features: int, strides: Size, pads: Pads, limits: Limits
 ) -> bool:
     """Whether Winograd's algorithm beats XLA's convolution: with many channels and tiles."""
-    fewest = FEWEST_CHANNELS.get(tuple(window), math.inf)
-    if limits.fewest_channels and tuple(window) in FEWEST_CHANNELS:
-        fewest = limits.fewest_channels
-    return min(x.shape[-1], features) >= fewest and winograd.is_faster(
-        x, window, strides, pads, limits
-    )
+    if tuple(window) not in FEWEST_CHANNELS:
+        return False
+    many = limits.fewest_channels or FEWEST_CHANNELS[tuple(window)]
+    is_wide = min(x.shape[-1], features) >= many
+    return is_wide and winograd.is_faster(x, window, strides, pads, limits)
 
 
 def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.Array:

@@ -154,15 +154,15 @@ def refusal(judge: str, module: str) -> tuple[str, str]:
 
 def planted() -> Iterator[tuple[str, dict[str, str]]]:
     """The planted mistakes of the course, and why each judge refuses them."""
-    from jaxnets.course.exercises.judge import BUGS, mutant
+    from jaxnets.course.exercises.judge import mutants
     from jaxnets.gradcheck.layer_check import check_rule
 
-    for bug in BUGS.values():
-        found, rule = {}, mutant(bug.mutant)
+    for name, rule in mutants().items():
+        found = {}
         for judge in JUDGES:
             with alone(judge):
                 found[judge] = why_not(partial(check_rule, rule.name, rule))
-        yield bug.mutant, found
+        yield name, found
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ PAGES = {
     "CHANGELOG.md": "changelog",
     "LICENSES.md": "licences",
     "SECURITY.md": "security",
+    "TRUST.md": "trust",
     "README.md": "index",
     "docs/zh/README.md": "zh/index",
 }

@@ -192,6 +192,33 @@ def test_a_right_function_in_another_form_is_never_called_wrong(name):
     assert claimed(*OTHER_FORMS[name], POSITIVE).kind in (EXACT, OPEN)
 
 
+@pytest.mark.parametrize("power", [-1.0, 0.5, 2.0])
+def test_a_power_by_a_logarithm_is_the_power_also_within_an_exponential(power):
+    verdict = claimed(
+        lambda x: jax.nn.logsumexp(jnp.exp(power * jnp.log(x))),
+        lambda x: [jax.nn.softmax((x**power).ravel()).reshape(x.shape) * power * x ** (power - 1)],
+        POSITIVE,
+    )
+    assert verdict.kind == EXACT
+
+
+def test_roots_are_found_where_many_numbers_do_not_lead_to_them():
+    """Then an error behind the roots is named, not left open."""
+
+    def normed(x, w, more):
+        r = 1 / jnp.sqrt((x**2).sum(-1) + 1)
+        return (r @ w + more.sum()) ** 2
+
+    def wrong(x, w, more):
+        r = 1 / jnp.sqrt((x**2).sum(-1) + 1)
+        sides = 2 * (r @ w + more.sum())
+        dx = -sides * (w * r**3)[:, None] * x
+        return [dx * (1 + 1e-9), sides * r, jnp.full_like(more, sides)]
+
+    more = np.random.default_rng(5).standard_normal(3000)
+    assert claimed(normed, wrong, X, W[0, :3], more) == (WRONG, "gradient.0[0, 0]")
+
+
 def test_a_power_that_is_nearly_a_fraction_is_another_power():
     verdict = claimed(lambda x: (x**2 * x**0.5).sum(), lambda x: [2.5000001 * x**1.5], POSITIVE)
     assert verdict == (WRONG, "gradient.0[0, 0]")

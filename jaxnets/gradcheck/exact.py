@@ -21,13 +21,19 @@ from jaxnets.base.language import Text
 from jaxnets.gradcheck import field, residues
 from jaxnets.gradcheck.errors import named_leaves
 from jaxnets.gradcheck.field import P, Q
-from jaxnets.gradcheck.interpret import Interpreter, NotInterpretedError, Roots, Traced
+from jaxnets.gradcheck.interpret import (
+    Interpreter,
+    MissingRootsError,
+    NotInterpretedError,
+    Roots,
+    Traced,
+)
 from jaxnets.gradcheck.residues import Numbers, UnluckyError
 
 EXACT, WRONG, OPEN = "exact", "WRONG", "open"
 REDRAWS = 5  # Of all residues, where a divisor is 0.
 MOST_ROOTS = 40  # That are searched.
-ROOT_TRIES = 100  # Single numbers drawn again in vain: then the roots are given up.
+ROOT_TRIES = 400  # Single numbers drawn again in vain: then the roots are given up.
 SAME_REAL = 1e-9  # Of two functions with a logarithm, whose slopes are equal.
 
 Tree = Any  # Numbers or ordinary arrays in dicts, tuples or other containers.
@@ -46,6 +52,9 @@ class Verdict(NamedTuple):
 
     kind: str  # EXACT, WRONG, or OPEN: not decided.
     why: Text | str = ""  # The entry that is wrong, or why it is not decided.
+
+
+TOO_MANY_ROOTS = Verdict(OPEN, Text("too many numbers need a root"))
 
 
 class Draw:
@@ -109,6 +118,8 @@ def check_exactly(question: Question, inputs: Tree) -> Verdict:
             return _verdict_of(Evaluation(question, inputs, seed))
         except UnluckyError:
             continue
+        except MissingRootsError:  # With other functions, whose values have no root.
+            return TOO_MANY_ROOTS
         except NotInterpretedError as error:
             return Verdict(OPEN, str(error))
     return Verdict(OPEN, Text("a divisor is 0"))
@@ -123,7 +134,7 @@ def _verdict_of(evaluation: "Evaluation") -> Verdict:
                 return Verdict(EXACT)
         evaluation.interpreter.roots = Roots.REAL
         if not evaluation.find_roots():
-            return Verdict(OPEN, Text("too many numbers need a root"))
+            return TOO_MANY_ROOTS
     defect = evaluation.defect()
     if defect is None:
         return Verdict(EXACT)
@@ -154,7 +165,7 @@ class Evaluation:
 
     def __call__(self, inputs: Tree) -> Claim:
         """What the function claims of these inputs."""
-        self.interpreter.missing_roots = 0
+        self.interpreter.roots_taken = 0
         # With a logarithm, equal trees have equal slopes.
         return self.traced(self.interpreter, inputs, self.constants, first_slope=not self.takes_log)
 
@@ -231,25 +242,30 @@ class Evaluation:
         return "gradient"
 
     def find_roots(self) -> bool:
-        """Draws single numbers again until every root exists; False: not all were found."""
-        self(self.inputs)
-        missing = self.interpreter.missing_roots
-        if missing > MOST_ROOTS:
-            return False
+        """Draws single numbers again until every root exists; False: not all were found.
+
+        The operations get their roots in the program's order: a try ends at the first without.
+        """
         leaves, tree = jax.tree.flatten(self.inputs)
-        sizes = np.array([leaf.value.size for leaf in leaves])
-        in_vain = 0
-        while missing and in_vain < ROOT_TRIES:
-            number = self.draw.random.choice(len(leaves), p=sizes / sizes.sum())
+        missing, in_vain = self._missing_roots(self.inputs), 0
+        while missing and missing.numbers <= MOST_ROOTS and in_vain < ROOT_TRIES:
+            number = int(self.draw.random.integers(len(leaves)))  # Few arrays lead to a root.
             changed = list(leaves)
             changed[number] = self._redrawn(leaves[number])
             inputs = jax.tree.unflatten(tree, changed)
-            self(inputs)
-            in_vain = 0 if self.interpreter.missing_roots < missing else in_vain + 1
-            if self.interpreter.missing_roots <= missing:
-                leaves, self.inputs = changed, inputs
-                missing = self.interpreter.missing_roots
+            left = self._missing_roots(inputs)
+            in_vain = 0 if not left or left.is_less_than(missing) else in_vain + 1
+            if not left or not missing.is_less_than(left):
+                leaves, self.inputs, missing = changed, inputs, left
         return not missing
+
+    def _missing_roots(self, inputs: Tree) -> MissingRootsError | None:
+        """The first roots that do not exist for these inputs."""
+        try:
+            self(inputs)
+        except MissingRootsError as error:
+            return error
+        return None
 
     def _redrawn(self, numbers: Numbers) -> Numbers:
         """The same numbers but one."""

@@ -29,6 +29,23 @@ class NotInterpretedError(Exception):
     """An operation that has no meaning in the field; the message is its name."""
 
 
+class MissingRootsError(Exception):
+    """Some residues have no root."""
+
+    def __init__(self, operation: int, numbers: int):
+        """Says where.
+
+        Args:
+          operation: The first operation without a root, among those that take roots.
+          numbers: How many of its numbers have none.
+        """
+        self.operation, self.numbers = operation, numbers
+
+    def is_less_than(self, other: "MissingRootsError") -> bool:
+        """Whether more roots exist before it than before another."""
+        return (-self.operation, self.numbers) < (-other.operation, other.numbers)
+
+
 class Traced:
     """A function as the list of its operations, for arguments of these shapes."""
 
@@ -62,6 +79,7 @@ class Traced:
         Raises:
           NotInterpretedError: It uses an operation that has no meaning here.
           UnluckyError: These residues cannot be used; draw others.
+          MissingRootsError: Some of them have no root.
         """
         leaves = jax.tree.leaves(trees)
         # The ordinary numbers may overflow, as in the function itself.
@@ -122,7 +140,7 @@ class Roots(enum.Enum):
 
 
 class Interpreter:
-    """Runs programs, and counts the roots that are missing."""
+    """Runs programs, and counts the operations that take roots."""
 
     def __init__(self, *, with_exponent: bool, roots: Roots = Roots.REAL):
         """Says how numbers are computed.
@@ -132,7 +150,7 @@ class Interpreter:
           roots: What a root is.
         """
         self.with_exponent, self.roots = with_exponent, roots
-        self.missing_roots = 0
+        self.roots_taken = 0
 
     def run(
         self, program: ClosedJaxpr, values: Sequence[Values], sloped: set[Any] | None = None
@@ -261,7 +279,9 @@ class Interpreter:
             return residues.integer_pow(a, whole)
         even = degree in (2, 4)
         if even and self.roots is Roots.REAL:
-            self.missing_roots += int((~field.is_square(a.value)).sum())
+            self.roots_taken += 1
+            if missing := int((~field.is_square(a.value)).sum()):
+                raise MissingRootsError(self.roots_taken, missing)
             return residues.root_pow(a, power)
         if even and self.roots is Roots.FORMAL:
             # A fourth power, so that roots of roots exist: it stands for the fourth root of a.
@@ -586,10 +606,12 @@ def _product(run: Interpreter, params: Params, a: Values, b: Values) -> Numbers:
             powers = np.unique(constant)
             if len(powers) == 1:
                 power = residues.fraction_of(float(powers[0]))
-                factor = Numbers(x.factor, np.exp(x.real))
-                rest = dataclasses.replace(x, factor=None)
+                base = Numbers(x.factor, np.exp(x.real), exponent=x.factor_exponent)
+                found = run.power(base, power)
+                rest = dataclasses.replace(x, factor=None, factor_exponent=None)
                 product = residues.mul(run.lift(constant), rest)
-                return dataclasses.replace(product, factor=run.power(factor, power).value)
+                factor = {"factor": found.value, "factor_exponent": found.exponent}
+                return dataclasses.replace(product, **factor)
     return residues.mul(run.lift(a), run.lift(b))
 
 

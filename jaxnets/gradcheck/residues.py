@@ -20,7 +20,7 @@ SQRT_PI = 3**20 % P  # A square that stands for the root of π: π is no fractio
 
 
 class UnluckyError(Exception):
-    """These random residues cannot be used: a divisor is 0, or a number has no root."""
+    """These random residues cannot be used: a divisor is 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Numbers:
     """An array of numbers of the field.
 
     `exponent` and `factor` say what exp of a number is: OMEGA^exponent times the factor. So exp
-    turns sums into products, and takes a logarithm back. `real` is an ordinary number; it only
-    decides which branch is taken.
+    turns sums into products, and takes a logarithm back, with the factor's own exponent. `real` is
+    an ordinary number; it only decides which branch is taken.
     """
 
     value: Residues  # Modulo P.
@@ -37,10 +37,11 @@ class Numbers:
     slope: Residues | None = None  # Its derivative along the direction; None: 0.
     exponent: Residues | None = None  # Modulo Q; None in a program without exp.
     factor: Residues | None = None  # Modulo P; None: 1.
+    factor_exponent: Residues | None = None  # The factor's exponent, modulo Q.
 
     def __post_init__(self) -> None:
         """Gives the parts of one operand the shape of the result."""
-        for name in ("slope", "exponent", "factor"):
+        for name in ("slope", "exponent", "factor", "factor_exponent"):
             part = getattr(self, name)
             if part is not None and part.shape != self.value.shape:
                 object.__setattr__(self, name, np.broadcast_to(part, self.value.shape))
@@ -61,7 +62,8 @@ class Numbers:
         """
         if self.factor is None:
             return self
-        return dataclasses.replace(self, exponent=unknown(self.value), factor=None)
+        exponent = unknown(self.value)
+        return dataclasses.replace(self, exponent=exponent, factor=None, factor_exponent=None)
 
 
 Values = Numbers | np.ndarray  # Arrays that no input reaches stay ordinary ones.
@@ -165,6 +167,7 @@ def together(function: Callable[..., np.ndarray], *numbers: Numbers) -> Numbers:
         moved([x.slope for x in numbers], 0),
         moved([x.exponent for x in numbers], 0),
         moved([x.factor for x in numbers], 1),
+        moved([x.factor_exponent for x in numbers], 1),
     )
 
 
@@ -192,6 +195,7 @@ def add(a: Numbers, b: Numbers) -> Numbers:
         _sum_of_parts(a.slope, b.slope),
         _sum_of_parts(a.exponent, b.exponent, Q) if a.exponent is not None else None,
         _product_of_parts(a.factor, b.factor),
+        _product_of_parts(a.factor_exponent, b.factor_exponent, Q),
     )
 
 
@@ -203,6 +207,7 @@ def neg(a: Numbers) -> Numbers:
         None if a.slope is None else field.negative(a.slope),
         None if a.exponent is None else field.negative(a.exponent, Q),
         None if a.factor is None else field.inverse(a.factor),
+        None if a.factor_exponent is None else field.inverse(a.factor_exponent, Q),
     )
 
 
@@ -275,14 +280,18 @@ def exp(a: Numbers) -> Numbers:
     value = field.power_of_omega(a.exponent)
     value = value if a.factor is None else field.product(value, a.factor)
     value = np.where(a.real == -np.inf, 0, value)
-    return of_value(a, value, np.exp(a.real), value)
+    found = of_value(a, value, np.exp(a.real), value)
+    if a.factor_exponent is None:
+        return found
+    exponent = np.where(a.exponent == 0, a.factor_exponent, found.exponent)
+    return dataclasses.replace(found, exponent=exponent)
 
 
 def log(a: Numbers) -> Numbers:
     """The logarithm: any value, but the slope a' / a, and exp(log(a)) = a."""
     value = stand_in(a.value, salt=2)
     slope = _scaled(a.slope, field.inverse(a.value))
-    return Numbers(value, np.log(a.real), slope, np.zeros_like(a.value), a.value)
+    return Numbers(value, np.log(a.real), slope, np.zeros_like(a.value), a.value, a.exponent)
 
 
 def _odd(value: Residues, salt: int) -> Residues:

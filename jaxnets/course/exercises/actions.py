@@ -17,12 +17,13 @@ from jaxnets.course.exercises.catalogue import (
     BY_FUNCTION,
     EXERCISES,
     WEEKS,
+    Bet,
     Exercise,
     Sheet,
     check_command,
     exercise_called,
 )
-from jaxnets.course.exercises.compute import RIGHT, check_sheet
+from jaxnets.course.exercises.compute import WON, check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.course.exercises.sandbox import Limits, Sandbox
 from jaxnets.course.exercises.ticks import FILE, passed_in, tick
@@ -194,21 +195,27 @@ def check(path: str, hint: bool) -> ExerciseResult:
 
 
 def check_numbers(path: str, hint: bool) -> ExerciseResult:
-    """Checks the numbers of a sheet."""
+    """Checks the numbers of a sheet, or tells what happened after a bet."""
     sheet, found = check_sheet(read_source(path), path)
-    right = sum(answered.verdict == RIGHT for answered in found)
-    passed = right == len(found)
+    done = sum(answered.passed for answered in found)
+    passed = done == len(found)
     hints = {question.name: question.hint for question in sheet.questions}
     lines = []
     for answered in found:
         line = f"{answered.name:12} {_(answered.verdict)}"
         line += _(": ") + answered.note if answered.note else ""
-        if hint and answered.verdict != RIGHT:
+        if hint and not answered.passed:
             line += _(" (hint: {})", sheet.said(hints[answered.name]))
         lines.append(line)
     verdict = _("passed") if passed else _("FAILED")
     whose = _("{} (numbers of {})", sheet.name, sheet.student) if sheet.student else sheet.name
-    lines.append(_("{}: {}, {} of {} right", whose, verdict, right, len(found)))
+    if isinstance(sheet, Bet):
+        won = sum(answered.verdict == WON for answered in found)
+        verdict = _("passed") if passed else _("not done yet")
+        line = _("{}: {}, {} of {} bets made, {} won", whose, verdict, done, len(found), won)
+    else:
+        line = _("{}: {}, {} of {} right", whose, verdict, done, len(found))
+    lines.append(line)
     values = {
         "exercise": sheet.name,
         "student": sheet.student or None,

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from jaxnets.base.display import one_line, shortened
 from jaxnets.base.errors import RunFailedError, UserError, first_line
-from jaxnets.base.language import _
+from jaxnets.base.language import N_, _
 from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BETS
-from jaxnets.course.exercises.compute import RIGHT, check_sheet
+from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.files import (
     exercises_in,
     importable,
@@ -36,7 +36,7 @@ class Check(NamedTuple):
     """One number of a sheet, or one array that a function returns."""
 
     name: str
-    right: bool
+    right: bool  # Of a bet: whether it is made.
     note: str = ""  # What is wrong with it.
 
 
@@ -142,9 +142,11 @@ def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
         # After a bet the judge says what happened, which is the answer.
         note = "" if sheet.name in BETS else row.note
         note = _(": ").join(filter(None, (_(row.verdict), note)))
-        checks.append(Check(row.name, row.verdict == RIGHT, _short(note)))
+        checks.append(Check(row.name, row.passed, _short(note)))
     missed = [check.name for check in checks if not check.right]
-    right = _("{} of {} right", len(checks) - len(missed), len(checks)) if missed else ""
+    counts = len(checks) - len(missed), len(checks)
+    said = N_("{} of {} bets made") if sheet.name in BETS else N_("{} of {} right")
+    right = _(said, *counts) if missed else ""
     whose = _("numbers of {}", sheet.student) if sheet.student else ""
     reason = _("; ").join(filter(None, (right, whose)))
     wrong = missed[0] if missed else ""

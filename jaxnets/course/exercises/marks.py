@@ -19,8 +19,9 @@ from jaxnets.base import display
 from jaxnets.base.display import printable
 from jaxnets.base.errors import UserError
 from jaxnets.base.files import write_text
-from jaxnets.base.language import Text, _
+from jaxnets.base.language import N_, Text, _
 from jaxnets.course.exercises.catalogue import (
+    BET,
     BY_FUNCTION,
     EXERCISES,
     FIND_THE_BUG,
@@ -255,7 +256,8 @@ def _explained(mark: Mark) -> list[str]:
     if mark.passed:
         return [_("passed")]
     right = [check.name for check in mark.grade.checks if check.right]
-    lines = [_("right: {}", _(", ").join(right))] if right else []
+    said = N_("made: {}") if mark.exercise.kind == BET else N_("right: {}")
+    lines = [_(said, _(", ").join(right))] if right else []
     for check in mark.grade.checks:
         if not check.right:
             lines.append(_(": ").join([check.name, check.note or _("wrong")]))

@@ -36,7 +36,8 @@ def ending(
 ) -> str:
     """The last lines of a run: errors, time, its folder `where` and commands to use it.
 
-    Without a test they name the command that tests. At chance level a note names settings, unless rules other than ours gave the gradients.
+    Without a test they name the command that tests. At chance level a note names settings, unless
+    rules other than ours gave the gradients.
     """
     trained, validated = seconds_of(records)
     took = duration(trained)

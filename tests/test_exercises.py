@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tracemalloc
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -949,6 +950,26 @@ def test_a_passed_check_is_ticked_beside_the_file(run_command, tmp_path, monkeyp
     listed = run_command("exercise", "--week=1").out
     assert "\n✓ compute1  10 min" in listed and "\n✓ bug10      5 min" in listed
     assert listed.count("✓") == 2
+
+
+def test_the_next_exercise_is_the_first_required_one_without_a_tick(
+    run_command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    required = [name for name, one in EXERCISES.items() if one.required]
+    for count in (0, 1, 20, len(required) - 1):
+        Path(FILE).write_text("".join(f"{name}\n" for name in ["compute4", *required[:count]]))
+        first, command, passed = run_command("exercise", "next").out.splitlines()
+        name = required[count]
+        assert first.startswith(f"next, in week {EXERCISES[name].week}: {name}, ")
+        assert command == f"  jaxnets exercise new {name}"
+        assert passed.startswith(f"{count} of {len(required)} required exercises passed")
+        Path(EXERCISES[name].file).touch()  # Now it has begun.
+        (values,) = [json.loads(run_command("exercise", "next", "--json").out)]
+        assert values["command"] == f"jaxnets exercise check {EXERCISES[name].file}"
+    Path(FILE).write_text("\n".join(required))
+    outcome = run_command("exercise", "next")
+    assert (outcome.status, len(outcome.out.splitlines())) == (0, 1)
 
 
 def test_a_tick_that_cannot_be_kept_fails_no_check(run_command, tmp_path, monkeypatch):

@@ -79,7 +79,25 @@ def listing(week: int | None = None) -> ExerciseResult:
         counts = passed, len(required)
         lines.append(_("{} of {} required exercises passed; {} keeps the ticks", *counts, FILE))
         lines.append(_("jaxnets exercise --week=3 describes a week's optional exercises"))
-    lines.append(_("jaxnets exercise new NAME writes one into a file"))
+    lines.append(_("jaxnets exercise next shows the next one; jaxnets exercise new NAME writes one"))
+    return ExerciseResult(values, "\n".join(lines))
+
+
+def following() -> ExerciseResult:
+    """The course's first required exercise without a tick here, and the command to go on with."""
+    done = passed_in(Path())
+    required = [one for one in EXERCISES.values() if one.required]
+    left = [one for one in required if one.name not in done]
+    counts = len(required) - len(left), len(required)
+    values: dict[str, Any] = {"passed": counts[0], "required": counts[1], "exercise": None}
+    lines = [_("{} of {} required exercises passed; {} keeps the ticks", *counts, FILE)]
+    if left:
+        one = left[0]
+        begun = Path(one.file).exists()
+        command = check_command(one.file) if begun else f"jaxnets exercise new {one.name}"
+        values |= {"exercise": one.name, "week": one.week, "command": command}
+        facts = one.week, one.name, _(one.about), _(one.kind), one.minutes
+        lines = [_("next, in week {}: {}, {} ({}, {} min):", *facts), f"  {command}", *lines]
     return ExerciseResult(values, "\n".join(lines))
 
 

@@ -186,6 +186,10 @@ def _status(student: Student) -> str:
     parts += [_("without points: {}", _(", ").join(others))] if others else []
     parts += [_("numbers of {}", _(", ").join(foreign))] if foreign else []
     parts += [_("to read: {}", _(", ").join(flagged))] if flagged else []
+    for mark in student.marks:
+        if mark.grade and mark.grade.alike:
+            names = _(", ").join(printable(name) for name, _share in mark.grade.alike)
+            parts.append(_("{} is like that of {}", mark.exercise.name, names))
     return _("; ").join(parts)
 
 

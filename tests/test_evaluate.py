@@ -7,13 +7,16 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import CLASSES, SIDE, TEST, read_json
+from conftest import CLASSES, SIDE, TEST, VALIDATION, read_json
 from PIL import Image
 from scipy.stats import binomtest
 
 import jaxnets
+from jaxnets import experiment
+from jaxnets.data.datasets import Split
 from jaxnets.drawing.svg import Figure
-from jaxnets.report import evaluate
+from jaxnets.report import evaluate, run_facts
+from jaxnets.report.evaluation import split_of
 
 NAMES = [str(number) for number in range(CLASSES)]
 
@@ -69,6 +72,56 @@ def test_the_numbers_are_scikit_learns_scipys_and_the_runs(folder, answers, tiny
     assert len(values["mistakes"]) == TEST - right
     sure = [one["probability"] for one in values["mistakes"]]
     assert sure == sorted(sure, reverse=True)
+
+
+@pytest.fixture
+def judged_on(monkeypatch):
+    """The numbers of images that trainings and reports have evaluated."""
+    counts = list[int]()
+
+    def counted(function, place):
+        def call(*arguments, **options):
+            found = arguments[place]
+            counts.append(len(found if isinstance(found, Split) else split_of(found, arguments[2])))
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(experiment, "evaluate", counted(experiment.evaluate, place=2))
+    monkeypatch.setattr(run_facts, "predictions_of", counted(run_facts.predictions_of, place=1))
+    return counts
+
+
+def test_closed_test_images_stay_closed_until_evaluate(
+    train_tiny, run_command, tmp_path, judged_on
+):
+    folder = tmp_path / "run"  # Of tiny_flags.
+    outcome = train_tiny("softmax", "--no_test", "--report", "--target_accuracy=1")
+    outcome.assert_refused("target_accuracy: expected a test, or stop_at_target, got no_test")
+    outcome = train_tiny("softmax", "--no_test", "--report", "--track=tensorboard")
+    assert outcome.status == 0 and "test loss" not in outcome.out
+    assert re.search(r"the test images are still closed: \S+( -m jaxnets)? evaluate", outcome.out)
+    assert set(judged_on) == {VALIDATION}  # TEST images are another number.
+    result = read_json(folder / "result.json")
+    assert [result[f"test_{name}"] for name in ("loss", "accuracy", "count")] == [None, None, 0]
+    assert "--no_test: the report judges by the validation images" in outcome.out
+    assert f"of {VALIDATION} validation images" in (folder / "report.html").read_text("utf-8")
+    (row,) = json.loads(run_command("runs", tmp_path, "--json").out)["runs"]
+    assert row["finished"] and row["test_accuracy"] is None
+    later = json.loads(run_command("evaluate", folder, "--json").out)
+    assert train_tiny("softmax", "--overwrite").status == 0  # The same run, with its test.
+    assert read_json(folder / "result.json")["test_accuracy"] == later["accuracy"]
+
+
+def test_a_network_in_python_keeps_its_test_images_closed(tiny_preset, tmp_path):
+    net = jaxnets.Network(tiny_preset("softmax", epochs=1, test=False))
+    net.fit(verbose=0)
+    assert read_json(net.save(tmp_path / "run") / "result.json")["test_accuracy"] is None
+    assert jaxnets.load(tmp_path / "run").evaluate().count == TEST
+
+
+def test_a_replay_of_the_slides_needs_their_test(run_command):
+    run_command("replay", "--no_test").assert_refused("replay: expected the test with which")
 
 
 def test_the_loss_of_a_sure_network_is_not_cut_off(finished_run, run_command):

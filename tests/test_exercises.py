@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tracemalloc
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -613,12 +614,12 @@ def test_a_student_s_mistake_is_one_line_with_its_place(run_command, mine):
     )
 
 
-@pytest.mark.parametrize("name", [*SHEETS, *BETS])
+@pytest.mark.parametrize("name", SHEETS)
 def test_a_sheet_is_blank_then_right_then_wrong(name, run_command, tmp_path, mine):
     path = tmp_path / "sheet.toml"
     assert run_command("exercise", "new", name, f"--output={path}").status == 0
     outcome = run_command("exercise", "check", path)
-    questions = (SHEETS | BETS)[name].questions
+    questions = SHEETS[name].questions
     count = len(questions)
     assert outcome.status == 1 and f"{name}: FAILED, 0 of {count} right" in outcome.out
     answers = {question.name: question.answer for question in questions}
@@ -630,9 +631,34 @@ def test_a_sheet_is_blank_then_right_then_wrong(name, run_command, tmp_path, min
     outcome = run_command("exercise", "check", wrong, "--hint")
     right = count - len({last, next(iter(answers))})
     assert outcome.status == 1 and f"FAILED, {right} of {count} right" in outcome.out
-    assert f"(hint: {(SHEETS | BETS)[name].said(questions[-1].hint)})" in outcome.out
-    assert f"wrong: {questions[-1].then}" in outcome.out or not questions[-1].then
-    assert questions[-1].then or str(questions[-1].answer) not in outcome.out
+    assert f"(hint: {SHEETS[name].said(questions[-1].hint)})" in outcome.out
+    assert str(questions[-1].answer) not in outcome.out
+
+
+@pytest.mark.parametrize("name", BETS)
+def test_a_lost_bet_is_told_what_happened_and_ticked(name, run_command, tmp_path):
+    """Of all bets only the first is won; before one is made, the judge says nothing."""
+    path, questions = tmp_path / f"my_{name}.toml", BETS[name].questions
+    count, (first, *others) = len(questions), questions
+    assert run_command("exercise", "new", name, f"--output={path}").status == 0
+    outcome = run_command("exercise", "check", path, "--hint")
+    assert outcome.status == 1 and not (tmp_path / FILE).exists()
+    assert outcome.out.endswith(f"{name}: not done yet, 0 of {count} bets made, 0 won\n")
+    assert f"blank (hint: {first.hint})" in outcome.out and first.then not in outcome.out
+    bets = {first.name: first.answer} | {one.name: 1 + one.answer % 4 for one in others}
+    path.write_text(filled(name, bets))
+    outcome = run_command("exercise", "check", path)
+    lines = [f"{first.name:12} won: {first.then}"]
+    lines += [f"{one.name:12} lost: {one.then}" for one in others]
+    lines += [f"{name}: passed, {count} of {count} bets made, 1 won"]
+    assert (outcome.status, outcome.out.splitlines()) == (0, lines)
+    assert (tmp_path / FILE).read_text() == f"{name}\n"
+
+
+@pytest.mark.parametrize("text", ["5", "0", "1.5", "-77", "[1, 2]", "two", "nan"])
+def test_a_bet_on_no_possible_answer_is_not_made(text):
+    _, found = check_sheet(f'exercise = "bet2"\nmse = {text}\n', "s.toml")
+    assert found[0] == ("mse", "wrong", f"expected a bet from 1 to 4, got {text}")
 
 
 @pytest.mark.parametrize(
@@ -924,6 +950,26 @@ def test_a_passed_check_is_ticked_beside_the_file(run_command, tmp_path, monkeyp
     listed = run_command("exercise", "--week=1").out
     assert "\n✓ compute1  10 min" in listed and "\n✓ bug10      5 min" in listed
     assert listed.count("✓") == 2
+
+
+def test_the_next_exercise_is_the_first_required_one_without_a_tick(
+    run_command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    required = [name for name, one in EXERCISES.items() if one.required]
+    for count in (0, 1, 20, len(required) - 1):
+        Path(FILE).write_text("".join(f"{name}\n" for name in ["compute4", *required[:count]]))
+        first, command, passed = run_command("exercise", "next").out.splitlines()
+        name = required[count]
+        assert first.startswith(f"next, in week {EXERCISES[name].week}: {name}, ")
+        assert command == f"  jaxnets exercise new {name}"
+        assert passed.startswith(f"{count} of {len(required)} required exercises passed")
+        Path(EXERCISES[name].file).touch()  # Now it has begun.
+        (values,) = [json.loads(run_command("exercise", "next", "--json").out)]
+        assert values["command"] == f"jaxnets exercise check {EXERCISES[name].file}"
+    Path(FILE).write_text("\n".join(required))
+    outcome = run_command("exercise", "next")
+    assert (outcome.status, len(outcome.out.splitlines())) == (0, 1)
 
 
 def test_a_tick_that_cannot_be_kept_fails_no_check(run_command, tmp_path, monkeypatch):

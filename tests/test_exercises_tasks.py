@@ -141,7 +141,9 @@ def test_tasks_are_graded_in_the_sandbox(tmp_path, bubblewrap):
     for name, task in TASKS.items():
         (tmp_path / f"{name}.py").write_text(task.solution)
     (tmp_path / "wrong.py").write_text(TASKS["adam"].solution.replace("**2", ""))
-    rows = {row.name: row for row in grades_of(submissions_in(str(tmp_path)), Limits(), bubblewrap)}
+    rows = {
+        row.name: row for _, row in grades_of(submissions_in(str(tmp_path)), Limits(), bubblewrap)
+    }
     wrong = rows.pop("wrong")
     assert all(row.passed for row in rows.values()) and len(rows) == len(TASKS)
     assert not wrong.passed and "not squared" in wrong.reason

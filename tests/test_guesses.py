@@ -79,7 +79,6 @@ GUESSES = [
     ("train --network=cnn", "did you mean --model?"),
     ("train --val_split=0.1", "did you mean --validation_size?"),
     ("train --wandb", "did you mean --track?"),
-    ("train --test", "did you mean jaxnets evaluate RUN?"),
     ("train --models", "did you mean jaxnets help train?"),
     ("train --helb", "did you mean --help?"),
     ("predict run a.png --gpu", "unknown flag --gpu"),

@@ -191,13 +191,24 @@ def test_who_has_everything_right_is_told_what_follows():
 
 
 @pytest.mark.parametrize("name", BETS)
-def test_feedback_on_a_wrong_bet_does_not_tell_what_happened(name, class_of, run_command, tmp_path):
-    answers = {q.name: 1 + q.answer % 4 for q in BETS[name].questions}
-    folder, texts = class_of({"ann": {"a.toml": filled(name, answers)}}), tmp_path / "texts"
-    run_command(*GRADE, folder, f"--feedback={texts}")
-    text = (texts / "ann.txt").read_text("utf-8")
-    assert "wrong" in text
-    assert not [q.name for q in BETS[name].questions if q.then[:30] in text]
+def test_a_lost_bet_has_its_points_and_feedback_does_not_tell_what_happened(
+    name, class_of, run_command, tmp_path
+):
+    """Ann has lost all bets, and Ben has made only the first."""
+    lost = {q.name: 1 + q.answer % 4 for q in BETS[name].questions}
+    first, texts, table = next(iter(lost)), tmp_path / "texts", tmp_path / "points.csv"
+    made = {"ann": lost, "ben": {first: lost[first]}}
+    folder = class_of({who: {"a.toml": filled(name, bets)} for who, bets in made.items()})
+    run_command(*GRADE, folder, f"--feedback={texts}", f"--csv={table}")
+    most = EXERCISES[name].minutes / 5
+    assert [float(row[1]) for row in read(table)[1:]] == [most, round(most / len(lost), 2)]
+    said = {who: (texts / f"{who}.txt").read_text("utf-8") for who in made}
+    assert "passed" in said["ann"]
+    if len(lost) > 1:
+        assert f"  made: {first}\n" in said["ben"] and ": blank\n" in said["ben"]
+        assert f"the judge: 1 of {len(lost)} bets made" in said["ben"]
+    for text in said.values():
+        assert not [q.name for q in BETS[name].questions if q.then[:30] in text]
 
 
 # After https://gradescope-autograders.readthedocs.io/en/latest/specs/ (read in 2026).

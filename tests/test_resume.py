@@ -15,6 +15,7 @@ from conftest import assert_resume_hint, history, params_sha256, read_json, save
 
 from jaxnets.base.errors import RunFailedError
 from jaxnets.config.fields import Config
+from jaxnets.config.resolve import YOUNGER
 from jaxnets.runs import checkpoints, stopping
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
@@ -113,6 +114,7 @@ def test_a_config_without_one_of_its_fields_is_refused(finished_run, run_main, t
     known = {"track", "report"}  # They change nothing.
     # Without these, no run had what they say.
     known |= {"layers", "scaling"}
+    known |= YOUNGER.keys()
     for name in Config.__dataclass_fields__.keys() - known:
         others = {key: value for key, value in config.items() if key != name}
         (tmp_path / "config.json").write_text(json.dumps(others))

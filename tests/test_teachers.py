@@ -90,6 +90,17 @@ def test_homework_takes_the_minutes_that_the_plan_says(folder):
     assert f"| {points:g} | `grade`" in rubric
 
 
+@LANGUAGES
+def test_the_plan_marks_what_is_optional_in_the_list(folder):
+    """Everything else in the plan is required, and nothing that is required is left out."""
+    rows = PLAN.findall((folder / "teachers.md").read_text("utf-8"))
+    cells = " ".join(cell for _, *both, _, _ in rows for cell in both)
+    marked = set(re.findall(r"`(\w+)`\\\*", cells))
+    required = {name for name, one in EXERCISES.items() if one.required}
+    assert set(names_in(cells)) - marked == required
+    assert not marked & required and len(marked) == 4
+
+
 def test_both_languages_have_one_plan():
     assert plan(DOCS) == plan(DOCS / "zh")
     for page in ("weeks-1-4", "weeks-5-8"):

@@ -25,7 +25,7 @@ from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
 from jaxnets.config.unknown import flag_words
-from jaxnets.course.commands import answers, check, exercise, gradcheck, grade, new
+from jaxnets.course.commands import answers, check, exercise, following, gradcheck, grade, new
 from jaxnets.course.procedure import Procedure
 from jaxnets.export.commands import export
 from jaxnets.page.commands import page
@@ -145,6 +145,7 @@ COMMANDS: dict[str, Command] = {
     "serve": serve,
     "abtest": abtest,
     "exercise": exercise,
+    "exercise next": following,
     "exercise new": new,
     "exercise check": check,
     "exercise train": train,

@@ -227,6 +227,11 @@ class Config(Options):
         "10seconds", "interval between checkpoints: 500steps, 2epochs, 5minutes", metavar="INTERVAL"
     )
     keep: int = option(2, "newest checkpoints to keep; the best after an epoch is kept too", COUNT)
+    test: bool = option(
+        True,
+        "evaluate the test images at the end; otherwise they stay closed until jaxnets evaluate, "
+        "as they should while you still choose",
+    )
     target_accuracy: float | None = option(None, "minimum test accuracy, else status 1", FRACTION)
 
     def _repr_fields(self) -> dict[str, Any]:
@@ -295,6 +300,8 @@ class Config(Options):
             )
         if self.stop_at_target and self.target_accuracy is None:
             yield Text("stop_at_target: expected with target_accuracy, got none")
+        if self.target_accuracy is not None and not (self.test or self.stop_at_target):
+            yield Text("target_accuracy: expected a test, or stop_at_target, got no_test")
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
             yield Text("momentum and nesterov belong to sgd, got optimizer {}", self.optimizer)
         if self.nesterov and not self.momentum:

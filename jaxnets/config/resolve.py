@@ -25,11 +25,14 @@ FOLLOWS = ("track", "report")  # Observers, which change nothing in a run.
 RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS,
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
-    *("parallel", "target_accuracy", "checkpoint_every", "keep"),
+    *("parallel", "test", "target_accuracy", "checkpoint_every", "keep"),
     *("early_stopping", "stop_at_target"),
     *FOLLOWS,
     *SINGLE_PROCESS,
 )
+
+# The fields that are younger than version 1.0.0, and what runs did before.
+YOUNGER = {"test": True}
 
 # The settings with which a run's weights were trained, and which they need again.
 WITH_WEIGHTS = ("model", "layers", "hidden", "activation", "dropout", "input_size", "normalize")
@@ -192,7 +195,7 @@ def recipe_of(model: str, name: str | None = None) -> Recipe:
 
 def config_from_json(values: Mapping[str, Any]) -> Config:
     """The config of a run's config.json; a missing field's default could train something else."""
-    names = set(Config.__dataclass_fields__)
+    names, values = set(Config.__dataclass_fields__), {**YOUNGER, **values}
     if missing := sorted(names - values.keys()):
         raise UserError("no {}: another version of jaxnets wrote it", ", ".join(missing))
     found: dict[str, Any] = {name: values[name] for name in values.keys() & names}

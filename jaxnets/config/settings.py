@@ -70,6 +70,7 @@ class FitSettings(TypedDict, total=False):
     resume: bool
     checkpoint_every: str
     keep: int
+    test: bool
     target_accuracy: float | None
 
 

@@ -79,6 +79,15 @@ def exercise(
 
 
 @command
+def following(*, language: AnswerLanguage = None) -> CommandResult:
+    """Show the next required exercise, and how to begin it."""
+    from jaxnets.course.exercises import actions
+
+    with speaking(language):
+        return actions.following()
+
+
+@command
 def new(
     name: Annotated[str, Flag(metavar="NAME")],
     *,

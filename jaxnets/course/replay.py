@@ -91,6 +91,8 @@ def replay(
     if (model := given.get("model", HANDWRITTEN)) not in (HANDWRITTEN, *KERAS):
         known = ", ".join([HANDWRITTEN, *KERAS])
         raise UserError("replay: expected a network of the slides, {}, got {}", known, model)
+    if not given.get("test", True):
+        raise UserError("replay: expected the test with which the slides end, got no_test")
     if model == HANDWRITTEN and not resumes:
         if "hidden" in given:
             raise UserError("hidden: replay compares --sizes, train.py trains one size")
@@ -136,7 +138,8 @@ class ClosingTable(Observer):
     def __init__(self, run: Run, procedure: Procedure):
         self._run, self._procedure = run, procedure
 
-    def on_finish(self, test: Metrics) -> None:
+    def on_finish(self, test: Metrics | None) -> None:
+        assert test is not None  # `replay` refuses a run without it.
         folder, config = self._run.folder, self._run.config
         try:
             kept = folder.read(SEARCH)

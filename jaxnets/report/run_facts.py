@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxnets.base.errors import message_and_status
 from jaxnets.base.files import number_in
-from jaxnets.base.language import _, said
+from jaxnets.base.language import N_, _, said
 from jaxnets.course.comparison import Comparison
 from jaxnets.data.datasets import Dataset
 from jaxnets.predict.run_data import data_of
@@ -43,10 +43,16 @@ class RunFacts:
     def judged_on(self) -> str | None:
         """The part of the data on which the report judges the network.
 
-        It is "test", or "validation" if the data have no test images; None if they have neither.
+        It is "test", or "validation" if the data have no test images or the run leaves them
+        closed; None if there are no images either way.
         """
-        data = self.data
-        return next((p for p in PARTS if data is not None and len(split_of(data, p))), None)
+        data, parts = self.data, [part for part in PARTS if part != "test" or self.tests]
+        return next((p for p in parts if data is not None and len(split_of(data, p))), None)
+
+    @property
+    def tests(self) -> bool:
+        """Whether the run evaluates its test images."""
+        return self.trained is None or self.trained.config.test
 
     @property
     def validation_count(self) -> int:
@@ -95,9 +101,10 @@ def read_run(workdir: str, data: Dataset | None = None) -> RunFacts:
         with run.attempt():
             run.data = data_of(run.trained, data)
             if run.judged_on == "validation":
-                run.missing.append(
-                    _("no test images were given: the report judges by the validation images")
-                )
+                why = N_("no test images were given: the report judges by the validation images")
+                if not run.tests:
+                    why = N_("--no_test: the report judges by the validation images")
+                run.missing.append(_(why))
             elif run.judged_on is None:
                 run.missing.append(
                     _("no test and no validation images were given: mistakes are not shown")

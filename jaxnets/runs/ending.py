@@ -26,7 +26,7 @@ def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
 
 
 def ending(
-    test: Metrics,
+    test: Metrics | None,
     names: Sequence[str],
     config: Config,
     where: str,
@@ -36,40 +36,57 @@ def ending(
 ) -> str:
     """The last lines of a run: errors, time, its folder `where` and commands to use it.
 
-    At chance level a note names settings, unless rules other than ours gave the gradients.
+    Without a test they name the command that tests. At chance level a note names settings, unless
+    rules other than ours gave the gradients.
     """
-    wrong, count = int(test.count - test.correct), int(test.count)
     trained, validated = seconds_of(records)
     took = duration(trained)
     if validated:
         took = _("{}, validated in {}", took, duration(validated))
-    numbers = f"{wrong:,}", f"{count:,}", took
     are_points = config.dataset in planes.SETS
-    text = _("{} of {} test images are wrong; trained in {}", *numbers)
-    if are_points:
-        text = _("{} of {} test points are wrong; trained in {}", *numbers)
-    line = f"{text}\n"
+    report, predict, page, evaluate = (
+        printable(command_line([*program(name), where]))
+        for name in ("report", "predict", "page", "evaluate")
+    )
+    if test is None:
+        line = _("trained in {}; the test images are still closed: {}", took, evaluate) + "\n"
+    else:
+        line = _tested(test, names, config, took, are_points=are_points, ours=ours)
     if sys.stdout.isatty():
         line = loss_line(records, columns()) + line
-    report, predict, page = (
-        printable(command_line([*program(name), where])) for name in ("report", "predict", "page")
-    )
-    at_chance = test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max()
-    if at_chance and ours:
-        usual = printable(names[int(counts.argmax())])
-        text = _(
-            "note: test accuracy {} is no better than always answering {} ({}): try another "
-            "--learning_rate than {}, or more --epochs than {}",
-            f"{test.accuracy:.4f}",
-            usual,
-            f"{counts.max() / counts.sum():.4f}",
-            f"{config.learning_rate:g}",
-            config.epochs,
-        )
-        line += f"{text}\n"
     line += _("run folder: {}", printable(where))
     use = _(PAGE, page) if are_points else _(PICTURES, f"{predict} PICTURE")
     return "\n".join([line, _(REPORT, report), use])
+
+
+def _tested(
+    test: Metrics,
+    names: Sequence[str],
+    config: Config,
+    took: str,
+    *,
+    are_points: bool,
+    ours: bool,
+) -> str:
+    """The number of errors of the test and, at chance level, a note."""
+    wrong, count = int(test.count - test.correct), int(test.count)
+    numbers = f"{wrong:,}", f"{count:,}", took
+    text = _("{} of {} test images are wrong; trained in {}", *numbers)
+    if are_points:
+        text = _("{} of {} test points are wrong; trained in {}", *numbers)
+    counts = np.asarray(test.confusion).sum(axis=1)
+    if test.correct > counts.max() or not ours:
+        return f"{text}\n"
+    note = _(
+        "note: test accuracy {} is no better than always answering {} ({}): try another "
+        "--learning_rate than {}, or more --epochs than {}",
+        f"{test.accuracy:.4f}",
+        printable(names[int(counts.argmax())]),
+        f"{counts.max() / counts.sum():.4f}",
+        f"{config.learning_rate:g}",
+        config.epochs,
+    )
+    return f"{text}\n{note}\n"
 
 
 def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -> str:

@@ -253,17 +253,21 @@ class Run(Observer):
         last = load_checkpoint(self.folder, experiment, experiment.init_state())
         return diagnose(experiment, last, self.folder.records(), error)
 
-    def finish(self, observers: Sequence[Observer] = ()) -> Metrics:
+    def finish(self, observers: Sequence[Observer] = ()) -> Metrics | None:
         """Tests once, writes result.json, prints how the run ended; returns the test's metrics.
+
+        With test=False the test images stay closed, and the metrics are None.
 
         Raises:
           RunFailedError: The test accuracy is below the target.
         """
         if reason := self._early.reason:
             show(said(reason))
-        test = self.experiment.evaluate(self.checkpoint.state.params, self.experiment.data.test)
-        for observer in observers:
-            observer.on_test(test)
+        test = None
+        if self.config.test:
+            test = self.experiment.evaluate(self.checkpoint.state.params)
+            for observer in observers:
+                observer.on_test(test)
         self.write_result(test)
         for observer in observers:
             observer.on_finish(test)
@@ -271,7 +275,7 @@ class Run(Observer):
         records = self.folder.records()
         show(ending.ending(test, names, self.config, where, records, ours=not self.rules))
         target = self.config.target_accuracy
-        if target is not None and test.accuracy < target:
+        if test is not None and target is not None and test.accuracy < target:
             raise RunFailedError(
                 "target_accuracy: expected a test accuracy of {}, got {}", target, test.accuracy
             )

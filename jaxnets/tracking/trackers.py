@@ -92,11 +92,12 @@ class Tracker(Observer):
         self._send(self.scalars, scalars_of(record), record["step"])
         self._send(self.histograms, parameters_by_path(state.params), record["step"])
 
-    def on_finish(self, test: Metrics) -> None:
+    def on_finish(self, test: Metrics | None) -> None:
         """Sends the test's numbers."""
         self._finished = True
-        values = {"test/loss": test.loss, "test/accuracy": test.accuracy}
-        self._send(self.scalars, values, int(self._run.checkpoint.state.step))
+        if test is not None:
+            values = {"test/loss": test.loss, "test/accuracy": test.accuracy}
+            self._send(self.scalars, values, int(self._run.checkpoint.state.step))
         if not self._failed:
             show(f"tracked by {self.name}: {self.how_to_see}")
 

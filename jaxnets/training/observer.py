@@ -54,8 +54,8 @@ class Observer:
     def on_test(self, test: Metrics) -> None:
         """Called with the metrics of the test images."""
 
-    def on_finish(self, test: Metrics) -> None:
-        """Called when the run folder holds the result of that test."""
+    def on_finish(self, test: Metrics | None) -> None:
+        """Called when the run folder holds the result of that test; None with test=False."""
 
     def should_stop(self) -> int:
         """Whether to stop before the next step: 0, or the number of a signal."""

@@ -1,34 +1,43 @@
 """The output of the exercises' commands, and whether the student has passed."""
 
+import contextlib
 import dataclasses
 import json
 import re
+import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxnets.base import display
+from jaxnets.base.bar import progress_bar
 from jaxnets.base.errors import DONE, RUN_FAILED, UserError
 from jaxnets.base.files import mkdir, output_path, write_text
-from jaxnets.base.language import _
+from jaxnets.base.language import N_, _
 from jaxnets.config.command import CommandResult
 from jaxnets.course.exercises.catalogue import (
     BY_FUNCTION,
     EXERCISES,
     WEEKS,
+    Bet,
     Exercise,
     Sheet,
     check_command,
     exercise_called,
 )
-from jaxnets.course.exercises.compute import RIGHT, check_sheet
+from jaxnets.course.exercises.compute import WON, check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.course.exercises.sandbox import Limits, Sandbox
 from jaxnets.course.exercises.ticks import FILE, passed_in, tick
 from jaxnets.course.settings import GRADESCOPE, NBGRADER, TABLE, Grading
 
 WIDEST = 60  # Characters of a name in a table.
+MOST_WRONG = 10  # Rows of the table of what a class got wrong.
+APART = 10.0  # Seconds between two lines of a log.
+Rows = Iterator[tuple[int, Any]]  # Grades, each with its place in the folder.
 TICK, COLUMNS = "✓", 80  # The list's width, also in a pipe.
 # What the list says about an exercise, besides whether it is passed.
 FACTS = ("name", "week", "place", "required", "minutes", "kind", "level", "about", "idea")
@@ -78,7 +87,25 @@ def listing(week: int | None = None) -> ExerciseResult:
         counts = passed, len(required)
         lines.append(_("{} of {} required exercises passed; {} keeps the ticks", *counts, FILE))
         lines.append(_("jaxnets exercise --week=3 describes a week's optional exercises"))
-    lines.append(_("jaxnets exercise new NAME writes one into a file"))
+    lines.append(_("jaxnets exercise next shows the next; jaxnets exercise new NAME writes one"))
+    return ExerciseResult(values, "\n".join(lines))
+
+
+def following() -> ExerciseResult:
+    """The course's first required exercise without a tick here, and the command to go on with."""
+    done = passed_in(Path())
+    required = [one for one in EXERCISES.values() if one.required]
+    left = [one for one in required if one.name not in done]
+    counts = len(required) - len(left), len(required)
+    values: dict[str, Any] = {"passed": counts[0], "required": counts[1], "exercise": None}
+    lines = [_("{} of {} required exercises passed; {} keeps the ticks", *counts, FILE)]
+    if left:
+        one = left[0]
+        begun = Path(one.file).exists()
+        command = check_command(one.file) if begun else f"jaxnets exercise new {one.name}"
+        values |= {"exercise": one.name, "week": one.week, "command": command}
+        facts = one.week, one.name, _(one.about), _(one.kind), one.minutes
+        lines = [_("next, in week {}: {}, {} ({}, {} min):", *facts), f"  {command}", *lines]
     return ExerciseResult(values, "\n".join(lines))
 
 
@@ -194,21 +221,27 @@ def check(path: str, hint: bool) -> ExerciseResult:
 
 
 def check_numbers(path: str, hint: bool) -> ExerciseResult:
-    """Checks the numbers of a sheet."""
+    """Checks the numbers of a sheet, or tells what happened after a bet."""
     sheet, found = check_sheet(read_source(path), path)
-    right = sum(answered.verdict == RIGHT for answered in found)
-    passed = right == len(found)
+    done = sum(answered.passed for answered in found)
+    passed = done == len(found)
     hints = {question.name: question.hint for question in sheet.questions}
     lines = []
     for answered in found:
         line = f"{answered.name:12} {_(answered.verdict)}"
         line += _(": ") + answered.note if answered.note else ""
-        if hint and answered.verdict != RIGHT:
+        if hint and not answered.passed:
             line += _(" (hint: {})", sheet.said(hints[answered.name]))
         lines.append(line)
     verdict = _("passed") if passed else _("FAILED")
     whose = _("{} (numbers of {})", sheet.name, sheet.student) if sheet.student else sheet.name
-    lines.append(_("{}: {}, {} of {} right", whose, verdict, right, len(found)))
+    if isinstance(sheet, Bet):
+        won = sum(answered.verdict == WON for answered in found)
+        verdict = _("passed") if passed else _("not done yet")
+        line = _("{}: {}, {} of {} bets made, {} won", whose, verdict, done, len(found), won)
+    else:
+        line = _("{}: {}, {} of {} right", whose, verdict, done, len(found))
+    lines.append(line)
     values = {
         "exercise": sheet.name,
         "student": sheet.student or None,
@@ -242,6 +275,8 @@ def check_mine(path: str, hint: bool) -> ExerciseResult:
 def grade(submissions: str, grading: Grading, sandbox: Sandbox, as_json: bool = False) -> None:
     """Grades a folder of submissions, and prints each row as soon as it is known.
 
+    JSON and all files keep the order of the folder.
+
     Args:
       submissions: The folder.
       grading: The limits, the assignment's exercises, and what is written besides.
@@ -261,10 +296,10 @@ def grade(submissions: str, grading: Grading, sandbox: Sandbox, as_json: bool = 
         raise UserError("format: expected one student for {}, got {}", GRADESCOPE, len(names))
     set_up_jax(keep_memory=False)
     limits = Limits(grading.seconds, grading.memory, wait=10.0 * grading.seconds)
-    grades: Iterable[Any] = grades_of(found, limits, sandbox)
+    rows: Rows = _counted(found, grades_of(found, limits, sandbox))
     if as_format == TABLE:
-        grades = _json_rows(grades) if as_json else _table_rows(found, grades)
-    students = marks.students_of(list(grades), points)
+        rows = _json_rows(rows) if as_json else _table_rows(found, rows)
+    students = marks.students_of([grade for _place, grade in sorted(rows)], points)
     if csv_path:
         write_text(csv_path, marks.csv_of(students))
     if folder_of_texts:
@@ -286,39 +321,100 @@ def _outside(feedback: str, folder: str) -> Path:
     return path
 
 
-def _json_rows(grades: Iterable[Any]) -> Iterator[Any]:
-    """Prints each grade as an object of a list, and yields it."""
-    before = "["
-    for found in grades:
-        values = found._asdict() | {"checks": {check.name: check.right for check in found.checks}}
-        print(f"{before}\n{json.dumps(values, indent=2)}", end="", flush=True)
-        before = ","
-        yield found
+def _counted(
+    submissions: Sequence[Any], rows: Rows, clock: Callable[[], float] = time.monotonic
+) -> Rows:
+    """Says on stderr how many submissions are graded, and how long the others will take.
+
+    A terminal has a bar, and a log a line from time to time.
+    """
+    from jaxnets.runs.progress import duration
+
+    began = spoke = clock()
+    total, to_run = len(submissions), sum(one.grade is None for one in submissions)
+    ran, shows_bar = 0, display.is_screen(sys.stderr)
+    look = "{desc} |{bar}|"
+    with progress_bar(total, bar_format=look, disable=not shows_bar) as bar:
+        bar.set_description_str(_("{} of {}", 0, total))
+        for count, (place, grade) in enumerate(rows, 1):
+            bar.clear()
+            yield place, grade
+            ran += submissions[place].grade is None
+            now, text = clock(), _("{} of {}", count, total)
+            if ran:
+                left = (now - began) / ran * (to_run - ran)
+                text = _("{} of {}, {} left", count, total, duration(left))
+            bar.set_description_str(text, refresh=False)
+            bar.update()
+            if not shows_bar and ran and now - spoke >= APART and count < total:
+                spoke = now
+                with contextlib.suppress(OSError):  # Its reader is gone.
+                    print(text, file=sys.stderr, flush=True)
+
+
+def _json_rows(rows: Rows) -> Rows:
+    """Prints each grade as an object of a list, as soon as those before it are, and yields it."""
+    before, known, following = "[", dict[int, Any](), 0
+    for place, grade in rows:
+        known[place] = grade
+        while found := known.pop(following, None):
+            values = found._asdict() | {"alike": dict(found.alike)}
+            values["checks"] = {check.name: check.right for check in found.checks}
+            print(f"{before}\n{json.dumps(values, indent=2)}", end="", flush=True)
+            before, following = ",", following + 1
+        yield place, grade
     print("\n]")
 
 
-def _table_rows(submissions: Sequence[Any], grades: Iterable[Any]) -> Iterator[Any]:
-    """Prints each grade as a line of a table, and yields it."""
+def _table_rows(submissions: Sequence[Any], rows: Rows) -> Rows:
+    """Prints each grade as a line of a table, and yields it; then what the class got wrong."""
     head = [_("student"), _("exercise"), _("verdict"), _("first wrong, or why")]
     names = [[_cell(found.name), _cell(found.exercise)] for found in submissions]
     widths = [max(map(display.width_of, column)) for column in zip(head, *names, strict=False)]
     widths = [*widths[:2], 7, 0]
-    passed = flagged = 0
-    for found, cells in zip(grades, names, strict=True):
-        if head:
+    grades = dict[int, Any]()
+    for place, found in rows:
+        if not grades:
             print(display.line(head, widths, "<<<<"))
-            head = []
-        passed += found.passed
-        flagged += bool(found.flag)
-        why = _(": ").join(filter(None, (found.wrong, found.reason)))
-        to_read = _("read {}", found.flag) if found.flag else ""
-        why = _("; ").join(filter(None, (why, to_read)))
-        row = [*cells, _("passed") if found.passed else _("FAILED"), display.one_line(why)]
+        grades[place] = found
+        why = [_(": ").join(filter(None, (found.wrong, found.reason)))]
+        why += [_("read {}", found.flag)] if found.flag else []
+        why += [_("like {}", _others(found))] if found.alike else []
+        said = display.one_line(_("; ").join(filter(None, why)))
+        row = [*names[place], _("passed") if found.passed else _("FAILED"), said]
         print(display.line(row, widths, "<<<<"), flush=True)
-        yield found
-    total = [_("{} of {} passed", passed, len(submissions))]
-    total += [_("to read: {}", flagged)] if flagged else []
+        yield place, found
+    every = [grades[place] for place in sorted(grades)]
+    total = [_("{} of {} passed", sum(found.passed for found in every), len(submissions))]
+    for text, count in (
+        (N_("to read: {}"), sum(bool(found.flag) for found in every)),
+        (N_("alike: {}"), sum(bool(found.alike) for found in every)),
+    ):
+        total += [_(text, count)] if count else []
     print(_("; ").join(total))
+    if wrong := _most_wrong(every):
+        print("\n".join(["", _("most often wrong:"), *display.table(wrong, "<<<")]))
+
+
+def _others(grade: Any) -> str:
+    """The students whose code is like a row's, each with the share that is the same."""
+    return _(", ").join(f"{display.printable(name)} ({100 * share:.0f} %)" for name, share in grade.alike)
+
+
+def _most_wrong(grades: Sequence[Any]) -> list[list[str]]:
+    """The arrays and numbers that most submissions have wrong; none that only one has."""
+    handed_in = Counter(grade.exercise for grade in grades)
+    wrong = Counter(
+        (grade.exercise, check.name)
+        for grade in grades
+        for check in grade.checks
+        if not check.right
+    )
+    return [
+        [exercise, name, _("{} of {}", count, handed_in[exercise])]
+        for (exercise, name), count in wrong.most_common(MOST_WRONG)
+        if count > 1
+    ]
 
 
 def _cell(name: str) -> str:

@@ -178,8 +178,8 @@ class Bet(Sheet):
 
     kind = BET
     how = N_(
-        'Replace each "" with the number of your bet, 1 to 4. This command says what happened, '
-        "and why:"
+        'Replace each "" with the number of your bet, 1 to 4. A lost bet counts as much as a won '
+        "one. This command says what happened, and why:"
     )
 
 

@@ -4,6 +4,7 @@ A sheet is a TOML file in which the student replaces each "" with a number or wi
 It is read more leniently than TOML: 1/8 and "1.5" are numbers, and (1, 2) is a row.
 """
 
+import contextlib
 import math
 import re
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from jaxnets.base.display import shortened
 from jaxnets.base.errors import UserError, did_you_mean
 from jaxnets.base.language import N_, Text, _
-from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question, Sheet
+from jaxnets.course.exercises.catalogue import BETS, SHEETS, Bet, Question, Sheet
 from jaxnets.course.exercises.student import near
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -21,6 +22,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FULL_WIDTH = str.maketrans("，（）［］【】＝．－−／＋“”＃", ',()[][]=.--/+""#')
 MAX_DEPTH = 3  # Of brackets, and the sheet.
 RIGHT, WRONG, BLANK = N_("right"), N_("wrong"), N_("blank")
+WON, LOST = N_("won"), N_("lost")  # A bet counts once it is made, whatever happened.
+CHOICES = (1, 2, 3, 4)
 NO_NUMBER = N_("expected a number such as 1.5 or 1/8, or a row such as [1, 2], got {}")
 ROUNDED = 0.005  # Two digits after the point.
 MAX_TEXT = 30  # Characters of an answer in a message.
@@ -30,8 +33,13 @@ class Answered(NamedTuple):
     """The result of one question."""
 
     name: str
-    verdict: str  # RIGHT, WRONG or BLANK.
+    verdict: str  # RIGHT, WRONG or BLANK; of a bet WON, LOST, WRONG or BLANK.
     note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Whether a number is right, or a bet is made."""
+        return self.verdict in (RIGHT, WON, LOST)
 
 
 def check_sheet(source: str, path: str) -> tuple[Sheet, list[Answered]]:
@@ -82,6 +90,8 @@ def _answered(sheet: Sheet, question: Question, text: str, common: Any) -> Answe
     """Compares the text after a question's = with its answer; `common` is everybody's answer."""
     if text in ("", '""', "''"):
         return Answered(question.name, BLANK)
+    if isinstance(sheet, Bet):
+        return _outcome(question, text.strip("\"'"))
     try:
         given = _read_answer(text.strip("\"'"))
     except ValueError as error:
@@ -91,9 +101,7 @@ def _answered(sheet: Sheet, question: Question, text: str, common: Any) -> Answe
         note = _("expected {}, got {}", _count(wanted), _count(got))
         return Answered(question.name, WRONG, note)
     if near(given, question.answer):
-        return Answered(question.name, RIGHT, _(question.then))
-    if question.then:
-        return Answered(question.name, WRONG, _(question.then))
+        return Answered(question.name, RIGHT)
     slips = (says for wrong, says in question.slips if near(given, wrong))
     if cause := next(slips, None):
         return Answered(question.name, WRONG, sheet.said(cause))
@@ -101,6 +109,17 @@ def _answered(sheet: Sheet, question: Question, text: str, common: Any) -> Answe
         note = _("that is the answer to everybody's numbers; yours are in your file")
         return Answered(question.name, WRONG, note)
     return Answered(question.name, WRONG, _cause(np.array(given), np.array(question.answer)))
+
+
+def _outcome(question: Question, text: str) -> Answered:
+    """What happened after a bet, whether it is won or lost."""
+    with contextlib.suppress(ValueError):
+        bet = _read_answer(text)
+        if bet in CHOICES:
+            verdict = WON if bet == question.answer else LOST
+            return Answered(question.name, verdict, _(question.then))
+    note = _("expected a bet from 1 to 4, got {}", shortened(text, MAX_TEXT))
+    return Answered(question.name, WRONG, note)
 
 
 def _cause(given: np.ndarray, right: np.ndarray) -> str:

@@ -5,19 +5,19 @@ submission prints, patches or exits with makes it pass, and nothing ends or chan
 """
 
 import ast
-import collections
 import os
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxnets.base.display import one_line, shortened
 from jaxnets.base.errors import RunFailedError, UserError, first_line
-from jaxnets.base.language import _
+from jaxnets.base.language import N_, _
+from jaxnets.course.exercises.alike import Alike, alike
 from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BETS
-from jaxnets.course.exercises.compute import RIGHT, check_sheet
+from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.files import (
     exercises_in,
     importable,
@@ -36,7 +36,7 @@ class Check(NamedTuple):
     """One number of a sheet, or one array that a function returns."""
 
     name: str
-    right: bool
+    right: bool  # Of a bet: whether it is made.
     note: str = ""  # What is wrong with it.
 
 
@@ -52,6 +52,7 @@ class Grade(NamedTuple):
     file: str = ""
     student: str = ""  # The student whose numbers a sheet holds; "" means everybody's.
     flag: str = ""  # What a teacher should read in the file, passed or not.
+    alike: Alike = ()  # The other students with the same code, or nearly the same.
 
 
 class Submission(NamedTuple):
@@ -64,6 +65,7 @@ class Submission(NamedTuple):
     file: str = ""
     flag: str = ""
     given: frozenset[str] = frozenset()  # The names of jaxnets that its file may import.
+    alike: Alike = ()
 
 
 def submissions_in(folder: str) -> list[Submission]:
@@ -99,7 +101,19 @@ def submissions_in(folder: str) -> list[Submission]:
         raise UserError(
             "{}: expected .py or .toml files, one for each student, or a folder for each", folder
         )
-    return found
+    return _with_others_alike(found)
+
+
+def _with_others_alike(submissions: Sequence[Submission]) -> list[Submission]:
+    """The submissions, each with the students whose code is like its own."""
+    sources: dict[str, dict[str, str]] = {}
+    for one in submissions:
+        if one.grade is None:
+            sources.setdefault(one.exercise, {})[one.name] = one.source
+    found = {exercise: alike(exercise, by_name) for exercise, by_name in sources.items()}
+    return [
+        one._replace(alike=found.get(one.exercise, {}).get(one.name, ())) for one in submissions
+    ]
 
 
 def _submissions(name: str, path: Path) -> list[Submission]:
@@ -142,9 +156,11 @@ def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
         # After a bet the judge says what happened, which is the answer.
         note = "" if sheet.name in BETS else row.note
         note = _(": ").join(filter(None, (_(row.verdict), note)))
-        checks.append(Check(row.name, row.verdict == RIGHT, _short(note)))
+        checks.append(Check(row.name, row.passed, _short(note)))
     missed = [check.name for check in checks if not check.right]
-    right = _("{} of {} right", len(checks) - len(missed), len(checks)) if missed else ""
+    counts = len(checks) - len(missed), len(checks)
+    said = N_("{} of {} bets made") if sheet.name in BETS else N_("{} of {} right")
+    right = _(said, *counts) if missed else ""
     whose = _("numbers of {}", sheet.student) if sheet.student else ""
     reason = _("; ").join(filter(None, (right, whose)))
     wrong = missed[0] if missed else ""
@@ -154,49 +170,45 @@ def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
 
 def grades_of(
     submissions: Sequence[Submission], limits: Limits, sandbox: Sandbox
-) -> Generator[Grade, None, None]:
-    """Yields a grade for each submission, in their order, as soon as it is known.
+) -> Generator[tuple[int, Grade], None, None]:
+    """Yields a grade for each submission, with its place in their order, as soon as it is known.
 
-    Several sandboxes run at a time; JAX computes only in this thread.
+    Those that need not run come first. Several sandboxes run at a time, so that none waits for one
+    that never ends; JAX computes only in this thread.
 
     Raises:
       UserError: The sandbox is not installed, or cannot start.
       RunFailedError: The process of a submission did not start.
     """
-    if any(submission.grade is None for submission in submissions):
+    to_run = [index for index, one in enumerate(submissions) if one.grade is None]
+    if to_run:
         sandbox.check()
+    yield from ((index, _of_file(one)) for index, one in enumerate(submissions) if one.grade)
     judges: dict[str, list[Case]] = {}
-    running: collections.deque[tuple[Submission, bytes, Future[Outcome] | None]]
-    running = collections.deque()
+    running: dict[Future[Outcome], tuple[int, bytes]] = {}
 
-    def next_grade() -> Grade:
-        submission, task, started = running.popleft()
-        if started is None:
-            return _of_file(submission)
-        outcome = started.result()
-        if outcome.killed or not outcome.started:
-            # Another process may have taken the machine's memory: run it once more, alone.
-            wait([other for _one, _task, other in running if other])
-            outcome = sandbox.run(task, limits)
-        return _grade(submission, outcome, judges[submission.exercise], limits)
+    def next_grades() -> Generator[tuple[int, Grade], None, None]:
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            index, task = running.pop(future)
+            submission, outcome = submissions[index], future.result()
+            if outcome.killed or not outcome.started:
+                # Another process may have taken the machine's memory: run it once more, alone.
+                wait(running)
+                outcome = sandbox.run(task, limits)
+            yield index, _grade(submission, outcome, judges[submission.exercise], limits)
 
     workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for submission in submissions:
-                task, started = b"", None
-                if submission.grade is None:
-                    name = submission.exercise
-                    judges[name] = cases = judges.get(name) or cases_of(name)
-                    task = task_of(
-                        name, submission.source, submission.given, cases, limits, sandbox
-                    )
-                    started = pool.submit(sandbox.run, task, limits)
-                running.append((submission, task, started))
+            for index in to_run:
+                one = submissions[index]
+                judges[one.exercise] = cases = judges.get(one.exercise) or cases_of(one.exercise)
+                task = task_of(one.exercise, one.source, one.given, cases, limits, sandbox)
+                running[pool.submit(sandbox.run, task, limits)] = index, task
                 while len(running) > workers:
-                    yield next_grade()
+                    yield from next_grades()
             while running:
-                yield next_grade()
+                yield from next_grades()
         finally:  # Nothing may run on after Ctrl-C.
             pool.shutdown(wait=False, cancel_futures=True)
             sandbox.end()
@@ -214,6 +226,7 @@ def _grade(
     """The grade of a submission that has run."""
     name, exercise = submission.name, submission.exercise
     failed = Grade(name, exercise, False, file=submission.file, flag=submission.flag)
+    failed = failed._replace(alike=submission.alike)
     if not outcome.started:
         said = _short(outcome.said.decode(errors="replace")) or "it said nothing"
         who = f"{name}: {exercise}"

@@ -19,8 +19,9 @@ from jaxnets.base import display
 from jaxnets.base.display import printable
 from jaxnets.base.errors import UserError
 from jaxnets.base.files import write_text
-from jaxnets.base.language import Text, _
+from jaxnets.base.language import N_, Text, _
 from jaxnets.course.exercises.catalogue import (
+    BET,
     BY_FUNCTION,
     EXERCISES,
     FIND_THE_BUG,
@@ -185,6 +186,10 @@ def _status(student: Student) -> str:
     parts += [_("without points: {}", _(", ").join(others))] if others else []
     parts += [_("numbers of {}", _(", ").join(foreign))] if foreign else []
     parts += [_("to read: {}", _(", ").join(flagged))] if flagged else []
+    for mark in student.marks:
+        if mark.grade and mark.grade.alike:
+            names = _(", ").join(printable(name) for name, _share in mark.grade.alike)
+            parts.append(_("{} is like that of {}", mark.exercise.name, names))
     return _("; ").join(parts)
 
 
@@ -255,7 +260,8 @@ def _explained(mark: Mark) -> list[str]:
     if mark.passed:
         return [_("passed")]
     right = [check.name for check in mark.grade.checks if check.right]
-    lines = [_("right: {}", _(", ").join(right))] if right else []
+    said = N_("made: {}") if mark.exercise.kind == BET else N_("right: {}")
+    lines = [_(said, _(", ").join(right))] if right else []
     for check in mark.grade.checks:
         if not check.right:
             lines.append(_(": ").join([check.name, check.note or _("wrong")]))

@@ -88,14 +88,19 @@ def _said(causes: Sequence[Cause], labels: Sequence[str]) -> str:
 
 
 def _changed_by(cause: Cause, task: Task, cases: Sequence[TaskCase]) -> str:
-    """The first result that an error alone makes wrong; "" if it makes none."""
+    """The result in which an error is: of those that it alone makes wrong, the one that it names.
+
+    If it names none, the first one; "" if it makes none wrong.
+    """
     changed = task.solution.replace(cause.old, cause.new)
     try:
         found = list(_results(changed, task, cases))
     except ResultError:
         return ""
     pairs = list(zip(cases, found, strict=True))
-    return next((one for one in task.returns if any(_is_wrong(one, *pair) for pair in pairs)), "")
+    wrong = [one for one in task.returns if any(_is_wrong(one, *pair) for pair in pairs)]
+    named = (one for one in wrong if re.search(rf"\b{one}\b", cause.says))
+    return next(named, next(iter(wrong), ""))
 
 
 def _step(task: Task, name: str) -> str:

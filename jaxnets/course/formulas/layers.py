@@ -51,6 +51,12 @@ class Layer:
         ranks = {name: len(row) for name, row in self.axes.items()}
         return Names(ranks, frozenset([*self.sizes, *self.scalars]))
 
+    def names_before(self, name: str) -> Names:
+        """What the formula of a gradient may name: not itself, nor the gradients after it."""
+        later = [*self.gradients][[*self.gradients].index(name) :]
+        ranks = {one: rank for one, rank in self.names.ranks.items() if one not in later}
+        return self.names._replace(ranks=ranks)
+
     @functools.cached_property
     def steps(self) -> list[Formula]:
         """The formulas of the forward pass, in their order."""

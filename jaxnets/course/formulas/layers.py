@@ -1,10 +1,10 @@
-"""The formulas of the taught pairs, from formulas.toml, and numbers to try them on."""
+"""The formulas of the taught pairs, from backprop/formulas.toml, and numbers to try them on."""
 
 import functools
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,7 @@ def _drawn(random: np.random.Generator, kind: str, shape: Sequence[int], ties: b
 
 
 def _read() -> dict[str, Layer]:
-    data = tomllib.loads(Path(__file__).with_name("formulas.toml").read_text("utf-8"))
+    data = tomllib.loads((files("jaxnets.backprop") / "formulas.toml").read_text("utf-8"))
     return {name: Layer(**facts) for name, facts in data.items()}
 
 

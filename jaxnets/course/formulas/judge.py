@@ -14,6 +14,7 @@ from jaxnets.base.display import one_line, shortened
 from jaxnets.base.language import N_, _
 from jaxnets.course.formulas.layers import Layer
 from jaxnets.course.formulas.mistakes import mistakes, without_a_part
+from jaxnets.course.formulas.numpy_code import numpy_line
 from jaxnets.course.formulas.parser import FormulaError, parse
 from jaxnets.course.formulas.tree import (
     Call,
@@ -64,6 +65,13 @@ def first_wrong(layer: Layer, name: str, text: str) -> str:
             return _outside(layer, formula, found) or _compared(layer, formula, found)
     except TooLargeError:
         return _("too many indices in one term")
+
+
+def line_of(layer: Layer, name: str, text: str) -> str:
+    """A right formula as a line of NumPy; "" where it needs more than a line."""
+    formula = parse(text, layer.names_before(name))
+    sizes = _sizes_of(layer, formula)
+    return numpy_line(formula, sizes) if isinstance(sizes, dict) else ""
 
 
 def _sizes_of(layer: Layer, formula: Formula) -> dict[str, str] | str:

@@ -116,7 +116,9 @@ def test_each_right_formula_is_an_equal_share_of_the_points(run_command, tmp_pat
         "ben,1,1,3,0 of 1 passed",
     ]
     text = (texts / "ben.txt").read_text("utf-8")
-    assert "  db: wrong: you sum over k, but k names the entry of db\n  dX: blank\n" in text
+    assert (
+        "  db: wrong: b is on the right but neither summed nor on the left\n  dX: blank\n" in text
+    )
     assert not [one for one in right("derive_dense").values() if one in text]
 
 

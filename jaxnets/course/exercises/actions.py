@@ -13,6 +13,7 @@ from jaxnets.base.errors import DONE, RUN_FAILED, UserError
 from jaxnets.base.files import mkdir, output_path, write_text
 from jaxnets.base.language import _
 from jaxnets.config.command import CommandResult
+from jaxnets.course.exercises.answered import RIGHT
 from jaxnets.course.exercises.catalogue import (
     BY_FUNCTION,
     EXERCISES,
@@ -23,7 +24,6 @@ from jaxnets.course.exercises.catalogue import (
     check_command,
     exercise_called,
 )
-from jaxnets.course.exercises.answered import RIGHT
 from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.course.exercises.sandbox import Limits, Sandbox

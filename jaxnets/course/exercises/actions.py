@@ -18,17 +18,19 @@ from jaxnets.base.errors import DONE, RUN_FAILED, UserError
 from jaxnets.base.files import mkdir, output_path, write_text
 from jaxnets.base.language import N_, _
 from jaxnets.config.command import CommandResult
+from jaxnets.course.exercises.answered import WON
 from jaxnets.course.exercises.catalogue import (
     BY_FUNCTION,
     EXERCISES,
     WEEKS,
     Bet,
+    Derive,
     Exercise,
     Sheet,
     check_command,
     exercise_called,
 )
-from jaxnets.course.exercises.compute import WON, check_sheet
+from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.course.exercises.sandbox import Limits, Sandbox
 from jaxnets.course.exercises.ticks import FILE, passed_in, tick
@@ -221,17 +223,17 @@ def check(path: str, hint: bool) -> ExerciseResult:
 
 
 def check_numbers(path: str, hint: bool) -> ExerciseResult:
-    """Checks the numbers of a sheet, or tells what happened after a bet."""
+    """Checks the numbers or the formulas of a sheet, or tells what happened after a bet."""
     sheet, found = check_sheet(read_source(path), path)
     done = sum(answered.passed for answered in found)
     passed = done == len(found)
-    hints = {question.name: question.hint for question in sheet.questions}
+    hints = sheet.hints
     lines = []
     for answered in found:
         line = f"{answered.name:12} {_(answered.verdict)}"
         line += _(": ") + answered.note if answered.note else ""
         if hint and not answered.passed:
-            line += _(" (hint: {})", sheet.said(hints[answered.name]))
+            line += _(" (hint: {})", hints[answered.name])
         lines.append(line)
     verdict = _("passed") if passed else _("FAILED")
     whose = _("{} (numbers of {})", sheet.name, sheet.student) if sheet.student else sheet.name
@@ -242,12 +244,15 @@ def check_numbers(path: str, hint: bool) -> ExerciseResult:
     else:
         line = _("{}: {}, {} of {} right", whose, verdict, done, len(found))
     lines.append(line)
-    values = {
+    values: dict[str, Any] = {
         "exercise": sheet.name,
         "student": sheet.student or None,
         "passed": passed,
         "answers": [row._asdict() for row in found],
     }
+    if isinstance(sheet, Derive) and sheet.code and passed:
+        values["next"] = f"jaxnets exercise new {sheet.code}"
+        lines.append(_("now in code: {}", values["next"]))
     return ExerciseResult(values, "\n".join(lines), passed, ticks=[sheet.name] if passed else [])
 
 
@@ -398,7 +403,9 @@ def _table_rows(submissions: Sequence[Any], rows: Rows) -> Rows:
 
 def _others(grade: Any) -> str:
     """The students whose code is like a row's, each with the share that is the same."""
-    return _(", ").join(f"{display.printable(name)} ({100 * share:.0f} %)" for name, share in grade.alike)
+    return _(", ").join(
+        f"{display.printable(name)} ({100 * share:.0f} %)" for name, share in grade.alike
+    )
 
 
 def _most_wrong(grades: Sequence[Any]) -> list[list[str]]:

@@ -1,0 +1,1 @@
+"""Formulas in index notation: read, computed, and written as NumPy."""

@@ -58,7 +58,8 @@ def look_up_names(code: str) -> None:
 def missing_flags(text: str) -> list[str]:
     """The flags in a text that train.py does not know."""
     known = Config.__dataclass_fields__
-    return [flag for flag in re.findall(r"(?<![-\w])--(\w+)", text) if flag not in known]
+    flags = re.findall(r"(?<![-\w])--(\w+)", text)
+    return [flag for flag in flags if flag.removeprefix("no_") not in known]
 
 
 # Runs a notebook's cells and prints what each shows, where nothing but NumPy can be imported.

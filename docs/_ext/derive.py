@@ -1,0 +1,95 @@
+"""Writes docs/derive.html, the page that judges formulas: `python docs/_ext/derive.py`.
+
+It has the formulas of backprop/formulas.toml, the scripts of docs/_static/formulas/, the texts and
+lessons of derive.toml, and the judge's sentences in Chinese. The site's chapters use the same
+scripts (living.py).
+"""
+
+import base64
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jaxnets.base.language import speaking, texts_spoken
+from jaxnets.drawing.svg import both_themes
+
+DOCS = Path(__file__).resolve().parents[1]
+PAGE = DOCS / "derive.html"
+SCRIPTS = DOCS / "_static/formulas"
+# Each after those that it needs.
+JUDGE = ("said.js", "nearest.js", "parser.js", "values.js", "layers.js", "judge.js")
+COMMON = (*JUDGE, "numpy.js", "mathml.js", "sums.js", "scene.js")
+KEPT = ("sizes", "square", "letters", "drawn", "kinds", "scalars", "forward", "backward")
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src {}; script-src {}"
+TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+def read() -> dict[str, Any]:
+    """The texts and lessons of derive.toml."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+
+
+def formulas() -> dict[str, dict[str, Any]]:
+    """What the scripts need of each layer in formulas.toml."""
+    data = tomllib.loads((files("jaxnets.backprop") / "formulas.toml").read_text("utf-8"))
+    return {
+        name: {key: facts[key] for key in KEPT if key in facts} for name, facts in data.items()
+    }
+
+
+def sentences() -> Iterator[str]:
+    """What the judge may say: the strings of the scripts that the Python judge has too."""
+    with speaking("zh"):
+        known = texts_spoken()
+    for name in JUDGE[1:]:
+        for text in TEXT.findall((SCRIPTS / name).read_text("utf-8")):
+            if text in known:
+                yield text
+
+
+def chinese() -> dict[str, str]:
+    """The judge's sentences in Chinese, by the English ones."""
+    with speaking("zh"):
+        known = texts_spoken()
+    return {text: known[text] for text in sentences()}
+
+
+def script(*names: str, lessons: bool = False) -> str:
+    """Some scripts as one, in a function of its own: the site's pages have other scripts."""
+    data = read()
+    filled = {"TEXTS": data["texts"], "SENTENCES": chinese()}
+    tables = {"LAYERS": formulas()} | ({"LESSONS": data["lessons"]} if lessons else {})
+    text = "\n".join((SCRIPTS / name).read_text("utf-8") for name in names)
+    text = text.replace('"use strict";\n', "")
+    for name, table in filled.items():
+        text = text.replace(f"const {name} = {{}};", f"const {name} = {_json(table)};")
+    defined = "".join(f"const {name} = {_json(table)};\n" for name, table in tables.items())
+    return f'"use strict";\n(() => {{\n{defined}{text}}})();\n'
+
+
+def _json(table: Any) -> str:
+    return json.dumps(table, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def page() -> str:
+    """The page, whose policy allows its own style and script and no request."""
+    style = both_themes() + "".join(
+        (SCRIPTS / name).read_text("utf-8") for name in ("formulas.css", "derive.css")
+    )
+    parts = {"style": style, "script": script(*COMMON, "derive.js", lessons=True)}
+    digests = (
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for text in parts.values()
+    )
+    parts["policy"] = POLICY.format(*digests)
+    template = Path(__file__).with_suffix(".html").read_text("utf-8")
+    return re.sub(r"\{(policy|style|script)\}", lambda found: parts[found[1]], template)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")

@@ -1,0 +1,33 @@
+"use strict";
+// Living formulas of the chapters: <div class="living" data-layer="dense" data-gradient="dW">, in which the
+// plain formula stands. `data-sizes` are those of the small arrays.
+
+function bringToLife(box) {
+  const layer = new Layer(LAYERS[box.dataset.layer]), sizes = { ...layer.sizes, ...JSON.parse(box.dataset.sizes ?? "{}") };
+  const names = box.dataset.gradient.split(" "), parts = ["written wide", "arrays own", "sum", "arrays"];
+  const [written, own, sum, place] = parts.map((name) => make("div", { class: name, ...(name === "sum" ? { "aria-live": "polite" } : {}) }));
+  const scene = new Scene({ root: box, own, place, sum, layer, sizes });
+  const below = make("div");
+  const show = (name) => {
+    const formula = scene.formulaOf(name), line = numpyLine(layer, formula, true);
+    const letters = Object.fromEntries(Object.entries(layer.letters).map(([letter, size]) => [letter, sizes[size]]));
+    written.replaceChildren(mathOf(formula));
+    below.replaceChildren(chipsOf(formula, scene, letters), ...(line ? [make("pre", {}, codeWithLetters(line))] : []));
+    scene.draw(formula);
+  };
+  const tabs = names.length < 2 ? [] : [make("div", { class: "tabs", role: "group", "aria-label": say("which") }, ...names.map((name) => {
+    const tab = make("button", { type: "button", "aria-pressed": String(name === names[0]) }, math("math", [mathOfName(name)]));
+    tab.addEventListener("click", () => {
+      tab.parentElement.querySelectorAll("button").forEach((one) => one.setAttribute("aria-pressed", String(one === tab)));
+      show(name);
+    });
+    return tab;
+  }))];
+  box.replaceChildren(...tabs, written, below, make("p", { class: "how", text: say("howLiving") }), own, sum, place);
+  box.classList.add("alive");
+  lightsByPointer(box, () => scene);
+  show(names[0]);
+}
+
+speak(document.documentElement.lang.startsWith("zh") ? "zh" : "en");
+document.querySelectorAll(".living[data-layer]").forEach(bringToLife);

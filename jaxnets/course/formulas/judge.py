@@ -7,7 +7,7 @@ which it stands, so a student may call the indices anything.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,16 +15,26 @@ from jaxnets.base.language import N_, _
 from jaxnets.course.formulas.layers import Layer
 from jaxnets.course.formulas.parser import FormulaError, parse
 from jaxnets.course.formulas.tree import (
+    Call,
     Condition,
     Entry,
     Formula,
     Letter,
     Node,
     Number,
+    Over,
+    Power,
     Product,
     Total,
+    free_letters,
 )
-from jaxnets.course.formulas.values import TooLargeError, Values, value_of
+from jaxnets.course.formulas.values import (
+    MOST_NUMBERS,
+    TooLargeError,
+    Values,
+    named_value,
+    value_of,
+)
 
 SEEDS = 1, 2
 CLOSE = 1e-9  # Relative to the largest number; no usual mistake changes less.
@@ -47,13 +57,13 @@ def first_wrong(layer: Layer, name: str, text: str) -> str:
         return _("expected a formula of {}, got one of {}", name, formula.name)
     if len(formula.letters) != len(layer.axes[name]):
         counts = len(layer.axes[name]), len(formula.letters)
-        return _("{} has {} indices, got {}", name, *counts)
+        return _("indices of {}: expected {}, got {}", name, *counts)
     found = _sizes_of(layer, formula)
     if isinstance(found, str):
         return found
     try:
         with np.errstate(all="ignore"):
-            return _compared(layer, formula, found)
+            return _outside(layer, formula, found) or _compared(layer, formula, found)
     except TooLargeError:
         return _("too many indices in one term")
 
@@ -65,7 +75,7 @@ def _sizes_of(layer: Layer, formula: Formula) -> dict[str, str] | str:
         for letter, size in zip(entry.letters, layer.axes[entry.name], strict=True):
             if letter and sizes.setdefault(letter, size) != size:
                 places = first[letter], size, entry.text
-                said = _("{} counts {} in {}, but {} in {}", letter, sizes[letter], *places)
+                said = _("{} runs over {} in {}, but over {} in {}", letter, sizes[letter], *places)
                 return said
             first.setdefault(letter, entry.text)
     sizes = {letter: layer.letters[letter] for letter in layer.letters} | sizes
@@ -77,7 +87,7 @@ def _sizes_of(layer: Layer, formula: Formula) -> dict[str, str] | str:
         return _("this is {}ᵀ: its first index is {}", formula.name, first_letter)
     for letter in wrong:
         facts = letter, sizes[letter], wanted[letter], formula.name
-        return _("{} counts {} on the right, but {} in {}", *facts)
+        return _("{} runs over {} on the right, but over {} in {}", *facts)
     sizes |= wanted
     for node in formula.value.walk():
         for letter in getattr(node, "letters", ()):
@@ -86,29 +96,58 @@ def _sizes_of(layer: Layer, formula: Formula) -> dict[str, str] | str:
     return sizes
 
 
+def _outside(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
+    """Says which entry lies outside of its array, whatever its letters are.
+
+    Raises:
+      TooLargeError: The formula needs too many numbers.
+    """
+    numbers = {letter: layer.sizes[size] for letter, size in sizes.items()}
+    bodies = (node for node in formula.value.walk() if not isinstance(node, Over))
+    counts = (math.prod(numbers[one] for one in free_letters(node)) for node in bodies)
+    if sum(counts) > MOST_NUMBERS:
+        raise TooLargeError
+    values = layer.values({}, layer.sizes)._replace(sizes=numbers)
+    for entry in (node for node in formula.value.walk() if isinstance(node, Entry)):
+        for index, size in zip(entry.indices, layer.axes[entry.name], strict=True):
+            places = named_value(index, values).array
+            if not np.isin(places, range(layer.sizes[size])).any():
+                return _(
+                    "{} is outside: this index of {} ends before {}", entry.text, entry.name, size
+                )
+    return ""
+
+
 def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
     right = layer.gradients[formula.name]
 
-    def pairs(numbers: dict[str, int], *, ties: bool = False) -> Iterator[tuple[Values, Values]]:
+    def pairs(numbers: Mapping[str, int], *, ties: bool = False) -> Iterator[tuple[Values, Values]]:
         for seed in SEEDS:
             whole = layer.whole(numbers, seed, ties=ties)
             of_letters = {letter: numbers[size] for letter, size in sizes.items()}
             yield whole, whole._replace(sizes=of_letters)
 
-    def same(numbers: dict[str, int], *, ties: bool = False) -> bool:
+    def same(numbers: Mapping[str, int], *, ties: bool = False) -> bool:
         return all(
             _close(value_of(formula, given), whole.arrays[right.name])
             for whole, given in pairs(numbers, ties=ties)
         )
 
-    numbers = dict(layer.sizes)
-    if same(numbers):
-        if "ties" in layer.kinds.values() and not same(numbers, ties=True):
-            return _("right, but not at the kink: > or ≥?")
-        return ""
-    draws = list(pairs(numbers))
+    draws = list(pairs(layer.sizes))
     given = [value_of(formula, one) for _whole, one in draws]
     wanted = [whole.arrays[right.name] for whole, _one in draws]
+    if all(map(_close, given, wanted)):
+        if "ties" in layer.kinds.values() and not same(layer.sizes, ties=True):
+            return _("right, but not at the kink: > or ≥?")
+        if not all(map(same, layer.other_sizes(formula.text))):
+            return _("right at the sizes tried first only: is there a number in place of a size?")
+        if any(
+            _never_decides(one, [values for _whole, values in draws]) for one in _kinks(formula)
+        ):
+            return _("right, but a condition, max or min never decides anything: leave it out")
+        return ""
+    if not all(np.isfinite(array).all() for array in given):
+        return _("not finite: what if you divide by 0?")
     if said := _factor(layer, given, wanted):
         return said
     axes = layer.axes[right.name]
@@ -117,7 +156,7 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
             continue
         if all(_close(a.swapaxes(i, j), b) for a, b in zip(given, wanted, strict=True)):
             return _("this is {}ᵀ: its first index is {}", right.name, formula.letters[j])
-        apart = ~np.eye(numbers[axes[i]], dtype=bool)
+        apart = ~np.eye(layer.sizes[axes[i]], dtype=bool)
         off = [[np.moveaxis(x, (i, j), (0, 1))[apart] for x in both] for both in (given, wanted)]
         if all(map(_close, *off)):
             return _("right but for δ: what if {} = {}?", formula.letters[i], formula.letters[j])
@@ -125,12 +164,22 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
     for entries in _multiplied(formula):
         if _names_if_sharing(entries, False) in shared:
             return _("{} and {} share no index: which one is summed?", *(e.name for e in entries))
-    for says, changed in _neighbours(right.value):
+    for node in (one for one in formula.value.walk() if isinstance(one, Over)):
+        for letter in node.letters:
+            if letter not in free_letters(node.body):
+                return _("you sum over {}, but nothing in the sum has the index {}", letter, letter)
+    for says, changed in _neighbours(right.value, _alike(layer)):
+        if not free_letters(changed) <= set(right.letters):
+            continue
         other = dataclasses.replace(right, value=changed)
         found = (value_of(other, whole) for whole, _one in draws)
         if all(map(_close, given, found)):
-            return _(says)
-    if same(dict(layer.equal_sizes)):
+            return says
+    for says, changed in _other_arrays(layer, right):
+        found = (value_of(right, changed(whole)) for whole, _one in draws)
+        if all(map(_close, given, found)):
+            return says
+    if same(layer.equal_sizes):
         return _("right for a square input only")
     wrong = ~np.isclose(given[0], wanted[0], rtol=CLOSE, atol=CLOSE)
     place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
@@ -138,9 +187,49 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
     return _("{} of {} entries are wrong, the first at {}", *counts, list(map(int, place)))
 
 
+def _alike(layer: Layer) -> dict[str, list[str]]:
+    """All letters with the same size as each letter, itself among them."""
+    sizes = layer.letters
+    return {one: [other for other in sizes if sizes[other] == sizes[one]] for one in sizes}
+
+
+def _other_arrays(layer: Layer, right: Formula) -> Iterator[tuple[str, Callable[[Values], Values]]]:
+    """Yields mistakes that change what a name stands for, in all places: what each is, and how."""
+    for name, other in itertools.permutations(layer.names_before(right.name).ranks, 2):
+        if layer.axes[name] == layer.axes[other]:
+            yield (
+                _("another array belongs where you write {}", other),
+                lambda values, name=name, other=other: values._replace(
+                    arrays={**values.arrays, name: values.arrays[other]}
+                ),
+            )
+    for name in layer.names.scalars:
+        yield (
+            _("{} is missing in some place", name),
+            lambda values, name=name: values._replace(scalars={**values.scalars, name: 1}),
+        )
+
+
+def _kinks(formula: Formula) -> Iterator[Condition]:
+    """Yields each comparison on which a formula depends."""
+    for node in formula.value.walk():
+        if isinstance(node, Condition):
+            yield node
+        elif isinstance(node, Call) and node.function in ("max", "min"):
+            yield Condition(node.arguments, (">",))
+        elif isinstance(node, Call) and node.function in ("relu", "relu′"):
+            yield Condition((*node.arguments, Number(0)), (">",))
+
+
+def _never_decides(condition: Condition, draws: Sequence[Values]) -> bool:
+    """Whether a condition holds everywhere or nowhere: then nothing shows whether it is right."""
+    found = [named_value(condition, values).array for values in draws]
+    return len({float(one) for array in found for one in np.unique(array)}) == 1
+
+
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
     scale = float(np.abs(b).max(initial=1))
-    return bool(np.isfinite(a).all() and (np.abs(a - b) <= CLOSE * scale).all())
+    return bool(np.isfinite([*a.flat, *b.flat]).all() and (np.abs(a - b) <= CLOSE * scale).all())
 
 
 def _multiplied(formula: Formula) -> Iterator[tuple[Entry, Entry]]:
@@ -159,7 +248,7 @@ def _names_if_sharing(entries: tuple[Entry, Entry], sharing: bool) -> frozenset[
 
 def _factor(layer: Layer, given: list[np.ndarray], wanted: list[np.ndarray]) -> str:
     """Which factor is too many, or missing; "" if the numbers differ otherwise."""
-    ratio = float(np.median(given[0] / wanted[0]))
+    ratio = float((given[0] * wanted[0]).sum() / (wanted[0] ** 2).sum())
     if not all(_close(a, ratio * b) for a, b in zip(given, wanted, strict=True)):
         return ""
     if math.isclose(ratio, -1):
@@ -174,29 +263,90 @@ def _factor(layer: Layer, given: list[np.ndarray], wanted: list[np.ndarray]) -> 
     return ""
 
 
-def _neighbours(node: Node) -> Iterator[tuple[str, Node]]:
-    """Yields usual mistakes: what each is, and the formula with it."""
+def _neighbours(node: Node, like: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Node]]:
+    """Yields usual mistakes: what each is, and the formula with it.
+
+    Args:
+      node: A part of the right formula.
+      like: All letters with the same size as each letter, itself among them.
+    """
     if isinstance(node, Condition) and all(isinstance(one, Letter) for one in node.terms):
-        yield N_("δ is missing: a term is there only where two indices are equal"), Number(1)
+        yield _("δ is missing: a term is there only where two indices are equal"), Number(1)
     elif isinstance(node, Condition):
-        yield N_("a condition is missing: where does nothing pass?"), Number(1)
+        yield _("a condition is missing: where does nothing pass?"), Number(1)
+    if isinstance(node, Power):
+        yield _("an exponent is missing"), node.base
     if isinstance(node, Total) and len(node.terms) > 1:
         for place in range(len(node.terms)):
             terms = node.terms[:place] + node.terms[place + 1 :]
             signs = node.signs[:place] + node.signs[place + 1 :]
-            yield N_("a term is missing"), Total(terms, signs)
+            yield _("a term is missing"), Total(terms, signs)
             flipped = [-one if n == place else one for n, one in enumerate(node.signs)]
-            yield N_("the sign of a term is wrong"), Total(node.terms, tuple(flipped))
+            yield _("the sign of a term is wrong"), Total(node.terms, tuple(flipped))
+    if isinstance(node, Total) and len(node.terms) > 2:
+        for term, sign in zip(node.terms, node.signs, strict=True):
+            yield _("terms are missing"), Total((term,), (sign,))
+    if isinstance(node, Product):
+        yield from _other_products(node)
+    if isinstance(node, Entry):
+        for i, j in itertools.combinations(range(len(node.indices)), 2):
+            if node.letters[j] in like.get(node.letters[i], ()):
+                swapped = list(node.indices)
+                swapped[i], swapped[j] = swapped[j], swapped[i]
+                yield (
+                    _("two indices of {} are exchanged", node.name),
+                    _with(node, "indices", tuple(swapped)),
+                )
+        turned = [_turned(one) for one in node.indices]
+        if turned != list(node.indices):
+            yield (
+                _("an index of {} is shifted the wrong way", node.name),
+                _with(node, "indices", tuple(turned)),
+            )
+        for place, letter in enumerate(node.letters):
+            for other in like.get(letter, ()):
+                if other != letter:
+                    indices = (*node.indices[:place], Letter(other), *node.indices[place + 1 :])
+                    yield (
+                        _("an index of {} is the wrong letter", node.name),
+                        _with(node, "indices", indices),
+                    )
     for field in dataclasses.fields(node):  # pyright: ignore[reportArgumentType]: see Node.parts.
         value = getattr(node, field.name)
         if isinstance(value, Node):
-            for says, part in _neighbours(value):
+            for says, part in _neighbours(value, like):
                 yield says, _with(node, field.name, part)
         elif isinstance(value, tuple):
             for place, one in enumerate(value):
-                for says, part in _neighbours(one) if isinstance(one, Node) else ():
+                for says, part in _neighbours(one, like) if isinstance(one, Node) else ():
                     parts = (*value[:place], part, *value[place + 1 :])
                     yield says, _with(node, field.name, parts)
+
+
+def _turned(index: Node) -> Node:
+    """An index that is shifted the other way: i - p for i + p."""
+    if not isinstance(index, Total):
+        return index
+    return Total(index.terms, (index.signs[0], *(-sign for sign in index.signs[1:])))
+
+
+def _other_products(node: Product) -> Iterator[tuple[str, Node]]:
+    """Yields a product without one of its factors or divisors, and with one on the other side."""
+    for place, one in enumerate(node.factors):
+        if isinstance(one, Condition):
+            continue
+        factors = node.factors[:place] + node.factors[place + 1 :] or (Number(1),)
+        says = (
+            _("a factor is missing: {}", one.name)
+            if isinstance(one, Entry)
+            else _("a factor is missing")
+        )
+        yield says, Product(factors, node.divisors)
+        yield _("you divide where a factor belongs"), Product(factors, (*node.divisors, one))
+    for place, one in enumerate(node.divisors):
+        divisors = node.divisors[:place] + node.divisors[place + 1 :]
+        yield _("a divisor is missing"), Product(node.factors, divisors)
+        yield _("you multiply where a divisor belongs"), Product((*node.factors, one), divisors)
 
 
 def _with(node: Node, field: str, value: object) -> Node:

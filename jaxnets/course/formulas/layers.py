@@ -2,7 +2,7 @@
 
 import functools
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
@@ -14,6 +14,7 @@ from jaxnets.course.formulas.tree import Formula
 from jaxnets.course.formulas.values import Values, value_of
 
 SIDE = 4  # Of all axes, where they are to be equal.
+OTHERS = 2  # Draws of sizes, besides the two that the layer has.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,7 @@ class Layer:
     drawn: Mapping[str, str]  # The arrays that are given, with their indices.
     forward: Sequence[str]
     backward: Sequence[str]
+    follows: Mapping[str, str] = field(default_factory=dict)  # Sizes that others decide.
     square: Mapping[str, int] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)  # How an array is drawn.
@@ -104,7 +106,26 @@ class Layer:
     @property
     def equal_sizes(self) -> Mapping[str, int]:
         """Sizes at which a mistake of axes does not show."""
-        return self.square or dict.fromkeys(self.sizes, SIDE)
+        return self.square or self.followed(dict.fromkeys(self.sizes, SIDE))
+
+    def other_sizes(self, text: str) -> Iterator[Mapping[str, int]]:
+        """Yields sizes at which a number in place of a size shows.
+
+        They are drawn by the formula's text, so nobody can aim at them.
+        """
+        yield self.equal_sizes
+        random = np.random.default_rng(list(text.encode()))
+        for _draw in range(OTHERS):
+            drawn = random.integers(2, SIDE + 1, len(self.sizes)).tolist()
+            yield self.followed(dict(zip(self.sizes, drawn, strict=True)))
+
+    def followed(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The sizes with those that others decide, such as that of a convolution's input."""
+        found, names = dict(sizes), Names({}, frozenset(sizes))
+        for size, text in self.follows.items():
+            values = Values({}, found, {})
+            found[size] = int(value_of(parse(f"{size} = {text}", names), values))
+        return found
 
 
 def _drawn(random: np.random.Generator, kind: str, shape: Sequence[int], ties: bool) -> np.ndarray:

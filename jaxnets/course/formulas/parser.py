@@ -13,7 +13,6 @@ from collections.abc import Generator, Mapping
 from typing import NamedTuple, NoReturn
 
 from jaxnets.base.display import shortened
-from jaxnets.base.errors import did_you_mean
 from jaxnets.base.language import _
 from jaxnets.course.formulas.tree import (
     Call,
@@ -373,9 +372,11 @@ class _Parser:
             return Scalar(name)
         if name == "e" and self.takes("^"):
             return Call("exp", (self.exponent(),))
-        known = [*ranks, *self.names.scalars]
-        hint = did_you_mean(name, known) or _("; known are {}", ", ".join(known))
-        self.fail(_("unknown name {}{}", name, hint), token.at)
+        self.fail_unknown(name, token)
+
+    def fail_unknown(self, name: str, token: Token) -> NoReturn:
+        known = ", ".join([*self.names.ranks, *sorted(self.names.scalars)])
+        self.fail(_("unknown name {}; known are {}", name, known), token.at)
 
     @property
     def end(self) -> int:
@@ -388,11 +389,11 @@ class _Parser:
     def checked(self, entry: Entry, token: Token) -> Entry:
         rank = self.names.ranks.get(entry.name)
         if rank is None:
-            self.fail(_("unknown name {}{}", entry.name, ""), token.at)
+            self.fail_unknown(entry.name, token)
         self.expect_no_transpose()
         if rank != len(entry.indices):
             count = len(entry.indices)
-            self.fail(_("{} has {} indices, got {}", entry.name, rank, count), token.at)
+            self.fail(_("indices of {}: expected {}, got {}", entry.name, rank, count), token.at)
         return entry
 
     def fraction(self) -> Node:
@@ -414,7 +415,7 @@ class _Parser:
         while self.takes(","):
             arguments.append(self.expression())
         if len(arguments) != takes:
-            self.fail(_("{} takes {} numbers, got {}", name, takes, len(arguments)))
+            self.fail(_("arguments of {}: expected {}, got {}", name, takes, len(arguments)))
         self.expect(")")
         return Call(name, tuple(arguments))
 
@@ -422,7 +423,7 @@ class _Parser:
         brackets = self.is_sign("(")
         indices = self.indices_until(")") if brackets else self.subscript(2)
         if len(indices) != 2:
-            self.fail(_("{} has {} indices, got {}", "δ", 2, len(indices)), token.at)
+            self.fail(_("indices of {}: expected {}, got {}", "δ", 2, len(indices)), token.at)
         return Condition(tuple(indices), ("=",))
 
     # Conditions.
@@ -476,9 +477,9 @@ class _Parser:
         indices = self.indices_until(")") if self.is_sign("(") else self.subscript(None)
         letters = tuple(one.letter if isinstance(one, Letter) else "" for one in indices)
         if not letters or "" in letters or len(set(letters)) < len(letters):
-            self.fail(_("after a sum stand the letters it is over, such as Σ_b"), token.at)
+            self.fail(_("expected letters after the sum, such as Σ_b"), token.at)
         if any(one.isupper() for one in letters) or not self.begins_factor():
-            self.fail(_("after the letters of a sum stand a space and what is summed"), token.at)
+            self.fail(_("expected a space and a term after the letters of the sum"), token.at)
         return Over(kind, letters, self.term())
 
     # Indices.
@@ -521,16 +522,18 @@ class _Parser:
     def index_item(self, *, tight: bool = False) -> list[Node]:
         """One index, which may be shifted; or several letters that follow each other."""
         start = self.place
+        found = self.index_sum(tight)
+        if self.place == start + 1 and self.tokens[start].kind == "name":
+            return self.letters_of(self.tokens[start])
+        return [found]
+
+    def index_sum(self, tight: bool) -> Node:
         sign = -1 if self.takes("-") else 1
         terms, signs = [self.index_product(tight)], [sign]
         while self.is_sign("+", "-") and not (tight and self.ends_index()):
             signs.append(-1 if self.take().text == "-" else 1)
             terms.append(self.index_product(tight))
-        if signs != [1]:
-            return [Total(tuple(terms), tuple(signs))]
-        if self.place == start + 1 and self.tokens[start].kind == "name":
-            return self.letters_of(self.tokens[start])
-        return terms
+        return terms[0] if signs == [1] else Total(tuple(terms), tuple(signs))
 
     def ends_index(self) -> bool:
         """Whether a + or - after an index without brackets does not belong to it."""
@@ -550,9 +553,14 @@ class _Parser:
                 factors.append(Number(float(token.text)))
             elif token.kind == "name":
                 factors += self.letters_of(self.take())
+            elif self.takes("("):
+                with self.deeper():
+                    factors.append(self.index_sum(tight=False))
+                self.expect(")")
             elif not factors:
                 self.fail(_("expected an index"))
-            if not self.takes("·") and self.next.kind not in ("number", "name"):
+            follows = self.next.kind in ("number", "name") or self.is_sign("(")
+            if not self.takes("·") and not follows:
                 break
         return factors[0] if len(factors) == 1 else Product(tuple(factors))
 

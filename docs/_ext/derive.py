@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ DOCS = Path(__file__).resolve().parents[1]
 PAGE = DOCS / "derive.html"
 SCRIPTS = DOCS / "_static/formulas"
 # Each after those that it needs.
-JUDGE = ("said.js", "nearest.js", "parser.js", "values.js", "layers.js", "judge.js")
+JUDGE = ("said.js", "parser.js", "values.js", "layers.js", "judge.js")
 COMMON = (*JUDGE, "numpy.js", "mathml.js", "sums.js", "scene.js")
-KEPT = ("sizes", "square", "letters", "drawn", "kinds", "scalars", "forward", "backward")
+KEPT = ("sizes", "square", "follows", "letters", "drawn", "kinds", "scalars", "forward", "backward")
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src {}; script-src {}"
-TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
+SENTENCE = re.compile(r'\b_\(\s*"([^"]+)"')
 
 
 def read() -> dict[str, Any]:
@@ -37,26 +36,20 @@ def read() -> dict[str, Any]:
 def formulas() -> dict[str, dict[str, Any]]:
     """What the scripts need of each layer in formulas.toml."""
     data = tomllib.loads((files("jaxnets.backprop") / "formulas.toml").read_text("utf-8"))
-    return {
-        name: {key: facts[key] for key in KEPT if key in facts} for name, facts in data.items()
-    }
+    return {name: {key: facts[key] for key in KEPT if key in facts} for name, facts in data.items()}
 
 
-def sentences() -> Iterator[str]:
-    """What the judge may say: the strings of the scripts that the Python judge has too."""
-    with speaking("zh"):
-        known = texts_spoken()
-    for name in JUDGE[1:]:
-        for text in TEXT.findall((SCRIPTS / name).read_text("utf-8")):
-            if text in known:
-                yield text
+def sentences() -> list[str]:
+    """What the judge of the scripts may say, in English: the same as the Python one."""
+    texts = ((SCRIPTS / name).read_text("utf-8") for name in JUDGE)
+    return sorted({found for text in texts for found in SENTENCE.findall(text)})
 
 
 def chinese() -> dict[str, str]:
     """The judge's sentences in Chinese, by the English ones."""
     with speaking("zh"):
         known = texts_spoken()
-    return {text: known[text] for text in sentences()}
+    return {text: known[text] for text in sentences() if text in known}
 
 
 def script(*names: str, lessons: bool = False) -> str:

@@ -2,6 +2,7 @@
 // The layers' formulas, and numbers to try them on: the twin of jaxnets/course/formulas/layers.py.
 
 const SIDE = 4; // Of all axes, where they are to be equal.
+const OTHERS = 2; // Draws of sizes, besides the two that the layer has.
 const KEPT = 0.6; // Of a mask.
 
 /** Random numbers from 0 to 1, the same for the same seed (mulberry32). */
@@ -17,8 +18,8 @@ function randomOf(seed) {
 
 class Layer {
   /** From a table of formulas.toml. */
-  constructor({ sizes, letters, drawn, forward, backward, square = null, scalars = {}, kinds = {} }) {
-    Object.assign(this, { sizes, letters, drawn, square, scalars, kinds, kept: new Map() });
+  constructor({ sizes, letters, drawn, forward, backward, follows = {}, square = null, scalars = {}, kinds = {} }) {
+    Object.assign(this, { sizes, letters, drawn, follows, square, scalars, kinds, kept: new Map() });
     this.axes = {}; // The sizes of each array, by their names.
     for (const [name, row] of Object.entries(drawn)) this.axes[name] = [...row].map((one) => letters[one]);
     for (const text of [...forward, ...backward]) {
@@ -66,7 +67,23 @@ class Layer {
 
   /** Sizes at which a mistake of axes does not show. */
   get equalSizes() {
-    return this.square ?? Object.fromEntries(Object.keys(this.sizes).map((name) => [name, SIDE]));
+    return this.square ?? this.followed(Object.fromEntries(Object.keys(this.sizes).map((name) => [name, SIDE])));
+  }
+
+  /** Sizes at which a number in place of a size shows, drawn by the formula's text: nobody can aim at them. */
+  otherSizes(text) {
+    const random = randomOf([...text].reduce((hash, sign) => Math.imul(hash ^ sign.codePointAt(0), 0x01000193), 0x811c9dc5));
+    const draw = () => Object.fromEntries(Object.keys(this.sizes).map((name) => [name, 2 + Math.floor((SIDE - 1) * random())]));
+    return [this.equalSizes, ...Array.from({ length: OTHERS }, () => this.followed(draw()))];
+  }
+
+  /** The sizes with those that others decide, such as that of a convolution's input. */
+  followed(sizes) {
+    const found = { ...sizes }, names = { ranks: {}, scalars: new Set(Object.keys(sizes)) };
+    for (const [size, text] of Object.entries(this.follows)) {
+      [found[size]] = valueOf(parse(`${size} = ${text}`, names), { arrays: {}, scalars: found, sizes: {} }).data;
+    }
+    return found;
   }
 }
 

@@ -1,7 +1,7 @@
 "use strict";
 // Draws a formula as MathML, which a browser needs no other program for. Each index has data-letter.
 
-const MATHML = "http://www.w3.org/1998/Math/MathML", HAT = "\u0302";
+const MATHML = "http://www.w3.org/1998/Math/MathML";
 const BELOW_POWER = ["total", "product", "power", "over"]; // What a power's base or a factor puts in brackets.
 
 function math(tag, children = [], attributes = {}) {

@@ -22,6 +22,7 @@ const COMMANDS = {
   cdot: "·", times: "·", odot: "·", le: "≤", leq: "≤", ge: "≥", geq: "≥", ne: "≠", neq: "≠", gt: ">", lt: "<", prime: "′",
 };
 const SIGNS = { ">": ">", "<": "<", ">=": "≥", "<=": "≤", "≥": "≥", "≤": "≤", "=": "=", "==": "=", "≠": "≠", "!=": "≠" };
+const HAT = "\u0302"; // Over the letter before it.
 const RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻", LOWERED = "0123456789-";
 const TOKEN = new RegExp([
   String.raw`(?<space>(?:\s|\\[,;:! ]|\\(?:left|right|quad|displaystyle)(?![A-Za-z]))+)`,
@@ -336,18 +337,21 @@ class Parser {
     if (isArray) return this.entry(name, token);
     if (this.scalars.has(name)) return { kind: "scalar", name };
     if (name === "e" && this.takes("^")) return { kind: "call", function: "exp", arguments: [this.exponent()] };
-    const known = [...Object.keys(this.ranks), ...this.scalars], near = nearestName(name, known);
-    const hint = near === null ? _("; known are {}", known.join(", ")) : _("; did you mean {}?", near);
-    return this.fail(_("unknown name {}{}", name, hint), token.at);
+    return this.failUnknown(name, token);
+  }
+
+  failUnknown(name, token) {
+    const known = [...Object.keys(this.ranks), ...[...this.scalars].sort()].join(", ");
+    this.fail(_("unknown name {}; known are {}", name, known), token.at);
   }
 
   entry(name, token) { return this.checked(name, this.subscript(this.rankOf(name)), token); }
 
   checked(name, indices, token) {
     const rank = this.rankOf(name), text = this.text.slice(token.at, this.end);
-    if (rank === null) this.fail(_("unknown name {}{}", name, ""), token.at);
+    if (rank === null) this.failUnknown(name, token);
     this.expectNoTranspose();
-    if (rank !== indices.length) this.fail(_("{} has {} indices, got {}", name, rank, indices.length), token.at);
+    if (rank !== indices.length) this.fail(_("indices of {}: expected {}, got {}", name, rank, indices.length), token.at);
     return { kind: "entry", name, indices, text };
   }
 
@@ -370,14 +374,14 @@ class Parser {
     }
     const given = [this.expression()];
     while (this.takes(",")) given.push(this.expression());
-    if (given.length !== takes) this.fail(_("{} takes {} numbers, got {}", name, takes, given.length));
+    if (given.length !== takes) this.fail(_("arguments of {}: expected {}, got {}", name, takes, given.length));
     this.expect(")");
     return { kind: "call", function: name, arguments: given };
   }
 
   delta(token) {
     const indices = this.isSign("(") ? this.indicesUntil(")") : this.subscript(2);
-    if (indices.length !== 2) this.fail(_("{} has {} indices, got {}", "δ", 2, indices.length), token.at);
+    if (indices.length !== 2) this.fail(_("indices of {}: expected {}, got {}", "δ", 2, indices.length), token.at);
     return { kind: "condition", terms: indices, signs: ["="] };
   }
 
@@ -429,10 +433,10 @@ class Parser {
     const token = this.take(), over = token.text === "Σ" ? "sum" : "max";
     const letters = lettersOf(this.isSign("(") ? this.indicesUntil(")") : this.subscript(null));
     if (!letters.length || letters.includes("") || new Set(letters).size < letters.length) {
-      this.fail(_("after a sum stand the letters it is over, such as Σ_b"), token.at);
+      this.fail(_("expected letters after the sum, such as Σ_b"), token.at);
     }
     if (letters.some((one) => one !== one.toLowerCase()) || !this.beginsFactor()) {
-      this.fail(_("after the letters of a sum stand a space and what is summed"), token.at);
+      this.fail(_("expected a space and a term after the letters of the sum"), token.at);
     }
     return { kind: "over", over, letters, body: this.term() };
   }
@@ -472,14 +476,18 @@ class Parser {
 
   /** One index, which may be shifted; or several letters that follow each other. */
   indexItem(tight = false) {
-    const start = this.place, signs = [this.takes("-") ? -1 : 1], terms = [this.indexProduct(tight)];
+    const start = this.place, found = this.indexSum(tight);
+    const alone = this.place === start + 1 && this.tokens[start].kind === "name";
+    return alone ? this.lettersOfToken(this.tokens[start]) : [found];
+  }
+
+  indexSum(tight) {
+    const signs = [this.takes("-") ? -1 : 1], terms = [this.indexProduct(tight)];
     while (this.isSign("+", "-") && !(tight && this.endsIndex())) {
       signs.push(this.take().text === "-" ? -1 : 1);
       terms.push(this.indexProduct(tight));
     }
-    if (signs.length > 1 || signs[0] < 0) return [{ kind: "total", terms, signs }];
-    const alone = this.place === start + 1 && this.tokens[start].kind === "name";
-    return alone ? this.lettersOfToken(this.tokens[start]) : terms;
+    return signs.length === 1 && signs[0] === 1 ? terms[0] : { kind: "total", terms, signs };
   }
 
   /** Whether a + or - after an index without brackets does not belong to it. */
@@ -499,8 +507,12 @@ class Parser {
         this.take();
         factors.push({ kind: "number", value: Number(token.text) });
       } else if (token.kind === "name") factors.push(...this.lettersOfToken(this.take()));
-      else if (!factors.length) this.fail(_("expected an index"));
-      if (!this.takes("·") && this.next.kind !== "number" && this.next.kind !== "name") break;
+      else if (this.takes("(")) {
+        factors.push(this.deeper(() => this.indexSum(false)));
+        this.expect(")");
+      } else if (!factors.length) this.fail(_("expected an index"));
+      const follows = this.next.kind === "number" || this.next.kind === "name" || this.isSign("(");
+      if (!this.takes("·") && !follows) break;
     }
     return factors.length === 1 ? factors[0] : { kind: "product", factors, divisors: [] };
   }

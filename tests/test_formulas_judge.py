@@ -1,5 +1,6 @@
 """What the judge says of a formula: right in any letters and order, or the first thing wrong."""
 
+import time
 import tomllib
 from pathlib import Path
 
@@ -35,3 +36,31 @@ def test_sizes_follow_where_others_decide_them(name):
     assert layer.followed(layer.sizes) == dict(layer.sizes)
     for sizes in layer.other_sizes("any formula"):
         assert min(sizes.values()) > 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "db_k = 2^(10^30) Σ_b dZ_bk",
+        "db_k = Σ_b dZ_bk + " + "9" * 900,
+        "db_k = Σ_b dZ_bk⁹" + "⁹" * 500,
+        "db_k = Σ_b dZ_bk / 0 * 0",
+        "db_k = Σ_b dZ_bk log(-1)",
+        "db_k = Σ_b dZ_bk + X_0," + "9" * 400,
+        "db_k = Σ_b dZ_bk + Σ_nmoqrstuvxyz X_nm X_oq X_rs X_tu X_vx X_yz",
+        "db_k = Σ_b dZ_bk" + " + exp(Σ_nmoqrstuvx exp(X_nm + X_oq + X_rs + X_tu + X_vx))" * 14,
+        "db_k = Σ_b dZ_bk (1 + (B - 3) (B - 4))",
+        "db_k = Σ_b dZ_bk + [dZ_0,k > 1000]",
+        "db_k = db_k",
+        "db_k = " + "2·-" * 300 + "1",
+        "db_k = " + "σ " * 300,
+        "db_k = \n\n\n$",
+        "\x1b[2Jdb_k = Σ_b dZ_bk",
+        "\0" * 1000,
+    ],
+)
+def test_a_formula_of_anyone_gets_one_line_in_a_moment(text):
+    started = time.process_time()
+    said = first_wrong(LAYERS["dense"], "db", text)
+    assert said and "\n" not in said and said.isprintable()
+    assert time.process_time() - started < 20

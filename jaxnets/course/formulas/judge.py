@@ -4,28 +4,25 @@ The numbers decide, on random arrays whose axes all differ. A letter has the siz
 which it stands, so a student may call the indices anything.
 """
 
-import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from jaxnets.base.display import one_line, shortened
 from jaxnets.base.language import N_, _
 from jaxnets.course.formulas.layers import Layer
+from jaxnets.course.formulas.mistakes import mistakes, without_a_part
 from jaxnets.course.formulas.parser import FormulaError, parse
 from jaxnets.course.formulas.tree import (
     Call,
     Condition,
     Entry,
     Formula,
-    Letter,
-    Node,
     Number,
     Over,
-    Power,
     Product,
-    Total,
     free_letters,
 )
 from jaxnets.course.formulas.values import (
@@ -37,6 +34,7 @@ from jaxnets.course.formulas.values import (
 )
 
 SEEDS = 1, 2
+MOST_SHOWN = 30  # Characters of an entry.
 CLOSE = 1e-9  # Relative to the largest number; no usual mistake changes less.
 MEAN = N_("a factor of {} too small: a mean in place of a sum")
 
@@ -52,7 +50,7 @@ def first_wrong(layer: Layer, name: str, text: str) -> str:
     try:
         formula = parse(text, layer.names_before(name))
     except FormulaError as error:
-        return str(error)
+        return one_line(str(error))
     if formula.name != name:
         return _("expected a formula of {}, got one of {}", name, formula.name)
     if len(formula.letters) != len(layer.axes[name]):
@@ -112,9 +110,8 @@ def _outside(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
         for index, size in zip(entry.indices, layer.axes[entry.name], strict=True):
             places = named_value(index, values).array
             if not np.isin(places, range(layer.sizes[size])).any():
-                return _(
-                    "{} is outside: this index of {} ends before {}", entry.text, entry.name, size
-                )
+                shown = shortened(entry.text, MOST_SHOWN)
+                return _("{} is outside: this index of {} ends before {}", shown, entry.name, size)
     return ""
 
 
@@ -141,10 +138,12 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
             return _("right, but not at the kink: > or ≥?")
         if not all(map(same, layer.other_sizes(formula.text))):
             return _("right at the sizes tried first only: is there a number in place of a size?")
-        if any(
-            _never_decides(one, [values for _whole, values in draws]) for one in _kinks(formula)
-        ):
+        values = [one for _whole, one in draws]
+        if any(_never_decides(kink, values) for kink in _kinks(formula)):
             return _("right, but a condition, max or min never decides anything: leave it out")
+        for less in without_a_part(formula):
+            if _close(value_of(less, values[0]), wanted[0]):
+                return _("right, but a term or a number in it changes nothing: leave it out")
         return ""
     if not all(np.isfinite(array).all() for array in given):
         return _("not finite: what if you divide by 0?")
@@ -168,46 +167,16 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
         for letter in node.letters:
             if letter not in free_letters(node.body):
                 return _("you sum over {}, but nothing in the sum has the index {}", letter, letter)
-    for says, changed in _neighbours(right.value, _alike(layer)):
-        if not free_letters(changed) <= set(right.letters):
-            continue
-        other = dataclasses.replace(right, value=changed)
-        found = (value_of(other, whole) for whole, _one in draws)
+    for mistake in mistakes(layer, right):
+        found = (mistake.value(whole) for whole, _one in draws)
         if all(map(_close, given, found)):
-            return says
-    for says, changed in _other_arrays(layer, right):
-        found = (value_of(right, changed(whole)) for whole, _one in draws)
-        if all(map(_close, given, found)):
-            return says
+            return mistake.says
     if same(layer.equal_sizes):
         return _("right for a square input only")
     wrong = ~np.isclose(given[0], wanted[0], rtol=CLOSE, atol=CLOSE)
     place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
     counts = int(wrong.sum()), wrong.size
     return _("{} of {} entries are wrong, the first at {}", *counts, list(map(int, place)))
-
-
-def _alike(layer: Layer) -> dict[str, list[str]]:
-    """All letters with the same size as each letter, itself among them."""
-    sizes = layer.letters
-    return {one: [other for other in sizes if sizes[other] == sizes[one]] for one in sizes}
-
-
-def _other_arrays(layer: Layer, right: Formula) -> Iterator[tuple[str, Callable[[Values], Values]]]:
-    """Yields mistakes that change what a name stands for, in all places: what each is, and how."""
-    for name, other in itertools.permutations(layer.names_before(right.name).ranks, 2):
-        if layer.axes[name] == layer.axes[other]:
-            yield (
-                _("another array belongs where you write {}", other),
-                lambda values, name=name, other=other: values._replace(
-                    arrays={**values.arrays, name: values.arrays[other]}
-                ),
-            )
-    for name in layer.names.scalars:
-        yield (
-            _("{} is missing in some place", name),
-            lambda values, name=name: values._replace(scalars={**values.scalars, name: 1}),
-        )
 
 
 def _kinks(formula: Formula) -> Iterator[Condition]:
@@ -229,7 +198,8 @@ def _never_decides(condition: Condition, draws: Sequence[Values]) -> bool:
 
 def _close(a: np.ndarray, b: np.ndarray) -> bool:
     scale = float(np.abs(b).max(initial=1))
-    return bool(np.isfinite([*a.flat, *b.flat]).all() and (np.abs(a - b) <= CLOSE * scale).all())
+    finite = np.isfinite(a).all() and np.isfinite(b).all()
+    return bool(finite and (np.abs(a - b) <= CLOSE * scale).all())
 
 
 def _multiplied(formula: Formula) -> Iterator[tuple[Entry, Entry]]:
@@ -261,94 +231,3 @@ def _factor(layer: Layer, given: list[np.ndarray], wanted: list[np.ndarray]) -> 
                 mean = shown == name and name != "2"
                 return _(MEAN, shown) if mean else _("a factor of {} too small", shown)
     return ""
-
-
-def _neighbours(node: Node, like: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Node]]:
-    """Yields usual mistakes: what each is, and the formula with it.
-
-    Args:
-      node: A part of the right formula.
-      like: All letters with the same size as each letter, itself among them.
-    """
-    if isinstance(node, Condition) and all(isinstance(one, Letter) for one in node.terms):
-        yield _("δ is missing: a term is there only where two indices are equal"), Number(1)
-    elif isinstance(node, Condition):
-        yield _("a condition is missing: where does nothing pass?"), Number(1)
-    if isinstance(node, Power):
-        yield _("an exponent is missing"), node.base
-    if isinstance(node, Total) and len(node.terms) > 1:
-        for place in range(len(node.terms)):
-            terms = node.terms[:place] + node.terms[place + 1 :]
-            signs = node.signs[:place] + node.signs[place + 1 :]
-            yield _("a term is missing"), Total(terms, signs)
-            flipped = [-one if n == place else one for n, one in enumerate(node.signs)]
-            yield _("the sign of a term is wrong"), Total(node.terms, tuple(flipped))
-    if isinstance(node, Total) and len(node.terms) > 2:
-        for term, sign in zip(node.terms, node.signs, strict=True):
-            yield _("terms are missing"), Total((term,), (sign,))
-    if isinstance(node, Product):
-        yield from _other_products(node)
-    if isinstance(node, Entry):
-        for i, j in itertools.combinations(range(len(node.indices)), 2):
-            if node.letters[j] in like.get(node.letters[i], ()):
-                swapped = list(node.indices)
-                swapped[i], swapped[j] = swapped[j], swapped[i]
-                yield (
-                    _("two indices of {} are exchanged", node.name),
-                    _with(node, "indices", tuple(swapped)),
-                )
-        turned = [_turned(one) for one in node.indices]
-        if turned != list(node.indices):
-            yield (
-                _("an index of {} is shifted the wrong way", node.name),
-                _with(node, "indices", tuple(turned)),
-            )
-        for place, letter in enumerate(node.letters):
-            for other in like.get(letter, ()):
-                if other != letter:
-                    indices = (*node.indices[:place], Letter(other), *node.indices[place + 1 :])
-                    yield (
-                        _("an index of {} is the wrong letter", node.name),
-                        _with(node, "indices", indices),
-                    )
-    for field in dataclasses.fields(node):  # pyright: ignore[reportArgumentType]: see Node.parts.
-        value = getattr(node, field.name)
-        if isinstance(value, Node):
-            for says, part in _neighbours(value, like):
-                yield says, _with(node, field.name, part)
-        elif isinstance(value, tuple):
-            for place, one in enumerate(value):
-                for says, part in _neighbours(one, like) if isinstance(one, Node) else ():
-                    parts = (*value[:place], part, *value[place + 1 :])
-                    yield says, _with(node, field.name, parts)
-
-
-def _turned(index: Node) -> Node:
-    """An index that is shifted the other way: i - p for i + p."""
-    if not isinstance(index, Total):
-        return index
-    return Total(index.terms, (index.signs[0], *(-sign for sign in index.signs[1:])))
-
-
-def _other_products(node: Product) -> Iterator[tuple[str, Node]]:
-    """Yields a product without one of its factors or divisors, and with one on the other side."""
-    for place, one in enumerate(node.factors):
-        if isinstance(one, Condition):
-            continue
-        factors = node.factors[:place] + node.factors[place + 1 :] or (Number(1),)
-        says = (
-            _("a factor is missing: {}", one.name)
-            if isinstance(one, Entry)
-            else _("a factor is missing")
-        )
-        yield says, Product(factors, node.divisors)
-        yield _("you divide where a factor belongs"), Product(factors, (*node.divisors, one))
-    for place, one in enumerate(node.divisors):
-        divisors = node.divisors[:place] + node.divisors[place + 1 :]
-        yield _("a divisor is missing"), Product(node.factors, divisors)
-        yield _("you multiply where a divisor belongs"), Product((*node.factors, one), divisors)
-
-
-def _with(node: Node, field: str, value: object) -> Node:
-    changed: Node = dataclasses.replace(node, **{field: value})  # pyright: ignore
-    return changed

@@ -317,7 +317,7 @@ class _Parser:
 
     def signed_number(self, token: Token) -> Node:
         try:
-            value = int(token.text)
+            value = float(token.text)
         except ValueError:
             self.fail(_("expected a number"), token.at)
         return Number(value) if value >= 0 else Total((Number(-value),), (-1,))
@@ -345,7 +345,7 @@ class _Parser:
             return self.named()
         if self.begins_over():
             return self.over()
-        what = _("the end") if token.kind == "end" else token.text
+        what = _("the end") if token.kind == "end" else shortened(token.text, AROUND)
         self.fail(_("expected a factor, got {}", what))
 
     def named(self) -> Node:

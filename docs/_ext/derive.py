@@ -21,7 +21,7 @@ DOCS = Path(__file__).resolve().parents[1]
 PAGE = DOCS / "derive.html"
 SCRIPTS = DOCS / "_static/formulas"
 # Each after those that it needs.
-JUDGE = ("said.js", "parser.js", "values.js", "layers.js", "judge.js")
+JUDGE = ("said.js", "parser.js", "values.js", "layers.js", "mistakes.js", "judge.js")
 COMMON = (*JUDGE, "numpy.js", "mathml.js", "sums.js", "scene.js")
 KEPT = ("sizes", "square", "follows", "letters", "drawn", "kinds", "scalars", "forward", "backward")
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src {}; script-src {}"

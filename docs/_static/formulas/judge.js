@@ -2,7 +2,8 @@
 // Judges a formula by the right one, and says the first thing that is wrong: the twin of
 // jaxnets/course/formulas/judge.py, with its sentences. Both pass tests/formula_cases.toml.
 
-const SEEDS = [1, 2], CLOSE = 1e-9; // Relative to the largest number; no usual mistake changes less.
+const SEEDS = [1, 2], MOST_SHOWN = 30; // Draws; characters of an entry.
+const CLOSE = 1e-9; // Relative to the largest number; no usual mistake changes less.
 
 /** The first thing that is wrong with a layer's formula of an array, in one line; "" if it is right. */
 function firstWrong(layer, name, text) {
@@ -70,7 +71,8 @@ function outside(layer, formula, sizes) {
     for (const [axis, index] of entry.indices.entries()) {
       const size = layer.axes[entry.name][axis], end = layer.sizes[size];
       if (!namedValue(index, values).data.some((place) => Number.isInteger(place) && place >= 0 && place < end)) {
-        return _("{} is outside: this index of {} ends before {}", entry.text, entry.name, size);
+        const shown = shortened(entry.text, MOST_SHOWN);
+        return _("{} is outside: this index of {} ends before {}", shown, entry.name, size);
       }
     }
   }
@@ -94,8 +96,12 @@ function compared(layer, formula, sizes) {
     if (!layer.otherSizes(formula.text).every((numbers) => same(numbers))) {
       return _("right at the sizes tried first only: is there a number in place of a size?");
     }
-    if (kinks(formula).some((one) => neverDecides(one, draws.map(([, values]) => values)))) {
+    const values = draws.map(([, one]) => one);
+    if (kinks(formula).some((one) => neverDecides(one, values))) {
       return _("right, but a condition, max or min never decides anything: leave it out");
+    }
+    for (const less of withoutAPart(formula)) {
+      if (isClose(valueOf(less, values[0]), wanted[0])) return _("right, but a term or a number in it changes nothing: leave it out");
     }
     return "";
   }
@@ -124,40 +130,14 @@ function compared(layer, formula, sizes) {
     const within = freeLetters(node.body), unused = node.letters.find((letter) => !within.has(letter));
     if (unused) return _("you sum over {}, but nothing in the sum has the index {}", unused, unused);
   }
-  const isGiven = (found) => given.every((one, n) => isClose(one, found[n]));
-  for (const [says, changed] of neighbours(right.value, alike(layer))) {
-    if ([...freeLetters(changed)].some((letter) => !right.letters.includes(letter))) continue;
-    if (isGiven(draws.map(([whole]) => valueOf({ ...right, value: changed }, whole)))) return says;
-  }
-  for (const [says, changed] of otherArrays(layer, right)) {
-    if (isGiven(draws.map(([whole]) => valueOf(right, changed(whole))))) return says;
+  for (const { says, value } of mistakes(layer, right)) {
+    if (given.every((one, n) => isClose(one, value(draws[n][0])))) return says;
   }
   if (same(layer.equalSizes)) return _("right for a square input only");
   const isWrong = (x, n) => !(Math.abs(x - wanted[0].data[n]) <= CLOSE * (1 + Math.abs(wanted[0].data[n])));
   const wrong = [...given[0].data].map(isWrong), at = wrong.indexOf(true);
   const place = placeOf(Math.max(at, 0), given[0].shape);
   return _("{} of {} entries are wrong, the first at {}", wrong.filter(Boolean).length, wrong.length, `[${place.join(", ")}]`);
-}
-
-/** All letters with the same size as each letter, itself among them. */
-function alike({ letters }) {
-  const all = Object.keys(letters);
-  return Object.fromEntries(all.map((one) => [one, all.filter((other) => letters[other] === letters[one])]));
-}
-
-/** Mistakes that change what a name stands for, in all places: what each is, and how. */
-function* otherArrays(layer, right) {
-  const names = Object.keys(layer.namesBefore(right.name).ranks), axes = (name) => layer.axes[name].join(" ");
-  for (const name of names) {
-    for (const other of names) {
-      if (name === other || axes(name) !== axes(other)) continue;
-      const changed = (values) => ({ ...values, arrays: { ...values.arrays, [name]: values.arrays[other] } });
-      yield [_("another array belongs where you write {}", other), changed];
-    }
-  }
-  for (const name of layer.names.scalars) {
-    yield [_("{} is missing in some place", name), (values) => ({ ...values, scalars: { ...values.scalars, [name]: 1 } })];
-  }
 }
 
 /** Each comparison on which a formula depends. */
@@ -246,81 +226,4 @@ function factorBetween(layer, given, wanted) {
     }
   }
   return "";
-}
-
-const FIELDS = {
-  entry: ["indices"], condition: ["terms"], call: ["arguments"], power: ["base", "exponent"],
-  product: ["factors", "divisors"], total: ["terms"], over: ["body"],
-};
-
-/** Usual mistakes: what each is, and the formula with it. `like` has all letters with the size of each. */
-function* neighbours(node, like) {
-  const one = { kind: "number", value: 1 };
-  if (node.kind === "condition" && node.terms.every(({ kind }) => kind === "letter")) {
-    yield [_("δ is missing: a term is there only where two indices are equal"), one];
-  } else if (node.kind === "condition") yield [_("a condition is missing: where does nothing pass?"), one];
-  if (node.kind === "power") yield [_("an exponent is missing"), node.base];
-  if (node.kind === "total" && node.terms.length > 1) {
-    for (const place of node.terms.keys()) {
-      yield [_("a term is missing"), { ...node, terms: without(node.terms, place), signs: without(node.signs, place) }];
-      yield [_("the sign of a term is wrong"), { ...node, signs: node.signs.map((sign, n) => (n === place ? -sign : sign)) }];
-    }
-  }
-  if (node.kind === "total" && node.terms.length > 2) {
-    for (const [n, term] of node.terms.entries()) yield [_("terms are missing"), { ...node, terms: [term], signs: [node.signs[n]] }];
-  }
-  if (node.kind === "product") yield* otherProducts(node);
-  if (node.kind === "entry") yield* otherEntries(node, like);
-  for (const field of FIELDS[node.kind] ?? []) {
-    const value = node[field];
-    if (!Array.isArray(value)) {
-      for (const [says, part] of neighbours(value, like)) yield [says, { ...node, [field]: part }];
-    } else {
-      for (const [place, kept] of value.entries()) {
-        for (const [says, part] of neighbours(kept, like)) yield [says, { ...node, [field]: replaced(value, place, part) }];
-      }
-    }
-  }
-}
-
-const without = (all, place) => all.filter((_one, n) => n !== place);
-const replaced = (all, place, part) => all.map((one, n) => (n === place ? part : one));
-
-/** An entry with two indices exchanged, with one that is shifted the other way, or with another letter. */
-function* otherEntries(node, like) {
-  const { name, indices } = node, letters = lettersOf(indices), likes = (letter) => like[letter] ?? [];
-  for (let i = 0; i < indices.length; i++) {
-    for (let j = i + 1; j < indices.length; j++) {
-      if (!likes(letters[i]).includes(letters[j])) continue;
-      const swapped = replaced(replaced(indices, i, indices[j]), j, indices[i]);
-      yield [_("two indices of {} are exchanged", name), { ...node, indices: swapped }];
-    }
-  }
-  const isShifted = (index) => index.kind === "total" && index.terms.length > 1;
-  const turned = (index) => ({ ...index, signs: index.signs.map((sign, n) => (n ? -sign : sign)) });
-  if (indices.some(isShifted)) {
-    const other = indices.map((index) => (isShifted(index) ? turned(index) : index));
-    yield [_("an index of {} is shifted the wrong way", name), { ...node, indices: other }];
-  }
-  for (const [place, letter] of letters.entries()) {
-    for (const other of likes(letter).filter((one) => one !== letter)) {
-      yield [_("an index of {} is the wrong letter", name), { ...node, indices: replaced(indices, place, { kind: "letter", letter: other }) }];
-    }
-  }
-}
-
-/** A product without one of its factors or divisors, and with one on the other side. */
-function* otherProducts(node) {
-  const { factors, divisors } = node;
-  for (const [place, one] of factors.entries()) {
-    if (one.kind === "condition") continue;
-    const left = factors.length > 1 ? without(factors, place) : [{ kind: "number", value: 1 }];
-    yield [one.kind === "entry" ? _("a factor is missing: {}", one.name) : _("a factor is missing"), { ...node, factors: left }];
-    yield [_("you divide where a factor belongs"), { ...node, factors: left, divisors: [...divisors, one] }];
-  }
-  for (const [place, one] of divisors.entries()) {
-    const left = without(divisors, place);
-    yield [_("a divisor is missing"), { ...node, divisors: left }];
-    yield [_("you multiply where a divisor belongs"), { ...node, factors: [...factors, one], divisors: left }];
-  }
 }

@@ -95,9 +95,11 @@ function tokensOf(text) {
 function errorAt(text, at, message) {
   let before = text.slice(0, at).trimStart(), after = text.slice(at).trimEnd();
   if (before.length > AROUND) before = "…" + before.slice(-AROUND);
-  if (after.length > AROUND) after = after.slice(0, AROUND - 1) + "…";
+  after = shortened(after, AROUND);
   return new FormulaError(_("{}, at the arrow: {}", message, `${before}→${after}`));
 }
+
+const shortened = (text, most) => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
 
 /** The parts of which a part is made. */
 function partsOf(node) {
@@ -317,7 +319,7 @@ class Parser {
     if (this.takes("√")) return { kind: "call", function: "sqrt", arguments: [this.factor()] };
     if (token.kind === "name") return this.named();
     if (this.beginsOver()) return this.over();
-    return this.fail(_("expected a factor, got {}", token.kind === "end" ? _("the end") : token.text));
+    return this.fail(_("expected a factor, got {}", token.kind === "end" ? _("the end") : shortened(token.text, AROUND)));
   }
 
   named() {

@@ -1,8 +1,7 @@
 """Writes docs/derive.html, the page that judges formulas: `python docs/_ext/derive.py`.
 
-It has the formulas of backprop/formulas.toml, the scripts of docs/_static/formulas/, the texts and
-lessons of derive.toml, and the judge's sentences in Chinese. The site's chapters use the same
-scripts (living.py).
+It has the formulas of backprop/formulas.toml, the scripts, texts and lessons of docs/_formulas/, and
+the judge's sentences in Chinese. The site's chapters use the same scripts (living.py).
 """
 
 import base64
@@ -19,7 +18,7 @@ from jaxnets.drawing.svg import both_themes
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGE = DOCS / "derive.html"
-SCRIPTS = DOCS / "_static/formulas"
+SCRIPTS = DOCS / "_formulas"
 # Each after those that it needs.
 JUDGE = ("said.js", "parser.js", "values.js", "layers.js", "mistakes.js", "judge.js")
 COMMON = (*JUDGE, "numpy.js", "mathml.js", "sums.js", "scene.js")
@@ -29,8 +28,8 @@ SENTENCE = re.compile(r'\b_\(\s*"([^"]+)"')
 
 
 def read() -> dict[str, Any]:
-    """The texts and lessons of derive.toml."""
-    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+    """The texts and lessons."""
+    return tomllib.loads((SCRIPTS / "lessons.toml").read_text("utf-8"))
 
 
 def formulas() -> dict[str, dict[str, Any]]:
@@ -52,11 +51,11 @@ def chinese() -> dict[str, str]:
     return {text: known[text] for text in sentences() if text in known}
 
 
-def script(*names: str, lessons: bool = False) -> str:
+def script(*names: str) -> str:
     """Some scripts as one, in a function of its own: the site's pages have other scripts."""
     data = read()
     filled = {"TEXTS": data["texts"], "SENTENCES": chinese()}
-    tables = {"LAYERS": formulas()} | ({"LESSONS": data["lessons"]} if lessons else {})
+    tables = {"LAYERS": formulas(), "LESSONS": data["lessons"]}
     text = "\n".join((SCRIPTS / name).read_text("utf-8") for name in names)
     text = text.replace('"use strict";\n', "")
     for name, table in filled.items():
@@ -69,18 +68,23 @@ def _json(table: Any) -> str:
     return json.dumps(table, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def style(*names: str) -> str:
+    """Some styles as one, with the colours of both themes."""
+    return both_themes() + "".join((SCRIPTS / name).read_text("utf-8") for name in names)
+
+
 def page() -> str:
     """The page, whose policy allows its own style and script and no request."""
-    style = both_themes() + "".join(
-        (SCRIPTS / name).read_text("utf-8") for name in ("formulas.css", "derive.css")
-    )
-    parts = {"style": style, "script": script(*COMMON, "derive.js", lessons=True)}
+    parts = {
+        "style": style("formulas.css", "derive.css"),
+        "script": script(*COMMON, "derive.js"),
+    }
     digests = (
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
         for text in parts.values()
     )
     parts["policy"] = POLICY.format(*digests)
-    template = Path(__file__).with_suffix(".html").read_text("utf-8")
+    template = (SCRIPTS / "page.html").read_text("utf-8")
     return re.sub(r"\{(policy|style|script)\}", lambda found: parts[found[1]], template)
 
 

@@ -1,9 +1,10 @@
 "use strict";
 // Living formulas of the chapters: <div class="living" data-layer="dense" data-gradient="dW">, in which the
-// plain formula stands. `data-sizes` are those of the small arrays.
+// plain formulas stand. `data-gradient` may name several.
 
 function bringToLife(box) {
-  const layer = new Layer(LAYERS[box.dataset.layer]), sizes = { ...layer.sizes, ...JSON.parse(box.dataset.sizes ?? "{}") };
+  const lesson = LESSONS.find((one) => one.layer === box.dataset.layer);
+  const layer = new Layer(LAYERS[box.dataset.layer]), sizes = { ...layer.sizes, ...lesson.sizes };
   const names = box.dataset.gradient.split(" "), parts = ["written wide", "arrays own", "sum", "arrays"];
   const [written, own, sum, place] = parts.map((name) => make("div", { class: name, ...(name === "sum" ? { "aria-live": "polite" } : {}) }));
   const scene = new Scene({ root: box, own, place, sum, layer, sizes });
@@ -23,7 +24,9 @@ function bringToLife(box) {
     });
     return tab;
   }))];
-  box.replaceChildren(...tabs, written, below, make("p", { class: "how", text: say("howLiving") }), own, sum, place);
+  const root = document.documentElement.dataset.content_root ?? "", isChinese = language === "zh";
+  const link = make("a", { href: `${root}${isChinese ? "../" : ""}derive.html#${box.dataset.layer}`, text: say("deriveIt") });
+  box.replaceChildren(...tabs, written, below, make("p", { class: "how", text: say("howLiving") }), own, sum, place, make("p", { class: "how" }, link));
   box.classList.add("alive");
   lightsByPointer(box, () => scene);
   show(names[0]);

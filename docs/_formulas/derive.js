@@ -18,10 +18,17 @@ function load() {
   try {
     const { done = {}, layer, language: chosen, theme } = JSON.parse(localStorage.getItem(STORE) ?? "{}");
     page.done = done;
-    page.lesson = LESSONS.find((one) => one.layer === layer) ?? LESSONS[0];
+    page.lesson = lessonOfAddress() ?? LESSONS.find((one) => one.layer === layer) ?? LESSONS[0];
     if (chosen) speak(chosen);
     if (theme) document.documentElement.dataset.theme = theme;
-  } catch { /* Without a store the page forgets. */ }
+  } catch { // Without a store the page forgets.
+    page.lesson = lessonOfAddress() ?? LESSONS[0];
+  }
+}
+
+/** The lesson that a link names: derive.html#softmax. */
+function lessonOfAddress() {
+  return LESSONS.find(({ layer }) => `#${layer}` === location.hash);
 }
 
 function save() {
@@ -276,6 +283,7 @@ function start() {
     judge(true);
   });
   byId("layer").addEventListener("change", () => openLesson(LESSONS.find(({ layer }) => layer === byId("layer").value)));
+  addEventListener("hashchange", () => openLesson(lessonOfAddress() ?? page.lesson));
   byId("language").addEventListener("click", () => {
     const text = input.value;
     speak(language === "zh" ? "en" : "zh");

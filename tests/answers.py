@@ -20,5 +20,5 @@ def answer_to(name):
 
 def filled(name, answers):
     """An exercise's sheet with these answers."""
-    lines = [f"{key} = {json.dumps(value)}" for key, value in answers.items()]
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in answers.items()]
     return "\n".join([f'exercise = "{name}"', *lines])

@@ -38,6 +38,7 @@ from jaxnets.course.exercises.catalogue import (
     BETS,
     BLANKS,
     BUGS,
+    DERIVES,
     EXERCISES,
     SHEETS,
     TASKS,
@@ -73,7 +74,8 @@ def mine(tmp_path):
 def test_every_layer_pair_is_an_exercise():
     assert set(BLANKS) == set(DERIVED) - {"residual"}  # Its passes are those of its layers.
     assert list(BUGS) == [f"bug{number}" for number in range(1, len(BUGS) + 1)]
-    assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS) + len(BETS) + len(TASKS)
+    kinds = SHEETS, BETS, DERIVES, BLANKS, BUGS, TASKS
+    assert len(EXERCISES) == sum(map(len, kinds))
     for exercise in EXERCISES.values():
         assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
     places = [(one.week, one.place) for one in EXERCISES.values()]
@@ -481,6 +483,10 @@ def test_every_hint_and_answer_is_folded_on_the_other_page():
         for question in sheet.questions:
             hint = sheet.said(question.hint)
             assert f"| {question.name} | `{shown(question.answer)}` | {hint} |" in text
+    for name, derive in DERIVES.items():
+        (text,) = (text for title, text in folds if title == name)
+        for key, formula in derive.formulas.items():
+            assert f"| {key} | `{formula.text}` | {derive.asked[key]} |" in text
 
 
 def defined_in(path):
@@ -514,7 +520,8 @@ def test_the_chinese_answers_are_the_same_answers():
         [re.findall(pattern, page) for page in (chinese, ANSWERS)]
         for pattern in (r"<summary>\w+", r"`[^`\n]+`", r"(?<=\| )-?\d[\d.e-]*(?: ± [\d.]+)?(?= \|)")
     )
-    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(BLANKS) + len(BETS) + len(TASKS)
+    others = SHEETS, BETS, DERIVES, BLANKS, TASKS
+    assert len(names[0]) == 2 * len(BUGS) + sum(map(len, others))
     assert len(codes[0]) > 40 and len(numbers[0]) == 86
     for ours, theirs in (names, codes, numbers):
         assert ours == theirs
@@ -723,7 +730,7 @@ def test_what_is_no_right_number_is_wrong_and_said_plainly(value, note):
 
 
 def test_a_line_without_an_equals_sign_is_named():
-    with pytest.raises(UserError, match=r"s.toml: expected NAME = NUMBER in line 3, got z 1\.5"):
+    with pytest.raises(UserError, match=r"s.toml: expected NAME = ANSWER in line 3, got z 1\.5"):
         check_sheet('exercise = "compute1"\n# z\nz 1.5\n', "s.toml")
 
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from jaxnets.base.language import _, speaking
-from jaxnets.course.exercises.catalogue import BETS, BUGS, EXERCISES, SHEETS
+from jaxnets.course.exercises.catalogue import BETS, BUGS, DERIVES, EXERCISES, SHEETS
 from jaxnets.course.exercises.student import shown
 
 
@@ -27,6 +27,9 @@ def test_every_hint_and_title_is_chinese_as_on_the_pages():
             for question in sheet.questions:
                 row = question.name, f"`{shown(question.answer)}`", sheet.said(question.hint)
                 assert f"| {' | '.join(row)} |" in answers
+        for derive in DERIVES.values():
+            for key, formula in derive.formulas.items():
+                assert f"| {key} | `{formula.text}` | {derive.hints[key]} |" in answers
 
 
 def test_list_and_numbers_are_chinese_and_json_is_english(run_command, tmp_path):
@@ -81,7 +84,7 @@ def test_a_chinese_file_has_english_code_and_no_english_sentence(name):
     english = EXERCISES[name].text()
     with speaking("zh"):
         chinese = EXERCISES[name].text()
-    same = tomllib.loads if name in SHEETS | BETS else code_in
+    same = tomllib.loads if name in SHEETS | BETS | DERIVES else code_in
     assert same(chinese) == same(english)
     command = r"^[# ]+jaxnets .*my_.*$"
     assert re.findall(command, chinese, re.M) == re.findall(command, english, re.M) != []

@@ -16,7 +16,7 @@ from jaxnets.models.chain import Chain
 
 PAIRS = [name for name, layer in LAYERS.items() if layer.pair]
 # Without a pair in backprop/: the gradient alone is shown, or it is compared below.
-DERIVED = ["attention", "attention_scores", "batch_norm_whole"]
+DERIVED = ["attention", "attention_scores", "batch_norm_whole", "neuron"]
 COMPARED = {"dense_hessian", "softmax_cross_entropy_hessian", "softmax_jacobian"}
 # What backprop/ has that no formula says; max_pool's has no ties, and dropout's mask is given.
 UNSAID = {"enlarge", "normalize"}

@@ -20,6 +20,7 @@ from jaxnets.course.exercises.catalogue import (
     BETS,
     BLANKS,
     BUGS,
+    DERIVES,
     EXERCISES,
     LOOPS,
     PROSE,
@@ -99,6 +100,8 @@ def of_exercises() -> Iterator[str]:
         for asked in sheet.questions:
             yield from filter(None, (asked.asks, asked.hint, asked.then))
             yield from (says for _wrong, says in asked.slips)
+    for derive in DERIVES.values():
+        yield from (derive.given, *derive.asked.values())
     for blank in BLANKS.values():
         yield from (blank.forward, blank.arguments)
     for task in TASKS.values():

@@ -13,16 +13,18 @@ from jaxnets.base.errors import DONE, RUN_FAILED, UserError
 from jaxnets.base.files import mkdir, output_path, write_text
 from jaxnets.base.language import _
 from jaxnets.config.command import CommandResult
+from jaxnets.course.exercises.answered import RIGHT
 from jaxnets.course.exercises.catalogue import (
     BY_FUNCTION,
     EXERCISES,
     WEEKS,
+    Derive,
     Exercise,
     Sheet,
     check_command,
     exercise_called,
 )
-from jaxnets.course.exercises.compute import RIGHT, check_sheet
+from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.course.exercises.sandbox import Limits, Sandbox
 from jaxnets.course.exercises.ticks import FILE, passed_in, tick
@@ -194,27 +196,30 @@ def check(path: str, hint: bool) -> ExerciseResult:
 
 
 def check_numbers(path: str, hint: bool) -> ExerciseResult:
-    """Checks the numbers of a sheet."""
+    """Checks the numbers, or the formulas, of a sheet."""
     sheet, found = check_sheet(read_source(path), path)
     right = sum(answered.verdict == RIGHT for answered in found)
     passed = right == len(found)
-    hints = {question.name: question.hint for question in sheet.questions}
+    hints = sheet.hints
     lines = []
     for answered in found:
         line = f"{answered.name:12} {_(answered.verdict)}"
         line += _(": ") + answered.note if answered.note else ""
         if hint and answered.verdict != RIGHT:
-            line += _(" (hint: {})", sheet.said(hints[answered.name]))
+            line += _(" (hint: {})", hints[answered.name])
         lines.append(line)
     verdict = _("passed") if passed else _("FAILED")
     whose = _("{} (numbers of {})", sheet.name, sheet.student) if sheet.student else sheet.name
     lines.append(_("{}: {}, {} of {} right", whose, verdict, right, len(found)))
-    values = {
+    values: dict[str, Any] = {
         "exercise": sheet.name,
         "student": sheet.student or None,
         "passed": passed,
         "answers": [row._asdict() for row in found],
     }
+    if isinstance(sheet, Derive) and sheet.code and passed:
+        values["next"] = f"jaxnets exercise new {sheet.code}"
+        lines.append(_("now in code: {}", values["next"]))
     return ExerciseResult(values, "\n".join(lines), passed, ticks=[sheet.name] if passed else [])
 
 

@@ -1,4 +1,4 @@
-"""The answers to exercises, for teachers: numbers by NumPy, code from the package."""
+"""The answers to exercises, for teachers: numbers by NumPy, formulas, code from the package."""
 
 import inspect
 import textwrap
@@ -9,6 +9,7 @@ from jaxnets.base.language import _
 from jaxnets.course.exercises.catalogue import (
     Blank,
     Bug,
+    Derive,
     Exercise,
     Repair,
     Sheet,
@@ -46,6 +47,11 @@ def answer_to(name: str, student: str = "") -> tuple[dict[str, Any], str]:
             "\n".join(display.table(rows, "<<<")),
         ]
         return values, "\n\n".join(parts)
+    if isinstance(exercise, Derive):
+        texts = {key: formula.text for key, formula in exercise.formulas.items()}
+        values |= {"given": _(exercise.given), "answers": texts}
+        rows = [[key, text, exercise.hints[key]] for key, text in texts.items()]
+        return values, "\n\n".join([title, "\n".join(display.table(rows, "<<<"))])
     said = []
     if isinstance(exercise, Repair):
         said.append(_(exercise.causes[0].says))

@@ -25,9 +25,12 @@ from jaxnets.course.exercises.student import (
     values_of,
     without_noise,
 )
+from jaxnets.course.formulas.layers import LAYERS, Layer
+from jaxnets.course.formulas.numpy_code import python_name
+from jaxnets.course.formulas.tree import Formula
 
 COMPUTE, FILL_IN, FIND_THE_BUG = N_("compute"), N_("fill in"), N_("find the bug")
-BET, WRITE = N_("bet first"), N_("write code")
+BET, WRITE, DERIVE = N_("bet first"), N_("write code"), N_("derive")
 BLANKS_TO_FILL = N_("Level {}, about {} minutes. Replace every `...` below, then ask the judge:")
 TO_REPAIR = N_(
     "Level {}, about {} minutes. Find it by reading, repair it here, then ask the judge:"
@@ -145,6 +148,11 @@ class Sheet(Exercise):
                 known.append(wrong)
         return True
 
+    @property
+    def hints(self) -> dict[str, str]:
+        """What --hint says about each question, in the reader's language."""
+        return {question.name: self.said(question.hint) for question in self.questions}
+
     def said(self, text: str) -> str:
         """One of its texts in the reader's language, with its numbers."""
         rows = {name: shown(value) for name, value in self.values.items()}
@@ -181,6 +189,69 @@ class Bet(Sheet):
         'Replace each "" with the number of your bet, 1 to 4. This command says what happened, '
         "and why:"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derive(Exercise):
+    """Gradients to derive, which are answered as formulas in index notation."""
+
+    kind, suffix = DERIVE, ".toml"
+    how: ClassVar[str] = N_(
+        'Replace each "" with a formula of the array above it: its right side, or all of it. Type '
+        "C_ij = Σ_k A_ik B_kj, or C[i,j] = sum(k) A[i,k] B[k,j]. exp(x), log(x), σ(x), tanh(x), "
+        "√x, x^2 and max(x, 0) are read, [x > 0] is 1 or 0, and δ_ij is 1 where i = j, else 0. "
+        "Then:"
+    )
+    may_use: ClassVar[str] = N_(
+        "Given: {}. A formula may also use what the forward pass computes, and the gradients "
+        "above it."
+    )
+    student: ClassVar[str] = ""  # All students have the same sheet.
+    layer: str  # In backprop/formulas.toml.
+    given: str
+    code: str = ""  # The exercise that computes the same gradients; "" if there is none.
+    asked: Mapping[str, str]  # A hint for each gradient.
+
+    @property
+    def facts(self) -> Layer:
+        """The layer's formulas."""
+        return LAYERS[self.layer]
+
+    @functools.cached_property
+    def formulas(self) -> dict[str, Formula]:
+        """The answers, by their names in the file."""
+        return {python_name(name): one for name, one in self.facts.gradients.items()}
+
+    @property
+    def hints(self) -> dict[str, str]:
+        """What --hint says about each array, in the reader's language."""
+        return {name: _(hint) for name, hint in self.asked.items()}
+
+    def text(self, file: str = "") -> str:
+        title = self.name, _(self.about), self.level, self.minutes
+        given = [written(name, letters) for name, letters in self.facts.drawn.items()]
+        scalars = [*self.facts.scalars]
+        runs = [_("{} from 0 to {} - 1", *pair) for pair in self.facts.letters.items()]
+        parts = [
+            _("Exercise {}: {}. Level {}, about {} minutes.", *title),
+            fill(_(self.given), WIDTH - 2),
+            _("The forward pass:"),
+            _indented("\n".join(self.facts.forward)),
+            fill(_(self.may_use, _(", ").join([*given, *scalars])), WIDTH - 2),
+            fill(_("Each index runs: {}.", _(", ").join(runs)), WIDTH - 2),
+            fill(_(self.how), WIDTH - 2),
+            f"    {check_command(file or self.file)}",
+        ]
+        lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
+        lines += ["", f'exercise = "{self.name}"']
+        for name, formula in self.formulas.items():
+            lines += ["", f"# {written(formula.name, formula.letters)}", f'{name} = ""']
+        return "\n".join(lines) + "\n"
+
+
+def written(name: str, letters: Sequence[str]) -> str:
+    """An array with its indices, such as dW_dk."""
+    return f"{name}_{''.join(letters)}" if letters else name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,13 +420,14 @@ WEEKS: list[str] = [week["title"] for week in _weeks]
 _COURSE = _course(_weeks)
 SHEETS = _sheets(Sheet, "sheets.toml")
 BETS = _sheets(Bet, "bets.toml")
+DERIVES = {name: Derive(**facts, **_COURSE[name]) for name, facts in _data("derive.toml").items()}
 BLANKS = {name: Blank(**facts, **_COURSE[name]) for name, facts in _data("blanks.toml").items()}
 _bugs = _data("bugs.toml")
 _helpers = _bugs.pop("helpers")  # Functions that several bugs call.
 BUGS = {name: _bug(name, helpers=_helpers, **facts) for name, facts in _bugs.items()}
 LOOPS = _tasks(Repair, "loops.toml")
 TASKS: dict[str, Task] = {**_tasks(Task, "tasks.toml"), **LOOPS}
-_all: dict[str, Exercise] = {**SHEETS, **BETS, **BLANKS, **TASKS, **BUGS}
+_all: dict[str, Exercise] = {**SHEETS, **BETS, **DERIVES, **BLANKS, **TASKS, **BUGS}
 # All exercises in the course's order.
 EXERCISES = {name: _all[name] for name in _COURSE}
 BY_FUNCTION: dict[str, Blank | Bug | Task] = {

@@ -1,40 +1,34 @@
-"""Checks the numbers that a student has computed by hand.
+"""Checks a sheet: numbers that a student has computed by hand, or formulas.
 
-A sheet is a TOML file in which the student replaces each "" with a number or with rows of numbers.
-It is read more leniently than TOML: 1/8 and "1.5" are numbers, and (1, 2) is a row.
+A sheet is a TOML file in which the student replaces each "" with a number, with rows of numbers, or
+with a formula, which derive.py judges. It is read more leniently than TOML: 1/8 and "1.5" are
+numbers, and (1, 2) is a row.
 """
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from jaxnets.base.display import shortened
 from jaxnets.base.errors import UserError, did_you_mean
 from jaxnets.base.language import N_, Text, _
-from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question, Sheet
+from jaxnets.course.exercises.answered import BLANK, RIGHT, WRONG, Answered
+from jaxnets.course.exercises.catalogue import BETS, DERIVES, SHEETS, Derive, Question, Sheet
+from jaxnets.course.exercises.derive import judged
 from jaxnets.course.exercises.student import near
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Characters from a Chinese keyboard or a PDF, and the ones that a sheet uses for them.
 FULL_WIDTH = str.maketrans("，（）［］【】＝．－−／＋“”＃", ',()[][]=.--/+""#')
 MAX_DEPTH = 3  # Of brackets, and the sheet.
-RIGHT, WRONG, BLANK = N_("right"), N_("wrong"), N_("blank")
 NO_NUMBER = N_("expected a number such as 1.5 or 1/8, or a row such as [1, 2], got {}")
 ROUNDED = 0.005  # Two digits after the point.
 MAX_TEXT = 30  # Characters of an answer in a message.
 
 
-class Answered(NamedTuple):
-    """The result of one question."""
-
-    name: str
-    verdict: str  # RIGHT, WRONG or BLANK.
-    note: str = ""
-
-
-def check_sheet(source: str, path: str) -> tuple[Sheet, list[Answered]]:
+def check_sheet(source: str, path: str) -> tuple[Sheet | Derive, list[Answered]]:
     """A filled-in sheet's exercise with the numbers of its student, and each question's result.
 
     Raises:
@@ -42,10 +36,12 @@ def check_sheet(source: str, path: str) -> tuple[Sheet, list[Answered]]:
     """
     filled = _entries(source, path)
     name = filled.get("exercise", "").strip("\"' ")
+    if name in DERIVES:
+        return DERIVES[name], judged(DERIVES[name], filled)
     sheets = SHEETS | BETS
     if name not in sheets:
         wanted = Text('expected a line such as exercise = "compute1"')
-        hint = did_you_mean(name, sheets, quoted=True)
+        hint = did_you_mean(name, [*sheets, *DERIVES], quoted=True)
         raise UserError('{}: {}, got "{}"{}', path, wanted, shortened(name, MAX_TEXT), hint)
     sheet = sheets[name]
     if student := filled.get("student", "").strip("\"' "):
@@ -66,7 +62,7 @@ def _entries(source: str, path: str) -> dict[str, str]:
         if entry := re.fullmatch(r"(\w+)\s*=(?!=)(.*)", text):
             name, found[entry[1]] = entry[1], entry[2].strip()
         elif text and (not name or _is_complete(found[name])):
-            wanted = Text("expected NAME = NUMBER in line {}", number)
+            wanted = Text("expected NAME = ANSWER in line {}", number)
             raise UserError("{}: {}, got {}", path, wanted, shortened(text, MAX_TEXT))
         elif text:
             found[name] += f" {text}"

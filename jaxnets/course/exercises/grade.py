@@ -15,9 +15,10 @@ from typing import NamedTuple
 from jaxnets.base.display import one_line, shortened
 from jaxnets.base.errors import RunFailedError, UserError, first_line
 from jaxnets.base.language import _
+from jaxnets.course.exercises.answered import RIGHT
 from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BETS
-from jaxnets.course.exercises.compute import RIGHT, check_sheet
+from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.files import (
     exercises_in,
     importable,

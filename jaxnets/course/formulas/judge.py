@@ -14,6 +14,7 @@ from jaxnets.base.display import one_line, shortened
 from jaxnets.base.language import N_, _
 from jaxnets.course.formulas.layers import Layer
 from jaxnets.course.formulas.mistakes import mistakes, without_a_part
+from jaxnets.course.formulas.numpy_code import numpy_line
 from jaxnets.course.formulas.parser import FormulaError, parse
 from jaxnets.course.formulas.tree import (
     Call,
@@ -33,7 +34,6 @@ from jaxnets.course.formulas.values import (
     value_of,
 )
 
-SEEDS = 1, 2
 MOST_SHOWN = 30  # Characters of an entry.
 CLOSE = 1e-9  # Relative to the largest number; no usual mistake changes less.
 MEAN = N_("a factor of {} too small: a mean in place of a sum")
@@ -64,6 +64,13 @@ def first_wrong(layer: Layer, name: str, text: str) -> str:
             return _outside(layer, formula, found) or _compared(layer, formula, found)
     except TooLargeError:
         return _("too many indices in one term")
+
+
+def line_of(layer: Layer, name: str, text: str) -> str:
+    """A right formula as a line of NumPy; "" where it needs more than a line."""
+    formula = parse(text, layer.names_before(name))
+    sizes = _sizes_of(layer, formula)
+    return numpy_line(formula, sizes) if isinstance(sizes, dict) else ""
 
 
 def _sizes_of(layer: Layer, formula: Formula) -> dict[str, str] | str:
@@ -119,7 +126,7 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
     right = layer.gradients[formula.name]
 
     def pairs(numbers: Mapping[str, int], *, ties: bool = False) -> Iterator[tuple[Values, Values]]:
-        for seed in SEEDS:
+        for seed in range(1, layer.seeds + 1):
             whole = layer.whole(numbers, seed, ties=ties)
             of_letters = {letter: numbers[size] for letter, size in sizes.items()}
             yield whole, whole._replace(sizes=of_letters)
@@ -173,6 +180,8 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
             return mistake.says
     if same(layer.equal_sizes):
         return _("right for a square input only")
+    if not axes:
+        return _("this number is wrong")
     wrong = ~np.isclose(given[0], wanted[0], rtol=CLOSE, atol=CLOSE)
     place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
     counts = int(wrong.sum()), wrong.size
@@ -218,8 +227,9 @@ def _names_if_sharing(entries: tuple[Entry, Entry], sharing: bool) -> frozenset[
 
 def _factor(layer: Layer, given: list[np.ndarray], wanted: list[np.ndarray]) -> str:
     """Which factor is too many, or missing; "" if the numbers differ otherwise."""
-    ratio = float((given[0] * wanted[0]).sum() / (wanted[0] ** 2).sum())
-    if not all(_close(a, ratio * b) for a, b in zip(given, wanted, strict=True)):
+    both = list(zip(given, wanted, strict=True))
+    ratio = float(sum((a * b).sum() for a, b in both) / sum((b**2).sum() for b in wanted))
+    if not all(_close(a, ratio * b) for a, b in both):
         return ""
     if math.isclose(ratio, -1):
         return _("the sign is wrong")

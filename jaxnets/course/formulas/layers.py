@@ -30,6 +30,7 @@ class Layer:
     square: Mapping[str, int] = field(default_factory=dict)
     scalars: Mapping[str, float] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)  # How an array is drawn.
+    seeds: int = 2  # Draws that a formula is tried on.
     # Which pair computes the same, and which of its arguments the arrays are.
     pair: str = ""
     x: str = ""
@@ -137,10 +138,10 @@ def _drawn(random: np.random.Generator, kind: str, shape: Sequence[int], ties: b
         mask.flat[0], mask.flat[1], mask.flat[-1] = 1, 1, 0
         return mask
     if kind == "ties" and ties:
-        whole = random.integers(-2, 3, shape).astype(float)
+        whole = np.array(random.integers(-2, 3, shape), float)
         whole.flat[0] = 0
         return whole
-    return random.standard_normal(shape)
+    return np.array(random.standard_normal(shape))
 
 
 def _read() -> dict[str, Layer]:

@@ -364,7 +364,8 @@ class _Parser:
         if name in ("δ", "delta") and "δ" not in ranks:
             return self.delta(token)
         is_letter = len(name) == 1 and name.islower() and not subscripted
-        if is_letter and self.in_condition and name not in self.names.scalars:
+        is_number = name in self.names.scalars or ranks.get(name) == 0
+        if is_letter and self.in_condition and not is_number:
             return Letter(name)
         if name in ranks:
             return self.entry(name, token)

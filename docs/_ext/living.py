@@ -7,10 +7,9 @@ docs/derive.html (derive.py).
 from pathlib import Path
 from typing import Any
 
+import derive
 from docutils import nodes
 from sphinx.application import Sphinx
-
-import derive
 
 SCRIPT, STYLE = "living.js", "living.css"
 

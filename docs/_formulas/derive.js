@@ -98,6 +98,11 @@ function openLesson(lesson) {
   openGradient(first ?? names[0]);
 }
 
+/** Which index to think of, never the answer, from the exercise to derive the same. */
+function hintOf() {
+  return HINTS[page.lesson.layer]?.[page.gradient];
+}
+
 /** The name and indices of a gradient, as they are typed. */
 function leftOf(name) {
   return page.layer.gradients[name].text.split("=")[0].trim();
@@ -109,6 +114,8 @@ function openGradient(name, focus = false) {
   input.value = page.done[keyOf(page.lesson, name)] ?? `${leftOf(name)} = `;
   page.scene.chosen = null;
   byId("ask").textContent = say("ask", { name });
+  byId("hinted").textContent = "";
+  byId("hint").hidden = !hintOf();
   renderLessons();
   renderTabs();
   renderKeys();
@@ -201,6 +208,7 @@ function judge(asked) {
   }
   renderAfter(right);
   byId("answer").hidden = right;
+  byId("hint").hidden = right || !hintOf();
   if (right) typedRight();
 }
 
@@ -217,7 +225,7 @@ function renderAfter(right) {
   byId("after").hidden = !right;
   if (!right) return;
   const { layer, gradient, lesson } = page, formula = parse(byId("formula").value, layer.namesBefore(gradient));
-  const line = numpyLine(layer, formula);
+  const line = numpyLine(formula, sizesOf(layer, formula));
   byId("numpy-line").hidden = !line;
   byId("numpy").replaceChildren(...(line ? [codeWithLetters(line)] : []));
   byId("exercise-line").hidden = !lesson.exercise;
@@ -276,6 +284,7 @@ function start() {
     else judge(true);
   });
   byId("check").addEventListener("click", () => judge(true));
+  byId("hint").addEventListener("click", () => { byId("hinted").textContent = inLanguage(hintOf()); });
   byId("answer").addEventListener("click", () => {
     input.value = page.layer.gradients[page.gradient].text;
     page.seen = keyOf(page.lesson, page.gradient);

@@ -2,7 +2,7 @@
 // Judges a formula by the right one, and says the first thing that is wrong: the twin of
 // jaxnets/course/formulas/judge.py, with its sentences. Both pass tests/formula_cases.toml.
 
-const SEEDS = [1, 2], MOST_SHOWN = 30; // Draws; characters of an entry.
+const MOST_SHOWN = 30; // Characters of an entry.
 const CLOSE = 1e-9; // Relative to the largest number; no usual mistake changes less.
 
 /** The first thing that is wrong with a layer's formula of an array, in one line; "" if it is right. */
@@ -81,7 +81,7 @@ function outside(layer, formula, sizes) {
 
 function compared(layer, formula, sizes) {
   const right = layer.gradients[formula.name];
-  const pairs = (numbers, ties = false) => SEEDS.map((seed) => {
+  const pairs = (numbers, ties = false) => Array.from({ length: layer.seeds }, (_one, n) => n + 1).map((seed) => {
     const whole = layer.whole(numbers, seed, ties);
     const ofLetters = Object.fromEntries(Object.entries(sizes).map(([letter, size]) => [letter, numbers[size]]));
     return [whole, { ...whole, sizes: ofLetters }];
@@ -134,6 +134,7 @@ function compared(layer, formula, sizes) {
     if (given.every((one, n) => isClose(one, value(draws[n][0])))) return says;
   }
   if (same(layer.equalSizes)) return _("right for a square input only");
+  if (!axes.length) return _("this number is wrong");
   const isWrong = (x, n) => !(Math.abs(x - wanted[0].data[n]) <= CLOSE * (1 + Math.abs(wanted[0].data[n])));
   const wrong = [...given[0].data].map(isWrong), at = wrong.indexOf(true);
   const place = placeOf(Math.max(at, 0), given[0].shape);
@@ -211,8 +212,8 @@ const nearlyEqual = (a, b) => Math.abs(a - b) <= CLOSE * Math.max(Math.abs(a), M
 
 /** Which factor is too many, or missing; "" if the numbers differ otherwise. */
 function factorBetween(layer, given, wanted) {
-  const dot = (a, b) => a.data.reduce((sum, x, n) => sum + x * b.data[n], 0);
-  const ratio = dot(given[0], wanted[0]) / dot(wanted[0], wanted[0]);
+  const dot = (all, others) => all.reduce((total, { data }, n) => data.reduce((sum, x, at) => sum + x * others[n].data[at], total), 0);
+  const ratio = dot(given, wanted) / dot(wanted, wanted);
   const scaled = wanted.map(({ data }) => ({ data: data.map((x) => ratio * x) }));
   if (!given.every((one, n) => isClose(one, scaled[n]))) return "";
   if (nearlyEqual(ratio, -1)) return _("the sign is wrong");

@@ -18,8 +18,8 @@ function randomOf(seed) {
 
 class Layer {
   /** From a table of formulas.toml. */
-  constructor({ sizes, letters, drawn, forward, backward, follows = {}, square = null, scalars = {}, kinds = {} }) {
-    Object.assign(this, { sizes, letters, drawn, follows, square, scalars, kinds, kept: new Map() });
+  constructor({ sizes, letters, drawn, forward, backward, follows = {}, square = null, scalars = {}, kinds = {}, seeds = 2 }) {
+    Object.assign(this, { sizes, letters, drawn, follows, square, scalars, kinds, seeds, kept: new Map() });
     this.axes = {}; // The sizes of each array, by their names.
     for (const [name, row] of Object.entries(drawn)) this.axes[name] = [...row].map((one) => letters[one]);
     for (const text of [...forward, ...backward]) {

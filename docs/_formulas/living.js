@@ -10,14 +10,14 @@ function bringToLife(box) {
   const scene = new Scene({ root: box, own, place, sum, layer, sizes });
   const below = make("div");
   const show = (name) => {
-    const formula = scene.formulaOf(name), line = numpyLine(layer, formula, true);
+    const formula = scene.formulaOf(name), line = numpyLine(formula, layer.letters, true);
     const letters = Object.fromEntries(Object.entries(layer.letters).map(([letter, size]) => [letter, sizes[size]]));
     written.replaceChildren(mathOf(formula));
     below.replaceChildren(chipsOf(formula, scene, letters), ...(line ? [make("pre", {}, codeWithLetters(line))] : []));
     scene.draw(formula);
   };
   const tabs = names.length < 2 ? [] : [make("div", { class: "tabs", role: "group", "aria-label": say("which") }, ...names.map((name) => {
-    const tab = make("button", { type: "button", "aria-pressed": String(name === names[0]) }, math("math", [mathOfName(name)]));
+    const tab = make("button", { type: "button", "aria-label": name, "aria-pressed": String(name === names[0]) }, math("math", [mathOfName(name)]));
     tab.addEventListener("click", () => {
       tab.parentElement.querySelectorAll("button").forEach((one) => one.setAttribute("aria-pressed", String(one === tab)));
       show(name);

@@ -335,7 +335,8 @@ class Parser {
     if (has(FUNCTION_ARGUMENTS, name) && !(isArray && subscripted)) return this.call(name);
     if ((name === "δ" || name === "delta") && this.rankOf("δ") === null) return this.delta(token);
     const isLetter = name.length === 1 && isLower(name) && !subscripted;
-    if (isLetter && this.inCondition && !this.scalars.has(name)) return { kind: "letter", letter: name };
+    const isNumber = this.scalars.has(name) || this.rankOf(name) === 0;
+    if (isLetter && this.inCondition && !isNumber) return { kind: "letter", letter: name };
     if (isArray) return this.entry(name, token);
     if (this.scalars.has(name)) return { kind: "scalar", name };
     if (name === "e" && this.takes("^")) return { kind: "call", function: "exp", arguments: [this.exponent()] };

@@ -97,7 +97,7 @@ def test_a_newcomer_derives_with_the_keyboard_alone(page):
     typed(page, "dW_kd = Σ_b X_bd dZ_bk")
     page.key(*ENTER)
     assert text_of(page, "#verdict") == "this is dWᵀ: its first index is d"
-    typed(page, "dW_dk = sum_b X_bd dZ_bk")
+    typed(page, "sum_b X_bd dZ_bk")  # The right side alone.
     assert page.evaluate("document.querySelectorAll('#drawn munder').length") == 1
     assert "?" in text_of(page, "#own")
     page.key(*ENTER)

@@ -78,6 +78,9 @@ function renderTabs() {
 function wordsOf(name) {
   const { layer } = page, above = `d${layer.out}`;
   if (name === above && has(layer.drawn, name)) return say("arrayAbove");
+  if (name === layer.out && !has(TEXTS, `array_${name}`)) return say("arrayOut");
+  if (name === "z" && !has(layer.drawn, name)) return "";
+  if (name === "y" && has(layer.drawn, name)) return say("arrayLabels");
   return has(TEXTS, `array_${name}`) ? say(`array_${name}`) : "";
 }
 
@@ -164,9 +167,20 @@ function letterAtCursor() {
   return before.match(/(?:_\{?|\[|sum\()[\p{L}\p{N}, +−-]*?(\p{Ll})$/u)?.[1] ?? null;
 }
 
+/** The whole formula: who types only the right side means the array that is asked for. */
+function formulaTyped() {
+  const text = byId("formula").value.trim();
+  let depth = 0;
+  for (const sign of text) {
+    depth += "([{".includes(sign) - ")]}".includes(sign);
+    if (sign === "=" && depth === 0) return text;
+  }
+  return text && `${leftOf(page.gradient)} = ${text}`;
+}
+
 /** Draws what is typed, with the arrays. */
 function typed() {
-  const { layer, gradient, scene } = page, text = byId("formula").value;
+  const { layer, gradient, scene } = page, text = formulaTyped();
   let formula = null;
   try {
     formula = parse(text, layer.namesBefore(gradient));
@@ -193,8 +207,8 @@ function wait() {
 /** Says what is wrong; what is not finished yet is only said when it is `asked`. */
 function judge(asked) {
   clearTimeout(page.waiting);
-  const { layer, gradient, lesson } = page, text = byId("formula").value.trim(), verdict = byId("verdict");
-  const begun = text.replace(/\s/g, "") !== `${leftOf(gradient)}=`.replace(/\s/g, "");
+  const { layer, gradient, lesson } = page, text = formulaTyped(), verdict = byId("verdict");
+  const begun = text && text.replace(/\s/g, "") !== `${leftOf(gradient)}=`.replace(/\s/g, "");
   const says = begun || asked ? firstWrong(layer, gradient, text) : "";
   const right = begun && says === "";
   page.isRight = right;
@@ -215,7 +229,7 @@ function judge(asked) {
 /** The numbers of the gradient are known now. */
 function typedRight() {
   const { scene, layer, gradient } = page, lit = scene.lit;
-  const formula = parse(byId("formula").value, layer.namesBefore(gradient));
+  const formula = parse(formulaTyped(), layer.namesBefore(gradient));
   scene.draw(formula, { known: true, shown: [...scene.views.keys()] });
   scene.light(lit);
 }
@@ -224,10 +238,10 @@ function typedRight() {
 function renderAfter(right) {
   byId("after").hidden = !right;
   if (!right) return;
-  const { layer, gradient, lesson } = page, formula = parse(byId("formula").value, layer.namesBefore(gradient));
+  const { layer, gradient, lesson } = page, formula = parse(formulaTyped(), layer.namesBefore(gradient));
   const line = numpyLine(formula, sizesOf(layer, formula));
-  byId("numpy-line").hidden = !line;
-  byId("numpy").replaceChildren(...(line ? [codeWithLetters(line)] : []));
+  byId("numpy-line").hidden = !isShort(line);
+  byId("numpy").replaceChildren(codeWithLetters(line));
   byId("exercise-line").hidden = !lesson.exercise;
   byId("exercise").textContent = `jaxnets exercise new ${lesson.exercise}`;
   const names = gradientsOf(lesson), left = names.find((one) => one !== gradient && !isDone(lesson, one));

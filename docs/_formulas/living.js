@@ -13,7 +13,7 @@ function bringToLife(box) {
     const formula = scene.formulaOf(name), line = numpyLine(formula, layer.letters, true);
     const letters = Object.fromEntries(Object.entries(layer.letters).map(([letter, size]) => [letter, sizes[size]]));
     written.replaceChildren(mathOf(formula));
-    below.replaceChildren(chipsOf(formula, scene, letters), ...(line ? [make("pre", {}, codeWithLetters(line))] : []));
+    below.replaceChildren(chipsOf(formula, scene, letters), ...(isShort(line) ? [make("pre", {}, codeWithLetters(line))] : []));
     scene.draw(formula);
   };
   const tabs = names.length < 2 ? [] : [make("div", { class: "tabs", role: "group", "aria-label": say("which") }, ...names.map((name) => {

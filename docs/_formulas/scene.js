@@ -2,6 +2,8 @@
 // A layer's small arrays with numbers, beside a formula: its indices light their axes, an entry opens as
 // its sum, and whatever is computed follows a number that is changed.
 
+const SEED = 9; // Its numbers differ.
+const LONGEST_LINE = 90; // Of code that is shown.
 const COLOURS = 6; // Of letters: CSS has them as --letter-1 and so on.
 
 /** An element with attributes and children. */
@@ -137,7 +139,7 @@ function lettersIn(formula) {
 
 class Scene {
   /** `root` has all that is lit; within it `own` is for the formula's array, `place` for the others, `sum` for a sum. */
-  constructor({ root, own, place, sum, layer, sizes, seed = 1, words = () => "" }) {
+  constructor({ root, own, place, sum, layer, sizes, seed = SEED, words = () => "" }) {
     Object.assign(this, { root, own, place, sum, layer, sizes, words, views: new Map(), given: easyNumbers(layer, sizes, seed), lit: null, chosen: null });
     this.compute();
   }
@@ -272,7 +274,7 @@ class Scene {
     if (!rows.length) lines.push(line([say("noTerms")], "", 0));
     const total = line([say("together")], "", value);
     total.className = "total";
-    const about = make("p", { class: "check", text: say("opened", { name: `${this.chosen.name}[${this.chosen.index.join(", ")}]` }) });
+    const about = make("p", { class: "check", text: say("opened", { name: this.chosen.index.length ? `${this.chosen.name}[${this.chosen.index.join(", ")}]` : this.chosen.name }) });
     return [about, head, make("table", {}, make("tbody", {}, ...lines, total))];
   }
 }
@@ -283,6 +285,9 @@ function letScroll(box) {
   if (isWider) Object.entries({ tabindex: "0", role: "group", "aria-label": say("wide") }).forEach(([name, value]) => box.setAttribute(name, value));
   else ["tabindex", "role", "aria-label"].forEach((name) => box.removeAttribute(name));
 }
+
+/** Whether a line of NumPy is one that a reader would write. */
+const isShort = (line) => line !== "" && line.length <= LONGEST_LINE;
 
 /** A line of code whose einsum letters have data-letter. */
 function codeWithLetters(line) {

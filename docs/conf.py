@@ -34,6 +34,7 @@ extensions = [
     "chinese_lines",
     "language_switch",
     "lite",
+    "living",
     "redirects",
 ]
 exclude_patterns = ["_*", "zh", "README.md"]  # The Chinese pages are a tree of their own.
@@ -68,7 +69,8 @@ html_search_language = "zh" if CHINESE else "en"
 html_search_scorer = str(DOCS / "_static/scorer.js")
 html_theme = "sphinx_book_theme"
 html_css_files = ["site.css"]
-html_extra_path = ["zh/slides.html"] if CHINESE else ["slides.html", "draw.html", "plane.html"]
+ONE_FILE = ["slides.html", "draw.html", "plane.html", "derive.html"]  # Pages that load nothing.
+html_extra_path = ["zh/slides.html"] if CHINESE else ONE_FILE
 html_context = {"default_mode": "auto"}
 html_use_index = html_domain_indices = False  # No page links to them.
 html_copy_source = False

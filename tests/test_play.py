@@ -1,7 +1,8 @@
-"""docs/draw.html and docs/plane.html, which a reader opens without an installation."""
+"""The pages docs/*.html, which a reader opens without an installation."""
 
 import re
 
+import derive
 import play
 import pytest
 from conftest import ROOT
@@ -30,6 +31,13 @@ def test_every_page_that_offers_one_leads_to_it(name, offered):
     assert found
     for target in found:
         assert ((ROOT / name).parent / target).resolve() == offered.path
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_the_first_offer_is_to_derive_a_gradient(name):
+    text = "\n".join((ROOT / name).read_text("utf-8").splitlines()[:20])
+    first = re.search(r'(?:\]\(|href=")([^)"]*(?:draw|plane|derive)\.html)', text)
+    assert first and ((ROOT / name).parent / first[1]).resolve() == derive.PAGE
 
 
 def test_readme_is_short():

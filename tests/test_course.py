@@ -70,6 +70,7 @@ def section_of(text: str, anchor: str) -> str:
 
 def reading(text: str) -> float:
     """The minutes that a slow reader needs for a text."""
+    text = re.sub(r'<div class="living".*?</div>', "", text, flags=re.DOTALL)  # Formulas once more.
     minutes = 0.0
     for _indent, _fence, language, block in FENCE.findall(text):
         lines = len([line for line in block.splitlines() if line.strip()])

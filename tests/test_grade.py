@@ -310,10 +310,6 @@ def test_numbers_and_passes_are_graded_in_one_table(
         "eve      relu_backward  FAILED   dx",
     ]
     assert total == "1 of 3 passed"
-    assert sorted(outcome.out.splitlines()[2:4]) == [
-        "ann      relu_backward  passed",
-        "eve      relu_backward  FAILED   dx",
-    ]
     assert table.read_text("utf-8-sig").splitlines() == [
         "name,relu,compute7,points,maximum,status",
         "ann,2,0,2,4,1 of 2 passed; not handed in: compute7",

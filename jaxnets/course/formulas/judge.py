@@ -124,48 +124,78 @@ def _outside(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
 
 def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
     right = layer.gradients[formula.name]
-
-    def pairs(numbers: Mapping[str, int], *, ties: bool = False) -> Iterator[tuple[Values, Values]]:
-        for seed in range(1, layer.seeds + 1):
-            whole = layer.whole(numbers, seed, ties=ties)
-            of_letters = {letter: numbers[size] for letter, size in sizes.items()}
-            yield whole, whole._replace(sizes=of_letters)
-
-    def same(numbers: Mapping[str, int], *, ties: bool = False) -> bool:
-        return all(
-            _close(value_of(formula, given), whole.arrays[right.name])
-            for whole, given in pairs(numbers, ties=ties)
-        )
-
-    draws = list(pairs(layer.sizes))
+    draws = list(_draws(layer, sizes, layer.sizes))
     given = [value_of(formula, one) for _whole, one in draws]
     wanted = [whole.arrays[right.name] for whole, _one in draws]
-    if all(map(_close, given, wanted)):
-        if "ties" in layer.kinds.values() and not same(layer.sizes, ties=True):
-            return _("right, but not at the kink: > or ≥?")
-        if not all(map(same, layer.other_sizes(formula.text))):
-            return _("right at the sizes tried first only: is there a number in place of a size?")
-        values = [one for _whole, one in draws]
-        if any(_never_decides(kink, values) for kink in _kinks(formula)):
-            return _("right, but a condition, max or min never decides anything: leave it out")
-        for less in without_a_part(formula):
-            if _close(value_of(less, values[0]), wanted[0]):
-                return _("right, but a term or a number in it changes nothing: leave it out")
-        return ""
+    if not all(map(_close, given, wanted)):
+        return (
+            _shape_of_error(layer, formula, given, wanted)
+            or _missing_index(right, formula)
+            or _usual_mistake(layer, right, given, [whole for whole, _one in draws])
+            or _where_wrong(layer, formula, sizes, given[0], wanted[0])
+        )
+    if "ties" in layer.kinds.values() and not _same(layer, formula, sizes, layer.sizes, ties=True):
+        return _("right, but not at the kink: > or ≥?")
+    others = layer.other_sizes(formula.text)
+    if not all(_same(layer, formula, sizes, numbers) for numbers in others):
+        return _("right at the sizes tried first only: is there a number in place of a size?")
+    values = [one for _whole, one in draws]
+    if any(_never_decides(kink, values) for kink in _kinks(formula)):
+        return _("right, but a condition, max or min never decides anything: leave it out")
+    for less in without_a_part(formula):
+        if _close(value_of(less, values[0]), wanted[0]):
+            return _("right, but a term or a number in it changes nothing: leave it out")
+    return ""
+
+
+def _draws(
+    layer: Layer, sizes: Mapping[str, str], numbers: Mapping[str, int], *, ties: bool = False
+) -> Iterator[tuple[Values, Values]]:
+    """Yields random arrays at some sizes: with all that is right, and with a formula's letters."""
+    for seed in range(1, layer.seeds + 1):
+        whole = layer.whole(numbers, seed, ties=ties)
+        of_letters = {letter: numbers[size] for letter, size in sizes.items()}
+        yield whole, whole._replace(sizes=of_letters)
+
+
+def _same(
+    layer: Layer,
+    formula: Formula,
+    sizes: Mapping[str, str],
+    numbers: Mapping[str, int],
+    *,
+    ties: bool = False,
+) -> bool:
+    """Whether a formula is right at these sizes."""
+    return all(
+        _close(value_of(formula, given), whole.arrays[formula.name])
+        for whole, given in _draws(layer, sizes, numbers, ties=ties)
+    )
+
+
+def _shape_of_error(
+    layer: Layer, formula: Formula, given: list[np.ndarray], wanted: list[np.ndarray]
+) -> str:
+    """What the numbers alone say: a factor, a transpose, or a diagonal; "" if nothing."""
     if not all(np.isfinite(array).all() for array in given):
         return _("not finite: what if you divide by 0?")
     if said := _factor(layer, given, wanted):
         return said
-    axes = layer.axes[right.name]
+    axes = layer.axes[formula.name]
     for i, j in itertools.combinations(range(len(axes)), 2):
         if axes[i] != axes[j]:
             continue
         if all(_close(a.swapaxes(i, j), b) for a, b in zip(given, wanted, strict=True)):
-            return _("this is {}ᵀ: its first index is {}", right.name, formula.letters[j])
+            return _("this is {}ᵀ: its first index is {}", formula.name, formula.letters[j])
         apart = ~np.eye(layer.sizes[axes[i]], dtype=bool)
         off = [[np.moveaxis(x, (i, j), (0, 1))[apart] for x in both] for both in (given, wanted)]
         if all(map(_close, *off)):
             return _("right but for δ: what if {} = {}?", formula.letters[i], formula.letters[j])
+    return ""
+
+
+def _missing_index(right: Formula, formula: Formula) -> str:
+    """Which two arrays share no index, or which sum has none of its letter; "" if neither."""
     shared = {one for entries in _multiplied(right) if (one := _names_if_sharing(entries, True))}
     for entries in _multiplied(formula):
         if _names_if_sharing(entries, False) in shared:
@@ -174,15 +204,32 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
         for letter in node.letters:
             if letter not in free_letters(node.body):
                 return _("you sum over {}, but nothing in the sum has the index {}", letter, letter)
+    return ""
+
+
+def _usual_mistake(
+    layer: Layer, right: Formula, given: list[np.ndarray], wholes: Sequence[Values]
+) -> str:
+    """The usual mistake that leads to these numbers; "" if none does."""
     for mistake in mistakes(layer, right):
-        found = (mistake.value(whole) for whole, _one in draws)
-        if all(map(_close, given, found)):
+        if all(map(_close, given, map(mistake.value, wholes))):
             return mistake.says
-    if same(layer.equal_sizes):
+    return ""
+
+
+def _where_wrong(
+    layer: Layer,
+    formula: Formula,
+    sizes: Mapping[str, str],
+    given: np.ndarray,
+    wanted: np.ndarray,
+) -> str:
+    """How many entries are wrong, and the first of them."""
+    if _same(layer, formula, sizes, layer.equal_sizes):
         return _("right for a square input only")
-    if not axes:
+    if not formula.letters:
         return _("this number is wrong")
-    wrong = ~np.isclose(given[0], wanted[0], rtol=CLOSE, atol=CLOSE)
+    wrong = ~np.isclose(given, wanted, rtol=CLOSE, atol=CLOSE)
     place = np.unravel_index(int(np.argmax(wrong)), wrong.shape)
     counts = int(wrong.sum()), wrong.size
     return _("{} of {} entries are wrong, the first at {}", *counts, list(map(int, place)))

@@ -98,7 +98,7 @@ def test_closed_test_images_stay_closed_until_evaluate(
     folder = tmp_path / "run"  # Of tiny_flags.
     outcome = train_tiny("softmax", "--no_test", "--report", "--target_accuracy=1")
     outcome.assert_refused("target_accuracy: expected a test, or stop_at_target, got no_test")
-    outcome = train_tiny("softmax", "--no_test", "--report", "--track=tensorboard")
+    outcome = train_tiny("softmax", "--no_test", "--report")
     assert outcome.status == 0 and "test loss" not in outcome.out
     assert re.search(r"the test images are still closed: \S+( -m jaxnets)? evaluate", outcome.out)
     assert set(judged_on) == {VALIDATION}  # TEST images are another number.

@@ -249,6 +249,13 @@ def test_tensorboard_reads_the_events(train_tiny, run_main, tmp_path):
 
 
 @pytest.mark.oracle
+def test_a_run_whose_test_images_stay_closed_is_tracked_without_a_test(train_tiny):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    outcome = train_tiny("softmax", "--no_test", "--track=tensorboard")
+    assert outcome.status == 0 and "tracked by tensorboard: " in outcome.out
+
+
+@pytest.mark.oracle
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Of SQLAlchemy, about MLflow.
 def test_mlflow_has_the_run_in_its_store(train_tiny, run_main, monkeypatch, tmp_path):

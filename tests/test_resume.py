@@ -97,6 +97,17 @@ def test_more_epochs_end_as_if_asked_from_the_start(
 
 
 @pytest.mark.slow
+def test_a_checkpoint_that_a_kill_has_left_is_removed_at_the_end(train_tiny, tmp_path):
+    """A kill may come after the last checkpoint is written, and before an old one is removed."""
+    assert train_tiny("softmax", "--keep=1").status == 0
+    folder = tmp_path / "run" / "checkpoints"
+    (tmp_path / "run" / "result.json").unlink()
+    kept = sorted(path.name for path in folder.iterdir())
+    shutil.copy(folder / kept[0], folder / "1.safetensors")
+    assert train_tiny("softmax", "--keep=1", "--resume").status == 0
+    assert sorted(path.name for path in folder.iterdir()) == kept
+
+
 def test_a_schedule_that_is_stretched_is_told_with_both_rates(train_tiny, tmp_path):
     flags = ["softmax", "--schedule=cosine", "--learning_rate=0.5"]
     assert train_tiny(*flags).status == 0

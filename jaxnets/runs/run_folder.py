@@ -174,8 +174,13 @@ class RunFolder:
         files.sync_folder(self.path)
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Waits for the checkpoints and writes result.json."""
+        """Waits for the checkpoints and writes result.json.
+
+        A run that was killed before it could remove an old checkpoint removes it now.
+        """
         self.wait()
+        if (folder := self.path / CHECKPOINTS).exists():
+            checkpoints.prune(folder, self.keep, self.records())
         self.write(RESULT, result)
 
     def read(self, name: str) -> dict[str, Any]:

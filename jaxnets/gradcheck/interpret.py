@@ -610,8 +610,9 @@ def _product(run: Interpreter, params: Params, a: Values, b: Values) -> Numbers:
                 found = run.power(base, power)
                 rest = dataclasses.replace(x, factor=None, factor_exponent=None)
                 product = residues.mul(run.lift(constant), rest)
-                factor = {"factor": found.value, "factor_exponent": found.exponent}
-                return dataclasses.replace(product, **factor)
+                return dataclasses.replace(
+                    product, factor=found.value, factor_exponent=found.exponent
+                )
     return residues.mul(run.lift(a), run.lift(b))
 
 

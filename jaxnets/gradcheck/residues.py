@@ -281,7 +281,7 @@ def exp(a: Numbers) -> Numbers:
     value = value if a.factor is None else field.product(value, a.factor)
     value = np.where(a.real == -np.inf, 0, value)
     found = of_value(a, value, np.exp(a.real), value)
-    if a.factor_exponent is None:
+    if a.factor_exponent is None or found.exponent is None:
         return found
     exponent = np.where(a.exponent == 0, a.factor_exponent, found.exponent)
     return dataclasses.replace(found, exponent=exponent)

@@ -42,7 +42,7 @@ class MissingRootsError(Exception):
         self.operation, self.numbers = operation, numbers
 
     def is_less_than(self, other: "MissingRootsError") -> bool:
-        """Whether more roots exist before it than before another."""
+        """Whether it comes later in the program than another, or lacks fewer roots there."""
         return (-self.operation, self.numbers) < (-other.operation, other.numbers)
 
 

@@ -280,11 +280,10 @@ def exp(a: Numbers) -> Numbers:
     value = field.power_of_omega(a.exponent)
     value = value if a.factor is None else field.product(value, a.factor)
     value = np.where(a.real == -np.inf, 0, value)
-    found = of_value(a, value, np.exp(a.real), value)
-    if a.factor_exponent is None or found.exponent is None:
-        return found
-    exponent = np.where(a.exponent == 0, a.factor_exponent, found.exponent)
-    return dataclasses.replace(found, exponent=exponent)
+    exponent = unknown(value)
+    if a.factor_exponent is not None:  # exp takes a logarithm back, if that is all of a.
+        exponent = np.where(a.exponent == 0, a.factor_exponent, exponent)
+    return Numbers(value, np.exp(a.real), _scaled(a.slope, value), exponent)
 
 
 def log(a: Numbers) -> Numbers:

@@ -508,8 +508,8 @@ class Network(WithSettings):
         path, checkpoint = Path(workdir).expanduser(), self._reached()
         if (path / CONFIG).exists() and not overwrite:
             raise UserError("{} holds a run; net.save(DIR, overwrite=True) replaces it", path)
-        tests = self._finished and self.config.test and len(self.data.test)
-        test = self.evaluate() if tests else None
+        is_tested = self._finished and self.config.test and len(self.data.test)
+        test = self.evaluate() if is_tested else None
         with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
             write_config(folder, self.experiment, rules=self._beginning.rules)
             for record in self.history:

@@ -163,21 +163,11 @@ class Sheet(Exercise):
         return Template(_(text)).substitute(facts)
 
     def text(self, file: str = "") -> str:
-        facts = self.name, _(self.about), self.level, self.minutes
         parts = [
-            _("Exercise {}: {}. Level {}, about {} minutes.", *facts),
             fill(self.said(self.given), WIDTH - 2),
             *([_indented("\n".join(self.commands))] if self.commands else []),
-            fill(_(self.how), WIDTH - 2),
-            f"    {check_command(file or self.file)}",
         ]
-        lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
-        lines += ["", f'exercise = "{self.name}"']
-        lines += [f'student = "{self.student}"'] if self.student else []
-        for question in self.questions:
-            asks = fill(self.said(question.asks), WIDTH - 2).split("\n")
-            lines += ["", *(f"# {line}" for line in asks), f'{question.name} = ""']
-        return "\n".join(lines) + "\n"
+        return _sheet(self, file, parts, {one.name: self.said(one.asks) for one in self.questions})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,25 +218,34 @@ class Derive(Exercise):
         return {name: _(hint) for name, hint in self.asked.items()}
 
     def text(self, file: str = "") -> str:
-        title = self.name, _(self.about), self.level, self.minutes
         given = [written(name, letters) for name, letters in self.facts.drawn.items()]
         scalars = [*self.facts.scalars]
         runs = [_("{} from 0 to {} - 1", *pair) for pair in self.facts.letters.items()]
         parts = [
-            _("Exercise {}: {}. Level {}, about {} minutes.", *title),
             fill(_(self.given), WIDTH - 2),
             _("The forward pass:"),
             _indented("\n".join(self.facts.forward)),
             fill(_(self.may_use, _(", ").join([*given, *scalars])), WIDTH - 2),
             fill(_("Each index runs: {}.", _(", ").join(runs)), WIDTH - 2),
-            fill(_(self.how), WIDTH - 2),
-            f"    {check_command(file or self.file)}",
         ]
-        lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
-        lines += ["", f'exercise = "{self.name}"']
-        for name, formula in self.formulas.items():
-            lines += ["", f"# {written(formula.name, formula.letters)}", f'{name} = ""']
-        return "\n".join(lines) + "\n"
+        formulas = self.formulas.items()
+        return _sheet(self, file, parts, {key: written(x.name, x.letters) for key, x in formulas})
+
+
+def _sheet(
+    exercise: Sheet | Derive, file: str, parts: Sequence[str], blanks: Mapping[str, str]
+) -> str:
+    """A TOML file of comments, and a blank for each question under what it asks."""
+    facts = exercise.name, _(exercise.about), exercise.level, exercise.minutes
+    title = _("Exercise {}: {}. Level {}, about {} minutes.", *facts)
+    check = f"    {check_command(file or exercise.file)}"
+    parts = [title, *parts, fill(_(exercise.how), WIDTH - 2), check]
+    lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
+    lines += ["", f'exercise = "{exercise.name}"']
+    lines += [f'student = "{exercise.student}"'] if exercise.student else []
+    for name, asks in blanks.items():
+        lines += ["", *(f"# {line}" for line in fill(asks, WIDTH - 2).split("\n")), f'{name} = ""']
+    return "\n".join(lines) + "\n"
 
 
 def written(name: str, letters: Sequence[str]) -> str:

@@ -225,8 +225,8 @@ def _grade(
 ) -> Grade:
     """The grade of a submission that has run."""
     name, exercise = submission.name, submission.exercise
-    failed = Grade(name, exercise, False, file=submission.file, flag=submission.flag)
-    failed = failed._replace(alike=submission.alike)
+    facts = {"file": submission.file, "flag": submission.flag, "alike": submission.alike}
+    failed = Grade(name, exercise, False, **facts)
     if not outcome.started:
         said = _short(outcome.said.decode(errors="replace")) or "it said nothing"
         who = f"{name}: {exercise}"

@@ -129,7 +129,7 @@ def _compared(layer: Layer, formula: Formula, sizes: dict[str, str]) -> str:
     wanted = [whole.arrays[right.name] for whole, _one in draws]
     if not all(map(_close, given, wanted)):
         return (
-            _shape_of_error(layer, formula, given, wanted)
+            _factor_or_transpose(layer, formula, given, wanted)
             or _missing_index(right, formula)
             or _usual_mistake(layer, right, given, [whole for whole, _one in draws])
             or _where_wrong(layer, formula, sizes, given[0], wanted[0])
@@ -173,7 +173,7 @@ def _same(
     )
 
 
-def _shape_of_error(
+def _factor_or_transpose(
     layer: Layer, formula: Formula, given: list[np.ndarray], wanted: list[np.ndarray]
 ) -> str:
     """What the numbers alone say: a factor, a transpose, or a diagonal; "" if nothing."""

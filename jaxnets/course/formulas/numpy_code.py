@@ -185,11 +185,10 @@ class _Writer:
             [*(one.within(POWER) for one in numbers), *([found.within(PRODUCT)] if found else [])]
         )
         text += "".join(f" / {one.within(POWER)}" for one in below if not one.letters)
-        letters = found.letters if found else ""
-        alone = (
-            found and len(numbers) == 0 and len(below) == len([one for one in below if one.letters])
-        )
-        return Code(text, letters, found.holds if found and alone else PRODUCT)
+        if not found:
+            return Code(text, "", PRODUCT)
+        alone = not numbers and all(one.letters for one in below)
+        return Code(text, found.letters, found.holds if alone else PRODUCT)
 
     def contracted(self, arrays: Sequence[Code], summed: Sequence[str], wanted: str) -> Code | None:
         if not arrays:

@@ -4,17 +4,17 @@ It has the formulas of backprop/formulas.toml, the scripts, texts and lessons of
 and the judge's sentences in Chinese. The site's chapters use the same scripts (living.py).
 """
 
-import base64
-import hashlib
 import json
 import re
 import tomllib
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jaxnets.base.language import _, speaking, texts_spoken
+from jaxnets.course.exercises.catalogue import DERIVES
+from jaxnets.course.formulas.layers import LAYERS
 from jaxnets.drawing.svg import both_themes
+from jaxnets.drawing.templates import digest_of
 
 DOCS = Path(__file__).resolve().parents[1]
 PAGE = DOCS / "derive.html"
@@ -45,17 +45,18 @@ def read() -> dict[str, Any]:
 
 def formulas() -> dict[str, dict[str, Any]]:
     """What the scripts need of each layer in formulas.toml."""
-    data = tomllib.loads((files("jaxnets.backprop") / "formulas.toml").read_text("utf-8"))
-    return {name: {key: facts[key] for key in KEPT if key in facts} for name, facts in data.items()}
+    return {
+        name: {key: value for key in KEPT if (value := getattr(layer, key))}
+        for name, layer in LAYERS.items()
+    }
 
 
 def hints() -> dict[str, dict[str, list[str]]]:
     """The hints of the exercises to derive, by their layers and gradients, in both languages."""
-    data = tomllib.loads((files("jaxnets.course.exercises") / "derive.toml").read_text("utf-8"))
     with speaking("zh"):
         return {
-            sheet["layer"]: {name: [text, _(text)] for name, text in sheet["asked"].items()}
-            for sheet in data.values()
+            sheet.layer: {name: [text, _(text)] for name, text in sheet.asked.items()}
+            for sheet in DERIVES.values()
         }
 
 
@@ -100,11 +101,7 @@ def page() -> str:
         "style": style("formulas.css", "derive.css"),
         "script": script(*COMMON, "derive.js"),
     }
-    digests = (
-        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-        for text in parts.values()
-    )
-    parts["policy"] = POLICY.format(*digests)
+    parts["policy"] = POLICY.format(*map(digest_of, parts.values()))
     template = (SCRIPTS / "page.html").read_text("utf-8")
     return re.sub(r"\{(policy|style|script)\}", lambda found: parts[found[1]], template)
 

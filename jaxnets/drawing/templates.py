@@ -1,5 +1,7 @@
 """HTML and text from Jinja2 templates, in the language of `speaking`."""
 
+import base64
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,14 @@ def environment(package: str) -> Environment:
     extension.install_gettext_callables(_, _plural, newstyle=True)
     made.globals |= {"space": _space, "generator": GENERATOR}
     return made
+
+
+def digest_of(inlined: str) -> str:
+    """A style or script within a page, as the page's content-security policy allows it.
+
+    Source: W3C, Content Security Policy Level 3, section 2.3.1 (hash-source).
+    """
+    return f"'sha256-{base64.b64encode(hashlib.sha256(inlined.encode()).digest()).decode()}'"
 
 
 def html_path(output: str) -> Path:

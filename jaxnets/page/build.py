@@ -8,7 +8,6 @@ or points to train with.
 import base64
 import dataclasses
 import gzip
-import hashlib
 import importlib.metadata
 import json
 import re
@@ -29,7 +28,7 @@ from jaxnets.config.options import is_custom
 from jaxnets.data import planes
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.drawing.svg import both_themes
-from jaxnets.drawing.templates import environment, html_path
+from jaxnets.drawing.templates import digest_of, environment, html_path
 from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
 from jaxnets.predict.portable import (
@@ -154,9 +153,7 @@ def one_file(page: Files, language: str | None = None, kind: Kind = PICTURES) ->
     others and every request. Its first language is the reader's unless one is given.
     """
     inlined = {name: page[name][1].decode() for name in ("page.css", *kind.scripts)}
-    digests = [
-        f"'sha256-{_to_text(hashlib.sha256(text.encode()).digest())}'" for text in inlined.values()
-    ]
+    digests = [*map(digest_of, inlined.values())]
     policy = POLICY.format(digests[0], " ".join(digests[1:]))
     given = dict(scripts=kind.scripts, inlined=inlined, policy=policy, language=language)
     return html(kind.template, **given)

@@ -1,7 +1,5 @@
 """A report as an HTML document that loads nothing; templates/report.html shows its data."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -11,12 +9,12 @@ from jinja2 import Environment
 
 from jaxnets.base.language import spoken
 from jaxnets.drawing.svg import Figure, LegendEntry, both_themes, element
-from jaxnets.drawing.templates import environment
+from jaxnets.drawing.templates import digest_of, environment
 from jaxnets.machine.platform import versions
 from jaxnets.report.verdicts import Finding
 
 # Nothing is loaded and no script runs; only the style with this digest applies.
-POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{}'"
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src {}"
 
 
 class Section(NamedTuple):
@@ -49,13 +47,12 @@ def document(comparison: Sequence[Section], runs: Sequence[RunPart]) -> str:
     curves = [len(figure.keys) for section in sections for figure in section.figures.values()]
     css = resources.files("jaxnets.report") / "assets" / "report.css"
     style = both_themes() + css.read_text("utf-8") + _hiding(max(curves, default=0))
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     return (
         _templates()
         .get_template("report.html")
         .render(
             language=spoken(),
-            policy=POLICY.format(f"sha256-{digest}"),
+            policy=POLICY.format(digest_of(style)),
             style=style,
             comparison=comparison,
             runs=runs,

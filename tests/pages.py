@@ -39,10 +39,21 @@ def run_javascript(page: build.Files, program: str, data=None):
     names = ("run.js", "network.js", "sums.js", "image.js", "digit.js")
     parts = [page[name][1].decode() for name in names]
     text = "\n".join([*parts, f"const DATA = {json.dumps(data)};", program])
+    return printed_in_node(text)
+
+
+def printed_in_node(text: str):
+    """What a program in JavaScript prints, as JSON."""
     outcome = node(["-"], return_completed_process=True, input=text, text=True, capture_output=True)
     assert isinstance(outcome, subprocess.CompletedProcess)
     assert (outcome.returncode, outcome.stderr) == (0, ""), outcome.stderr
     return json.loads(outcome.stdout)
+
+
+def shown_numbers(page, cells: str) -> np.ndarray:
+    """The numbers in the cells of an array that a page shows; some can be changed."""
+    shown = page.evaluate(f"{cells}.map((one) => one.value || one.innerText)")
+    return np.array([float(one.replace("−", "-")) for one in shown])
 
 
 def read(text: str) -> np.ndarray:

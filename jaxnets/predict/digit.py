@@ -8,13 +8,14 @@ Haffner 1998, "Gradient-based learning applied to document recognition", section
 from typing import Any
 
 import numpy as np
+import scipy as scipy_package
 from PIL import Image
-from scipy import ndimage as scipy_ndimage
 
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.predict.characters import MIN_PART, find_characters, parts_of, rules_on_paper
 
-ndimage: Any = scipy_ndimage  # Its functions' types are unions of all possible results.
+# SciPy loads a part where it is first named, in half a second, and arrays need none.
+scipy: Any = scipy_package  # Its functions' types are unions of all possible results.
 
 SIDE, BOX = 28, 20
 WORK = 512  # Pixels of the longer side when ink is searched: more would only cost time.
@@ -100,11 +101,11 @@ def _light_on_dark(picture: Image.Image, longest: int) -> tuple[Image.Image, np.
 
 def _to_format(ink: np.ndarray, character: np.ndarray) -> np.ndarray:
     """The character's ink in MNIST's format."""
-    ink = _crop(ink * ndimage.binary_dilation(character, np.ones((3, 3)), iterations=2))
+    ink = _crop(ink * scipy.ndimage.binary_dilation(character, np.ones((3, 3)), iterations=2))
     fine = _fit(ink, FINE * BOX)
     if fine.max() <= 0.5:  # The strokes of a large character may be thinner than these pixels.
         fine = _fit(
-            ndimage.grey_dilation(ink, [max(ink.shape) // (FINE * BOX) + 1] * 2), FINE * BOX
+            scipy.ndimage.grey_dilation(ink, [max(ink.shape) // (FINE * BOX) + 1] * 2), FINE * BOX
         )
     ink = _crop(_thicken(fine))
     return np.rint(255 * _centre(_fit(ink, BOX))).astype(np.uint8)
@@ -125,8 +126,8 @@ def _is_light_on_dark(grey: np.ndarray, light: np.ndarray) -> bool:
     above = below = 0.0
     while size <= min(grey.shape) * THICKEST:
         window = (size, size)
-        above += ((grey - ndimage.grey_opening(grey, window)) ** 2).sum() / size
-        below += ((grey - ndimage.grey_closing(grey, window)) ** 2).sum() / size
+        above += ((grey - scipy.ndimage.grey_opening(grey, window)) ** 2).sum() / size
+        below += ((grey - scipy.ndimage.grey_closing(grey, window)) ** 2).sum() / size
         size *= 2
     scores = [(cubes.sum(), abs(cubes).sum()), (above - below, above + below)]
     return bool(sum(part / max(whole, 1e-9) for part, whole in scores) > 0)
@@ -160,17 +161,17 @@ def _is_mnist_like(grey: Image.Image) -> bool:
     ink = _to_floats(grey)
     if ink.shape != (SIDE, SIDE) or ink.max() < 0.5:
         return False
-    middle = ndimage.center_of_mass(ink)
+    middle = scipy.ndimage.center_of_mass(ink)
     box = max(_crop(ink).shape)
     return abs(box - BOX) <= 2 and max(abs(at - SIDE / 2) for at in middle) <= 1
 
 
 def _find_ink(grey: Image.Image, light: np.ndarray) -> np.ndarray:
     """The ink of each pixel [H, W], from 0 to 1; the ink is lighter than the paper."""
-    smooth = ndimage.gaussian_filter(_to_floats(grey), min(1, max(grey.size) / WORK)) - light
+    smooth = scipy.ndimage.gaussian_filter(_to_floats(grey), min(1, max(grey.size) / WORK)) - light
     # An opening keeps what is wider than strokes, such as the edge of a shadow.
     wide = max(3, round(min(grey.size) * THICKEST))
-    height = smooth - ndimage.grey_opening(smooth, (wide, wide))
+    height = smooth - scipy.ndimage.grey_opening(smooth, (wide, wide))
     if np.ptp(height) < MIN_CONTRAST:
         raise BadPictureError("no ink found")
     threshold = otsu(height)
@@ -219,7 +220,7 @@ def _fit(ink: np.ndarray, side: int) -> np.ndarray:
 
 def _thicken(ink: np.ndarray) -> np.ndarray:
     """Widens strokes that are thinner than PEN."""
-    inside = ndimage.distance_transform_edt(np.pad(ink > 0.5, 1))
+    inside = scipy.ndimage.distance_transform_edt(np.pad(ink > 0.5, 1))
     # Across a stroke of width w the mean distance to its edge is w / 4.
     width = 4 * (inside[inside > 0].mean() - 0.5)
     radius = (PEN * FINE - width) / 2
@@ -227,7 +228,9 @@ def _thicken(ink: np.ndarray) -> np.ndarray:
         return ink
     reach = int(np.ceil(radius))
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    return ndimage.grey_dilation(np.pad(ink, reach), footprint=x * x + y * y <= radius * radius)
+    return scipy.ndimage.grey_dilation(
+        np.pad(ink, reach), footprint=x * x + y * y <= radius * radius
+    )
 
 
 def _centre(ink: np.ndarray) -> np.ndarray:
@@ -235,7 +238,7 @@ def _centre(ink: np.ndarray) -> np.ndarray:
     out = np.zeros((SIDE, SIDE))
     top, left = (
         min(max(round(SIDE / 2 - middle - TIE), 0), SIDE - size)
-        for middle, size in zip(ndimage.center_of_mass(ink), ink.shape, strict=True)
+        for middle, size in zip(scipy.ndimage.center_of_mass(ink), ink.shape, strict=True)
     )
     out[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
     return out

@@ -124,7 +124,7 @@ class Flax:
 
     def __init__(self, network: Network, params: Params, cycle_steps=0):
         self.network, self.rng = network, np.random.default_rng(0)
-        model = Model(network)
+        model: Any = Model(network)
         rate: Any = network.learning_rate
         if cycle_steps:
             rate = optax.cosine_onecycle_schedule(cycle_steps, rate)

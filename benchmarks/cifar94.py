@@ -3,13 +3,16 @@
     python benchmarks/cifar94.py                    batch 1,250, three rounds
     python benchmarks/cifar94.py --batch_size=256   also on a busy machine: it counts CPU time
 
-Each way runs in a process of its own, in turn. The share is that of sgemm's rate (NumPy, 2,048 x
-2,048): the products of the convolutions as they are defined, three times those of the forward
-pass, by the CPU time of the whole step. Winograd's algorithm takes fewer, so it may exceed 1.
-PyTorch runs in its faster memory format, channels last; it needs `pip install -e '.[oracle]'`.
+Each way runs in a process of its own, in turn; "taught" is by hand with --kernels=plain. The share
+is that of sgemm's rate (NumPy, 2,048 x 2,048): the products of the convolutions as they are
+defined, three times those of the forward pass, by the CPU time of the whole step. Winograd's
+algorithm takes fewer, so it may exceed 1. The last line has all ratios, for one machine beside
+another. PyTorch runs in its faster memory format, channels last; it needs
+`pip install -e '.[oracle]'`, and is left out where it is missing.
 """
 
 import argparse
+import importlib.util
 import statistics
 import subprocess
 import sys
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "cifar94.py"
-WAYS = ("manual", "auto", "pytorch", "sgemm")
+WAYS = ("manual", "auto", "taught", "pytorch", "sgemm")
 # Outputs, window, channels and filters of the convolutions.
 CONVOLUTIONS = [(31, 2, 3, 24), (31, 3, 24, 64), (15, 3, 64, 64), (15, 3, 64, 256)]
 CONVOLUTIONS += [(7, 3, 256, 256), (7, 3, 256, 256), (3, 3, 256, 256)]
@@ -50,13 +53,14 @@ def on_noise(network: Any, size: int, side: int = 32, **changes: Any) -> tuple[A
     return Experiment.create(config, data), batch
 
 
-def ours(gradients: str, size: int) -> Callable[[], object]:
+def ours(gradients: str, size: int, kernels: str = "fast") -> Callable[[], object]:
     """A function that takes a step."""
     import jax
 
     from jaxnets.networks.own import from_file
 
-    experiment, batch = on_noise(from_file(str(EXAMPLE)), size, gradients=gradients, devices=1)
+    changes = {"gradients": gradients, "kernels": kernels, "devices": 1}
+    experiment, batch = on_noise(from_file(str(EXAMPLE)), size, **changes)
     step = experiment.parallel.compile(experiment.train_step(), donate=True)
     state = experiment.init_state()
 
@@ -144,7 +148,10 @@ def seconds_of(way: str, size: int, steps: int) -> Iterator[float]:
     """The CPU time of each step of a way."""
     if way == "sgemm":
         return cpu_seconds(sgemm(), 4 * steps)
-    return cpu_seconds(pytorch(size) if way == "pytorch" else ours(way, size), steps)
+    if way == "pytorch":
+        return cpu_seconds(pytorch(size), steps)
+    step = ours("manual", size, kernels="plain") if way == "taught" else ours(way, size)
+    return cpu_seconds(step, steps)
 
 
 def main() -> None:
@@ -158,24 +165,41 @@ def main() -> None:
     if flags.way:
         print(*seconds_of(flags.way, flags.batch_size, flags.steps))
         return
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    here = importlib.util.find_spec("torch") is not None
+    ways = [way for way in WAYS if here or way != "pytorch"]
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(flags.rounds):
-        for way in WAYS:
+        for way in ways:
             command = [sys.executable, *sys.argv, f"--way={way}"]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             seconds[way] += map(float, done.stdout.split())
     least = {way: min(times) for way, times in seconds.items()}
     products = sum(side**2 * window**2 * c * k for side, window, c, k in CONVOLUTIONS)
     step = 3 * 2 * products * flags.batch_size
-    rates = {way: (2 * SIDE**3 if way == "sgemm" else step) / least[way] for way in WAYS}
+    rates = {way: (2 * SIDE**3 if way == "sgemm" else step) / least[way] for way in ways}
     for way, times in seconds.items():
         print(
             f"{way:8s} least {least[way]:7.3f} s of CPU time, median"
             f" {statistics.median(times):7.3f} s, {rates[way] / 1e9:5.0f} GFLOP a second of a core,"
             f" {rates[way] / rates['sgemm']:.2f} of sgemm's"
         )
-    print(f"by hand / by jax.grad {least['manual'] / least['auto']:.3f}")
-    print(f"by hand / PyTorch {least['manual'] / least['pytorch']:.3f}")
+    peers = {"by jax.grad": "auto", "with --kernels=plain": "taught", "PyTorch": "pytorch"}
+    ratios = [
+        f"/ {name} {least['manual'] / least[way]:.3f}"
+        for name, way in peers.items()
+        if way in least
+    ]
+    share = rates["manual"] / rates["sgemm"]
+    print(f"{machine()}: by hand {', '.join(ratios)}; {share:.2f} of sgemm's rate")
+
+
+def machine() -> str:
+    """The processor and JAX's version."""
+    import jax
+
+    from jaxnets.machine.platform import cpu_name
+
+    return f"{cpu_name()}, jax {jax.__version__}"
 
 
 if __name__ == "__main__":

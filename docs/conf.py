@@ -70,7 +70,7 @@ html_search_scorer = str(DOCS / "_static/scorer.js")
 html_theme = "sphinx_book_theme"
 html_css_files = ["site.css"]
 ONE_FILE = ["slides.html", "draw.html", "plane.html", "derive.html"]  # Pages that load nothing.
-html_extra_path = ["zh/slides.html"] if CHINESE else ONE_FILE
+html_extra_path = ["zh/slides.html"] if CHINESE else [*ONE_FILE, "llms.txt"]
 html_context = {"default_mode": "auto"}
 html_use_index = html_domain_indices = False  # No page links to them.
 html_copy_source = False

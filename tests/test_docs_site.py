@@ -57,6 +57,14 @@ def test_every_old_address_still_leads_to_a_page():
             assert anchor in anchors_of(ROOT / "docs" / f"{page}.md"), (old, new)
 
 
+def test_what_language_models_read_links_to_pages_and_to_no_answer():
+    text = (ROOT / "docs" / "llms.txt").read_text("utf-8")
+    pages = re.findall(r"\]\(([^)]+)\.html\)", text)
+    assert len(pages) > 15 and text.count("](") == len(pages)
+    assert [page for page in pages if not is_page(page)] == []
+    assert [page for page in pages if "answers" in page or "teachers" in page] == []
+
+
 def test_a_redirect_is_relative_to_its_own_folder_and_language(monkeypatch):
     monkeypatch.setattr(redirects, "MOVED", {"a/b": "c/d#e", "zh/f": "zh/g"})
     for language, expected in (("en", ("a/b", "../c/d.html#e")), ("zh_CN", ("f", "g.html"))):

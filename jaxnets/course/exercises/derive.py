@@ -6,7 +6,7 @@ from jaxnets.course.exercises.answered import BLANK, RIGHT, WRONG, Answered
 from jaxnets.course.exercises.catalogue import Derive, written
 from jaxnets.course.formulas.judge import first_wrong, line_of
 
-LONGEST = 90  # Characters of a line of NumPy that is worth reading.
+LONGEST = 100  # Characters of a line of NumPy that is worth reading.
 
 
 def judged(exercise: Derive, filled: Mapping[str, str]) -> list[Answered]:

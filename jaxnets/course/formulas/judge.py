@@ -70,7 +70,9 @@ def line_of(layer: Layer, name: str, text: str) -> str:
     """A right formula as a line of NumPy; "" where it needs more than a line."""
     formula = parse(text, layer.names_before(name))
     sizes = _sizes_of(layer, formula)
-    return numpy_line(formula, sizes) if isinstance(sizes, dict) else ""
+    if isinstance(sizes, str):
+        return ""
+    return numpy_line(formula, sizes, layer.axes, layer.sizes)
 
 
 def _sizes_of(layer: Layer, formula: Formula) -> dict[str, str] | str:

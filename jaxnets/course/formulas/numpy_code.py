@@ -58,16 +58,23 @@ class NoLineError(ValueError):
     """A formula is no line of NumPy."""
 
 
-def numpy_line(formula: Formula, sizes: Mapping[str, str]) -> str:
+def numpy_line(
+    formula: Formula,
+    sizes: Mapping[str, str],
+    axes: Mapping[str, Sequence[str]],
+    numbers: Mapping[str, int],
+) -> str:
     """The formula as a line of NumPy; "" where a shifted index needs more than a line.
 
     Args:
       formula: The formula.
       sizes: The name of the size of each letter.
+      axes: The names of the sizes of each array.
+      numbers: Each size's number, by its name.
     """
     letters = "".join(formula.letters)
     try:
-        writer = _Writer(sizes)
+        writer = _Writer(sizes, axes, numbers)
         text = writer.spread(writer.code(formula.value, letters), letters)
     except NoLineError:
         return ""
@@ -81,8 +88,15 @@ def python_name(name: str) -> str:
 
 
 class _Writer:
-    def __init__(self, sizes: Mapping[str, str]):
+    def __init__(
+        self,
+        sizes: Mapping[str, str],
+        axes: Mapping[str, Sequence[str]],
+        numbers: Mapping[str, int],
+    ):
         self.sizes = sizes
+        self.axes = axes
+        self.numbers = numbers
 
     def code(self, node: Node, wanted: str = "") -> Code:
         """An expression, if possible with its axes in the order of the wanted letters."""
@@ -93,8 +107,8 @@ class _Writer:
                 return Code(python_name(name), "")
             case Letter(letter):
                 return Code(f"np.arange({self.size(letter)})", letter)
-            case Entry(name):
-                return self.entry(python_name(name), node.letters)
+            case Entry():
+                return self.entry(node)
             case Condition():
                 return self.condition(node, wanted)
             case Call(function, arguments):
@@ -117,13 +131,40 @@ class _Writer:
             raise NoLineError
         return python_name(self.sizes[letter])
 
-    def entry(self, name: str, letters: Sequence[str]) -> Code:
+    def entry(self, entry: Entry) -> Code:
+        name, letters = python_name(entry.name), entry.letters
         if not all(letters):
-            raise NoLineError
+            return self.windows(entry)
         out = "".join(dict.fromkeys(letters))
         if len(out) < len(letters):
             return Code(f'np.einsum("{"".join(letters)}->{out}", {name})', out)
         return Code(name, out)
+
+    def windows(self, entry: Entry) -> Code:
+        """All X_b,i+p: X's windows of as many entries as p has values, one at each place i."""
+        places, windows, shifted = list[str](), list[str](), list[int]()
+        sizes = self.axes[entry.name]
+        for axis, (index, size) in enumerate(zip(entry.indices, sizes, strict=True)):
+            match index:
+                case Letter(letter):
+                    places.append(letter)
+                case Total((Letter(place), Letter(letter)), (1, 1)):
+                    count, width = (self.numbers[self.sizes[one]] for one in (place, letter))
+                    if count + width - 1 != self.numbers[size]:
+                        raise NoLineError
+                    places.append(place)
+                    windows.append(letter)
+                    shifted.append(axis)
+                case _:
+                    raise NoLineError
+        if len(set(places + windows)) < len(places + windows):
+            raise NoLineError
+        name = python_name(entry.name)
+        widths, over = (", ".join(map(str, one)) for one in (map(self.size, windows), shifted))
+        if len(shifted) > 1:
+            widths, over = f"({widths})", f"({over})"
+        view = f"np.lib.stride_tricks.sliding_window_view({name}, {widths}, {over})"
+        return Code(view, "".join(places + windows))
 
     def condition(self, node: Condition, wanted: str) -> Code:
         pair = [one.letter for one in node.terms if isinstance(one, Letter)]

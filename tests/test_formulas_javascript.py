@@ -38,8 +38,8 @@ console.log(JSON.stringify({
   judged: DATA.judged.map(({ layer, name, text }) => firstWrong(layers[layer], name, text)),
   right: Object.values(layers).flatMap((one) => Object.values(one.gradients).map(({ name, text }) => firstWrong(one, name, text))),
   lines: DATA.lines.map(([layer, name, text]) => {
-    const formula = parse(text, layers[layer].namesBefore(name)), sizes = sizesOf(layers[layer], formula);
-    return [numpyLine(formula, sizes), numpyLine(formula, sizes, true)];
+    const one = layers[layer], formula = parse(text, one.namesBefore(name)), sizes = sizesOf(one, formula);
+    return [numpyLine(formula, sizes, one), numpyLine(formula, sizes, one, true)];
   }),
 }));
 """  # noqa: E501

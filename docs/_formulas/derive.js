@@ -239,7 +239,7 @@ function renderAfter(right) {
   byId("after").hidden = !right;
   if (!right) return;
   const { layer, gradient, lesson } = page, formula = parse(formulaTyped(), layer.namesBefore(gradient));
-  const line = numpyLine(formula, sizesOf(layer, formula));
+  const line = numpyLine(formula, sizesOf(layer, formula), layer);
   byId("numpy-line").hidden = !isShort(line);
   byId("numpy").replaceChildren(codeWithLetters(line));
   byId("exercise-line").hidden = !lesson.exercise;

@@ -10,7 +10,7 @@ function bringToLife(box) {
   const scene = new Scene({ root: box, own, place, sum, layer, sizes });
   const below = make("div");
   const show = (name) => {
-    const formula = scene.formulaOf(name), line = numpyLine(formula, layer.letters, true);
+    const formula = scene.formulaOf(name), line = numpyLine(formula, layer.letters, layer, true);
     const letters = Object.fromEntries(Object.entries(layer.letters).map(([letter, size]) => [letter, sizes[size]]));
     written.replaceChildren(mathOf(formula));
     below.replaceChildren(chipsOf(formula, scene, letters), ...(isShort(line) ? [make("pre", {}, codeWithLetters(line))] : []));

@@ -22,12 +22,12 @@ function pythonName(name) {
 }
 
 /**
- * The formula as a line, by the names of its letters' sizes; "" where a shifted index needs more than a
- * line. With `asEinsum` its products of matrices name their indices.
+ * The formula of a layer as a line, by the names of its letters' sizes; "" where a shifted index needs more
+ * than a line. With `asEinsum` its products of matrices name their indices.
  */
-function numpyLine(formula, sizes, asEinsum = false) {
+function numpyLine(formula, sizes, layer, asEinsum = false) {
   try {
-    const writer = new NumpyWriter(sizes, asEinsum);
+    const writer = new NumpyWriter(sizes, layer, asEinsum);
     return `${pythonName(formula.name)} = ${writer.spread(writer.code(formula.value, formula.letters), formula.letters)}`;
   } catch (error) {
     if (error instanceof NoLineError) return "";
@@ -39,7 +39,7 @@ function numpyLine(formula, sizes, asEinsum = false) {
 const within = ({ text, holds }, wanted) => (holds >= wanted ? text : `(${text})`);
 
 class NumpyWriter {
-  constructor(sizes, asEinsum) { Object.assign(this, { sizes, asEinsum }); }
+  constructor(sizes, layer, asEinsum) { Object.assign(this, { sizes, layer, asEinsum }); }
 
   /** An expression {text, letters, holds}, if possible with its axes in the order of the wanted letters. */
   code(node, wanted = []) {
@@ -47,7 +47,7 @@ class NumpyWriter {
       case "number": return { text: String(node.value), letters: [], holds: ATOM };
       case "scalar": return { text: pythonName(node.name), letters: [], holds: ATOM };
       case "letter": return { text: `np.arange(${this.size(node.letter)})`, letters: [node.letter], holds: ATOM };
-      case "entry": return this.entry(pythonName(node.name), lettersOf(node.indices));
+      case "entry": return this.entry(node);
       case "condition": return this.condition(node, wanted);
       case "call": return this.call(node, wanted);
       case "power": {
@@ -65,11 +65,30 @@ class NumpyWriter {
     return pythonName(this.sizes[letter]);
   }
 
-  entry(name, letters) {
-    if (letters.includes("")) throw new NoLineError();
+  entry(node) {
+    const name = pythonName(node.name), letters = lettersOf(node.indices);
+    if (letters.includes("")) return this.windows(node);
     const out = unique(letters);
     const text = out.length < letters.length ? `np.einsum("${letters.join("")}->${out.join("")}", ${name})` : name;
     return { text, letters: out, holds: ATOM };
+  }
+
+  /** All X_b,i+p: X's windows of as many entries as p has values, one at each place i. */
+  windows({ name, indices }) {
+    const places = [], windows = [], shifted = [];
+    indices.forEach((index, axis) => {
+      if (index.kind === "letter") return places.push(index.letter);
+      const isShift = index.kind === "total" && index.signs.join() === "1,1" && index.terms.every(({ kind }) => kind === "letter");
+      if (!isShift) throw new NoLineError();
+      const [place, letter] = index.terms.map((one) => one.letter), count = (one) => this.layer.sizes[this.sizes[one]];
+      if (count(place) + count(letter) - 1 !== this.layer.sizes[this.layer.axes[name][axis]]) throw new NoLineError();
+      places.push(place), windows.push(letter), shifted.push(axis);
+    });
+    const letters = [...places, ...windows];
+    if (unique(letters).length < letters.length) throw new NoLineError();
+    const tuple = (texts) => (texts.length > 1 ? `(${texts.join(", ")})` : texts.join());
+    const widths = tuple(windows.map((letter) => this.size(letter)));
+    return { text: `np.lib.stride_tricks.sliding_window_view(${pythonName(name)}, ${widths}, ${tuple(shifted)})`, letters, holds: ATOM };
   }
 
   condition({ terms, signs }, wanted) {

@@ -66,29 +66,27 @@ class NumpyWriter {
   }
 
   entry(node) {
-    const name = pythonName(node.name), letters = lettersOf(node.indices);
-    if (letters.includes("")) return this.windows(node);
+    let text = pythonName(node.name), letters = lettersOf(node.indices);
+    if (letters.includes("")) [text, letters] = this.windows(node);
     const out = unique(letters);
-    const text = out.length < letters.length ? `np.einsum("${letters.join("")}->${out.join("")}", ${name})` : name;
+    if (out.length < letters.length) text = `np.einsum("${letters.join("")}->${out.join("")}", ${text})`;
     return { text, letters: out, holds: ATOM };
   }
 
-  /** All X_b,i+p: X's windows of as many entries as p has values, one at each place i. */
+  /** X's windows for all X_b,i+p: one at each place i, of as many entries as p has values. */
   windows({ name, indices }) {
-    const places = [], windows = [], shifted = [];
+    const places = [], windows = [], shifted = [], { axes, sizes } = this.layer;
     indices.forEach((index, axis) => {
       if (index.kind === "letter") return places.push(index.letter);
       const isShift = index.kind === "total" && index.signs.join() === "1,1" && index.terms.every(({ kind }) => kind === "letter");
       if (!isShift) throw new NoLineError();
-      const [place, letter] = index.terms.map((one) => one.letter), count = (one) => this.layer.sizes[this.sizes[one]];
-      if (count(place) + count(letter) - 1 !== this.layer.sizes[this.layer.axes[name][axis]]) throw new NoLineError();
+      const [place, letter] = index.terms.map((one) => one.letter), count = (one) => sizes[this.sizes[one]];
+      if (count(place) + count(letter) - 1 !== sizes[axes[name][axis]]) throw new NoLineError();
       places.push(place), windows.push(letter), shifted.push(axis);
     });
-    const letters = [...places, ...windows];
-    if (unique(letters).length < letters.length) throw new NoLineError();
     const tuple = (texts) => (texts.length > 1 ? `(${texts.join(", ")})` : texts.join());
     const widths = tuple(windows.map((letter) => this.size(letter)));
-    return { text: `np.lib.stride_tricks.sliding_window_view(${pythonName(name)}, ${widths}, ${tuple(shifted)})`, letters, holds: ATOM };
+    return [`np.lib.stride_tricks.sliding_window_view(${pythonName(name)}, ${widths}, ${tuple(shifted)})`, [...places, ...windows]];
   }
 
   condition({ terms, signs }, wanted) {

@@ -72,7 +72,7 @@ def line_of(layer: Layer, name: str, text: str) -> str:
     sizes = _sizes_of(layer, formula)
     if isinstance(sizes, str):
         return ""
-    return numpy_line(formula, sizes, layer.axes, layer.sizes)
+    return numpy_line(formula, sizes, layer)
 
 
 def _sizes_of(layer: Layer, formula: Formula) -> dict[str, str] | str:

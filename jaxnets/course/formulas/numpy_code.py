@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from jaxnets.course.formulas.layers import Layer
 from jaxnets.course.formulas.parser import GREEK
 from jaxnets.course.formulas.tree import (
     Call,
@@ -58,23 +59,17 @@ class NoLineError(ValueError):
     """A formula is no line of NumPy."""
 
 
-def numpy_line(
-    formula: Formula,
-    sizes: Mapping[str, str],
-    axes: Mapping[str, Sequence[str]],
-    numbers: Mapping[str, int],
-) -> str:
-    """The formula as a line of NumPy; "" where a shifted index needs more than a line.
+def numpy_line(formula: Formula, sizes: Mapping[str, str], layer: Layer) -> str:
+    """The formula of a layer as a line of NumPy; "" where a shifted index needs more than a line.
 
     Args:
       formula: The formula.
       sizes: The name of the size of each letter.
-      axes: The names of the sizes of each array.
-      numbers: Each size's number, by its name.
+      layer: The layer, which knows the sizes of its arrays.
     """
     letters = "".join(formula.letters)
     try:
-        writer = _Writer(sizes, axes, numbers)
+        writer = _Writer(sizes, layer)
         text = writer.spread(writer.code(formula.value, letters), letters)
     except NoLineError:
         return ""
@@ -88,15 +83,9 @@ def python_name(name: str) -> str:
 
 
 class _Writer:
-    def __init__(
-        self,
-        sizes: Mapping[str, str],
-        axes: Mapping[str, Sequence[str]],
-        numbers: Mapping[str, int],
-    ):
+    def __init__(self, sizes: Mapping[str, str], layer: Layer):
         self.sizes = sizes
-        self.axes = axes
-        self.numbers = numbers
+        self.layer = layer
 
     def code(self, node: Node, wanted: str = "") -> Code:
         """An expression, if possible with its axes in the order of the wanted letters."""
@@ -132,39 +121,37 @@ class _Writer:
         return python_name(self.sizes[letter])
 
     def entry(self, entry: Entry) -> Code:
-        name, letters = python_name(entry.name), entry.letters
+        text, letters = python_name(entry.name), entry.letters
         if not all(letters):
-            return self.windows(entry)
+            text, letters = self.windows(entry)
         out = "".join(dict.fromkeys(letters))
         if len(out) < len(letters):
-            return Code(f'np.einsum("{"".join(letters)}->{out}", {name})', out)
-        return Code(name, out)
+            return Code(f'np.einsum("{"".join(letters)}->{out}", {text})', out)
+        return Code(text, out)
 
-    def windows(self, entry: Entry) -> Code:
-        """All X_b,i+p: X's windows of as many entries as p has values, one at each place i."""
-        places, windows, shifted = list[str](), list[str](), list[int]()
-        sizes = self.axes[entry.name]
-        for axis, (index, size) in enumerate(zip(entry.indices, sizes, strict=True)):
+    def windows(self, entry: Entry) -> tuple[str, Sequence[str]]:
+        """X's windows for all X_b,i+p: one at each place i, of as many entries as p has values."""
+        places, windows, shifted = list[str](), list[str](), list[str]()
+        axes, numbers = self.layer.axes[entry.name], self.layer.sizes
+        for axis, (index, size) in enumerate(zip(entry.indices, axes, strict=True)):
             match index:
                 case Letter(letter):
                     places.append(letter)
                 case Total((Letter(place), Letter(letter)), (1, 1)):
-                    count, width = (self.numbers[self.sizes[one]] for one in (place, letter))
-                    if count + width - 1 != self.numbers[size]:
+                    count, width = (numbers[self.sizes[one]] for one in (place, letter))
+                    if count + width - 1 != numbers[size]:
                         raise NoLineError
                     places.append(place)
                     windows.append(letter)
-                    shifted.append(axis)
+                    shifted.append(str(axis))
                 case _:
                     raise NoLineError
-        if len(set(places + windows)) < len(places + windows):
-            raise NoLineError
-        name = python_name(entry.name)
-        widths, over = (", ".join(map(str, one)) for one in (map(self.size, windows), shifted))
+        widths, over = ", ".join(map(self.size, windows)), ", ".join(shifted)
         if len(shifted) > 1:
             widths, over = f"({widths})", f"({over})"
-        view = f"np.lib.stride_tricks.sliding_window_view({name}, {widths}, {over})"
-        return Code(view, "".join(places + windows))
+        array = python_name(entry.name)
+        view = f"np.lib.stride_tricks.sliding_window_view({array}, {widths}, {over})"
+        return view, [*places, *windows]
 
     def condition(self, node: Condition, wanted: str) -> Code:
         pair = [one.letter for one in node.terms if isinstance(one, Letter)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import slow, stress
 
-from jaxnets.backprop.rule import Domain, Setting
+from jaxnets.backprop.rule import Domain, LayerRule, Setting
 from jaxnets.backprop.rules import KINDS, RULES
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
@@ -30,7 +30,7 @@ from jaxnets.gradcheck.compare import (
 from jaxnets.gradcheck.layer_check import with_backward
 from jaxnets.kernels import KERNELS
 from jaxnets.models.batch_norm import BatchNorm
-from jaxnets.models.chain import Chain
+from jaxnets.models.chain import Chain, walk
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.networks.own import from_object
 
@@ -48,6 +48,46 @@ def test_a_network_is_shown_exactly_and_agrees_in_few_digits(name):
     row = network_checks.check_network(name, NETWORKS[name])
     assert row.ok and row.shown == row.asked == 1, row
     assert list(row.errors) == ["float32", "bfloat16"] and row.errors["float32"].value <= 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", [False, True])
+def test_a_large_network_is_shown_exactly_with_narrower_layers(break_rule, kernels):
+    case = NETWORKS["alexnet"]
+    small = network_checks.narrowed(case._replace(image=(14, 15, 1), batch=2))
+    widths = [
+        layer.features for _, layer in walk(small.model()) if isinstance(layer, nn.Dense | nn.Conv)
+    ]
+    assert widths == [4, 12, 24, 16, 16, 256, 256, 10] and small.narrower == 16
+    check = network_checks.check_network_with_kernels if kernels else network_checks.check_network
+    assert (row := check("alexnet", case)).ok and row.shown == 1 and row.narrower == 16, row
+    right = KINDS[nn.Conv].backward
+
+    def backward(cache, dz, **static):
+        d_params, dx = right(cache, dz, **static)
+        return {**d_params, "bias": scaled(d_params["bias"])}, dx
+
+    break_rule(nn.Conv, backward=backward)
+    row = check("alexnet", case)
+    assert not row.ok and row.worst.endswith("conv1.bias[0]"), row
+
+
+def doubled(x):
+    return 2 * x
+
+
+def counting(key, shape, dtype=jnp.float32):
+    """An initializer for one shape only, as users write them."""
+    return jnp.ones((1024, 1024), dtype).reshape(shape)
+
+
+def test_a_network_with_an_own_layer_keeps_its_widths(monkeypatch):
+    second = nn.Dense(1024, kernel_init=counting)  # It would refuse a narrower layer's shape.
+    wide = [flatten, nn.Dense(1024), nn.relu, second, nn.relu]
+    assert network_checks.narrowed(small_network(wide)).narrower == 2
+    own = LayerRule(lambda x: (2 * x, None), lambda _cache, dy: 2 * dy)
+    monkeypatch.setitem(KINDS, doubled, own)
+    assert network_checks.narrowed(small_network([*wide, doubled])).narrower == 1
 
 
 @pytest.mark.slow

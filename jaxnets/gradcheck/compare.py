@@ -168,6 +168,7 @@ class CheckResult(NamedTuple):
     # How many problems the exact check was asked, and its verdicts other than "exact".
     asked: int = 0
     verdicts: tuple[Verdict, ...] = ()
+    narrower: int = 1  # What the widths of a network's layers were divided by for the exact check.
 
     def __repr__(self) -> str:
         errors = ", ".join(f"{key} {error.value:.1e}" for key, error in self.errors.items())

@@ -9,7 +9,6 @@ two primes for exp.
 """
 
 import functools
-import itertools
 
 import numpy as np
 
@@ -63,8 +62,18 @@ def power(a: Residues, exponent: int, p: int = P) -> Residues:
 
 
 def inverse(a: Residues, p: int = P) -> Residues:
-    """Computes 1 / a mod p, by Fermat's little theorem a^(p - 2); 0 for 0."""
-    return power(a, p - 2, p)
+    """Computes 1 / a mod p; 0 for 0.
+
+    Of two numbers only the product is inverted: 1 / a = b / (a b). So many numbers take one inverse
+    and three products each, where Fermat's a^(p - 2) takes some 90.
+    """
+    flat = np.ravel(a)
+    if flat.size <= 1:
+        return np.array([pow(int(x), -1, p) if x else 0 for x in flat], np.int64).reshape(a.shape)
+    first, second, odd = np.split(np.where(flat == 0, 1, flat), [half := flat.size // 2, 2 * half])
+    both = inverse(product(first, second, p), p)
+    inverses = [product(both, second, p), product(both, first, p), inverse(odd, p)]
+    return np.where(a == 0, 0, np.concatenate(inverses).reshape(a.shape))
 
 
 def is_square(a: Residues) -> np.ndarray:
@@ -91,22 +100,37 @@ def matrix_product(a: Residues, b: Residues, p: int = P) -> Residues:
     """Computes the matrix product of a [..., M, K] and b [..., K, N] mod p.
 
     Residues are cut into limbs, whose products float64 adds up exactly: two of 25 bits on the left,
-    three of 17 bits on the right, so that 2^11 products stay below 2^53.
+    three of 17 bits on the right, so that 2^11 products stay below 2^53. The sums are put together
+    by Horner's scheme, the highest limbs first: 0.8 of the time of a `product` for each.
     """
     if a.shape[-1] > MOST_TERMS:
         first = matrix_product(a[..., :MOST_TERMS], b[..., :MOST_TERMS, :], p)
         return total(first, matrix_product(a[..., MOST_TERMS:], b[..., MOST_TERMS:, :], p), p)
-    result = np.zeros(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), np.int64)[..., None, None]
-    for (i, left), (j, right) in itertools.product(_limbs(a, 25), _limbs(b, 17)):
-        sums = (left @ right).astype(np.int64) % p
-        result = total(result, product(sums, pow(2, i + j, p), p), p)
-    return result
+    right = np.concatenate(_limbs(b, 17), axis=-1)  # One product for all three.
+    result = np.zeros((), np.int64)
+    for left in _limbs(a, 25):
+        high, middle, low = np.split((left @ right).astype(np.int64), 3, axis=-1)
+        with_left = _shifted(_shifted(high, 17, p) + middle, 17, p) + low
+        result = _shifted(result, 25, p) + with_left
+    result = _shifted(result, 0, p)
+    return result - p * (result >= p)
 
 
-def _limbs(a: Residues, bits: int) -> list[tuple[int, np.ndarray]]:
-    """The limbs of so many bits, each with its place."""
+def _limbs(a: Residues, bits: int) -> list[np.ndarray]:
+    """The limbs of so many bits, the highest first."""
     places = range(0, P.bit_length(), bits)
-    return [(place, ((a >> place) & (2**bits - 1)).astype(np.float64)) for place in places]
+    return [((a >> place) & (2**bits - 1)).astype(np.float64) for place in reversed(places)]
+
+
+def _shifted(a: np.ndarray, bits: int, p: int) -> np.ndarray:
+    """Computes a 2^bits mod p, plus perhaps p, for a below 2^55 and at most 25 bits.
+
+    p is 2^n - c with a small c, so 2^n is c mod p: what stands above bit n is multiplied by c.
+    """
+    n = p.bit_length()
+    c = 2**n - p
+    low = (a & (2**n - 1)) + c * (a >> n)
+    return ((low & (2 ** (n - bits) - 1)) << bits) + c * (low >> (n - bits))
 
 
 @functools.cache

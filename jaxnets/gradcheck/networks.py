@@ -1,10 +1,12 @@
 """Checks whole networks at their real input sizes, by hand and with autodiff."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,12 +36,16 @@ from jaxnets.kernels.conv_pool import ConvPool
 from jaxnets.kernels.convolution import FastConv
 from jaxnets.kernels.winograd import Limits
 from jaxnets.losses import LOSSES
-from jaxnets.models.chain import Chain, Layer, map_layers, walk
+from jaxnets.models.chain import Chain, Layer, map_layers, shapes_of, walk
 from jaxnets.networks.create import create_model
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad
 
 NUM_CLASSES = 10
 MOST_EXACTLY = 4_000_000  # Parameters of a network that the exact check takes.
+# Those from which its layers are narrowed, and the products of a forward pass.
+MANY_PARAMS = 500_000
+MANY_PRODUCTS = 7_000_000
+DRAWN = 1_000_003  # Numbers that a large array repeats; with a prime, no two of its rows agree.
 
 
 class NetworkCase(NamedTuple):
@@ -50,10 +56,41 @@ class NetworkCase(NamedTuple):
     num_classes: int = NUM_CLASSES
     batch: int = 8  # The number of images; the last of more than two only fills the batch up.
     slow: bool = False  # Whether it is checked only on request.
+    narrower: int = 1  # What the layers' widths are divided by, but for the logits.
+
+    def model(self, precision: str = "float32") -> Chain:
+        """The network in a precision."""
+        config = dataclasses.replace(self.config, precision=precision)
+        model = create_model(config, self.num_classes)
+        logits, any_numbers = _wide_layers(model)[-1], nn.initializers.zeros_init()
+
+        def change(layer: Any) -> Layer:
+            if not isinstance(layer, nn.Dense | nn.Conv):
+                return layer
+            width = layer.features // (1 if layer is logits else self.narrower)
+            # A user's own initializer may count on a width; a check draws its own numbers.
+            return layer.clone(features=width, kernel_init=any_numbers, bias_init=any_numbers)
+
+        return model if self.narrower == 1 else map_layers(model, change)
+
+    def size(self) -> int:
+        """The number of its parameters."""
+        shapes = _param_shapes(self.model(), (self.batch, *self.image))
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+    def products(self) -> int:
+        """The products of its dense layers and convolutions, forward for a batch."""
+        count = 0
+        for layer, shape in layers_of(self.model(), (self.batch, *self.image)):
+            if isinstance(layer, nn.Dense | nn.Conv):
+                out, params = shapes_of(layer, shape)
+                kernel = sum(leaf.size for leaf in jax.tree.leaves(params))
+                count += math.prod(out.shape[:-1]) * kernel
+        return count
 
 
 def networks() -> dict[str, NetworkCase]:
-    """Every network that has a recipe; AlexNet's forms also at the size of ImageNet's images."""
+    """Every network that has a recipe; `alexnet` also at the size of ImageNet's images."""
     found = {}
     for name, recipe in PRESETS.items():
         slow = name not in ("alexnet", "alexnet_small")
@@ -61,13 +98,12 @@ def networks() -> dict[str, NetworkCase]:
             found[name] = NetworkCase(preset(name), (32, 32, 3), batch=2, slow=slow)
         elif "input_size" in recipe:
             found[name] = NetworkCase(preset(name), batch=2, slow=slow)
-            large, image = preset(name, input_size=224), (224, 224, 3)
-            found[f"{name} 224"] = NetworkCase(large, image, batch=2, slow=True)
         elif name == "resnet20":
             found[name] = NetworkCase(preset(name), (32, 32, 3), batch=4, slow=True)
         else:
             found[name] = NetworkCase(preset(name))
-    return found
+    large = preset("alexnet", input_size=224)
+    return found | {"alexnet 224": NetworkCase(large, (224, 224, 3), batch=2, slow=True)}
 
 
 def network_for(config: Config, image: tuple[int, ...], num_classes: int) -> NetworkCase:
@@ -83,7 +119,7 @@ def check_own_layers(
 
     It gets inputs as in the network, and others are drawn from its rule's domain.
     """
-    model = create_model(network.config, network.num_classes)
+    model = network.model(network.config.precision)
     check_forwards(model, network.image)
     for layer, shape in own_layers(model, (network.batch, *network.image)):
         yield check_layer(layer, [shape], draws, seed)
@@ -100,7 +136,7 @@ def check_network(name: str, network: NetworkCase) -> CheckResult:
 
 def has_kernels(network: NetworkCase) -> bool:
     """Whether a CPU's kernels replace any of its layers."""
-    model = create_model(network.config, network.num_classes)
+    model = network.model(network.config.precision)
     layers = zip(walk(model), walk(accelerate(model, "cpu")), strict=True)
     return any(rule_of(plain) is not rule_of(fast) for (_, plain), (_, fast) in layers)
 
@@ -116,21 +152,43 @@ def check_network_with_kernels(name: str, network: NetworkCase) -> CheckResult:
 
 def _checked(name: str, network: NetworkCase, *, kernels: bool = False) -> CheckResult:
     started = time.perf_counter()
-    verdict = _verdict(network, kernels=kernels)
+    small = narrowed(network._replace(image=small_image(network), batch=2))
+    verdict = _verdict(small, kernels=kernels)
     problem = network_problem(network, kernels=kernels)._replace(verdict=verdict)
     row = check_problems(name, [problem], TOLERANCES)
-    return row._replace(seconds=time.perf_counter() - started)
+    return row._replace(seconds=time.perf_counter() - started, narrower=small.narrower)
 
 
-def _verdict(network: NetworkCase, *, kernels: bool) -> Verdict | None:
+def _verdict(small: NetworkCase, *, kernels: bool) -> Verdict:
     """The exact check's verdict on two small images, if the network is small enough."""
-    case = network._replace(image=small_image(network), batch=2)
-    model = create_model(network.config, network.num_classes)
-    shapes = jax.tree.leaves(_param_shapes(model, (case.batch, *case.image)))
-    size = sum(leaf.size for leaf in shapes)
-    if size > MOST_EXACTLY:
+    if (size := small.size()) > MOST_EXACTLY:
         return Verdict(OPEN, Text("a network of {} parameters", f"{size:,}"))
-    return network_problem(case, kernels=kernels).decided.verdict
+    verdict = network_problem(small, kernels=kernels).decided.verdict
+    assert verdict is not None
+    return verdict
+
+
+def narrowed(network: NetworkCase) -> NetworkCase:
+    """The network with its widths halved while it has many parameters or products.
+
+    Each width stays a multiple of all layers' groups. A user's own layer may count on a width.
+    """
+    model = network.model()
+    if any(rule.is_own for _, layer in walk(model) if (rule := rule_of(layer))):
+        return network
+    layers = _wide_layers(model)
+    groups = math.lcm(*(getattr(layer, "feature_group_count", 1) for layer in layers))
+    common = math.gcd(*(layer.features for layer in layers[:-1])) // groups
+    while common % (2 * network.narrower) == 0 and (
+        network.size() > MANY_PARAMS or network.products() > MANY_PRODUCTS
+    ):
+        network = network._replace(narrower=2 * network.narrower)
+    return network
+
+
+def _wide_layers(model: Chain) -> list[Any]:
+    """The layers whose outputs have a width; the last one gives the logits."""
+    return [layer for _, layer in walk(model) if isinstance(layer, nn.Dense | nn.Conv)]
 
 
 def small_image(network: NetworkCase) -> tuple[int, ...]:
@@ -138,7 +196,7 @@ def small_image(network: NetworkCase) -> tuple[int, ...]:
 
     It has a column more than rows: then a transposed image is noticed.
     """
-    model = create_model(network.config, network.num_classes)
+    model = network.model()
 
     def halved(image: tuple[int, ...]) -> tuple[int, ...]:
         rows = image[0] // 2
@@ -165,22 +223,19 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
     mask = np.ones(network.batch)
     mask[-1] = network.batch <= 2
     loss = LOSSES[network.config.loss]
-    plain = create_model(
-        dataclasses.replace(network.config, precision="float32"), network.num_classes
-    )
+    plain = network.model()
+    # A narrow network's few channels are computed in tiles, as the whole network's many are.
+    limits = Limits(fewest_tiles=1, fewest_channels=4 if network.narrower > 1 else None)
 
     def at(precision: str) -> Passes:
-        model = create_model(
-            dataclasses.replace(network.config, precision=precision), network.num_classes
-        )
-
+        model = network.model(precision)
         trained = accelerate(model, "cpu") if kernels else model
 
         def manual(params: Params, batch: Batch) -> dict[str, Any]:
             terms: list[jax.Array] = []
             find_rule = recording_terms(rule_of, terms)
-            network_of_many = _few_images_as_many(trained) if precision == "float64" else trained
-            loss_and_grad = manual_loss_and_grad(network_of_many, network.config.loss, find_rule)
+            used = _as_many(trained, limits) if precision == "float64" else trained
+            loss_and_grad = manual_loss_and_grad(used, network.config.loss, find_rule)
             return {**outcome(loss_and_grad, params, batch), "terms": terms}
 
         def automatic(params: Params, batch: Batch) -> dict[str, Any]:
@@ -215,12 +270,11 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
     return Problem("x".join(map(str, images.shape)), at, large=True)
 
 
-def _few_images_as_many(model: Chain) -> Chain:
+def _as_many(model: Chain, limits: Limits) -> Chain:
     """The network whose convolutions use the kernels of a batch in training for a few images too.
 
     It is for float64: in float32 Winograd's tiles round by more than the tolerance.
     """
-    limits = Limits(fewest_tiles=1)
 
     def change(layer: Layer) -> Layer:
         return layer.clone(limits=limits) if isinstance(layer, FastConv | ConvPool) else layer
@@ -246,7 +300,8 @@ def random_params(model: Chain, images: np.ndarray) -> Params:
     def draw(path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         spread = 0.1 if len(leaf.shape) == 1 else np.sqrt(2 / np.prod(leaf.shape[:-1]))
         mean = 1.0 if path[-1].key in ("scale", "var") else 0.0
-        return mean + np.float32(spread) * rng.standard_normal(leaf.shape, np.float32)
+        drawn = mean + np.float32(spread) * rng.standard_normal(min(leaf.size, DRAWN), np.float32)
+        return np.resize(drawn, leaf.shape)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 

@@ -183,6 +183,11 @@ def _summary(rows: Sequence[CheckResult], hint: bool) -> str:
     lines += [
         _("{}: {}", row.name, why) for row in rows for why in row.causes[: None if hint else 2]
     ]
+    lines += [
+        _("{}: shown exactly with 1/{} of its layers' widths", row.name, row.narrower)
+        for row in rows
+        if row.narrower > 1 and row.shown
+    ]
     agree, seconds = sum(row.ok for row in rows), sum(row.seconds for row in rows)
     shown, asked = sum(row.shown for row in rows), sum(row.asked for row in rows)
     lines.append(
@@ -217,6 +222,7 @@ def _values(row: CheckResult) -> dict[str, Any]:
         "exact": {
             "asked": row.asked,
             "shown": row.shown,
+            "narrower": row.narrower,
             "others": [{"verdict": one.kind, "why": str(one.why)} for one in row.verdicts],
         },
         "worst": row.worst,

@@ -31,7 +31,8 @@ from jaxnets.gradcheck.layer_check import with_backward
 from jaxnets.kernels import KERNELS
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, walk
-from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.layers import AveragePool, MaxPool, flatten
+from jaxnets.models.residual import Residual
 from jaxnets.networks.own import from_object
 
 NETWORKS = network_checks.networks()
@@ -70,6 +71,14 @@ def test_a_large_network_is_shown_exactly_with_narrower_layers(break_rule, kerne
     break_rule(nn.Conv, backward=backward)
     row = check("alexnet", case)
     assert not row.ok and row.worst.endswith("conv1.bias[0]"), row
+
+
+def test_an_image_is_not_halved_to_a_size_that_a_network_refuses():
+    """Half of 6 x 6 pixels is 3 x 4 here: then the chain gives two rows, the shortcut one."""
+    halving = Residual([nn.Conv(1, (3, 3), (2, 2))], [AveragePool(2, 2)])
+    network = small_network([halving, flatten])
+    assert network_checks.small_image(network) == IMAGE
+    assert network_checks.check_network("halving", network).shown == 1
 
 
 def doubled(x):

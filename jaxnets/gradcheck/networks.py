@@ -203,7 +203,10 @@ def small_image(network: NetworkCase) -> tuple[int, ...]:
         return rows, rows + 1, image[2]
 
     def is_enough(image: tuple[int, ...]) -> bool:
-        shapes = (shape for _layer, shape in layers_of(model, (1, *image)))
+        try:
+            shapes = [shape for _layer, shape in layers_of(model, (1, *image))]
+        except Exception:  # Whatever a layer says of images that it cannot take.
+            return False
         return all(min(shape[1:3]) > 1 for shape in shapes if len(shape) == 4)
 
     image = network.image

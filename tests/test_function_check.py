@@ -105,6 +105,15 @@ def failed(found):
     return {row.name for row in found.rows if not row.ok}
 
 
+@pytest.mark.parametrize("at", [1.0, 2.0])
+def test_terms_that_cancel_within_an_operation_round(at):
+    """It is 0 there, and rounds as its terms do; a wrong gradient is found all the same."""
+    gammaln, digamma = jax.scipy.special.gammaln, jax.scipy.special.digamma
+    assert jaxnets.check(gammaln, np.array([at])).ok
+    wrong = vjp(gammaln, lambda a, dy: (dy * digamma(a[0]) * (1 + 1e-6),))
+    assert not jaxnets.check(wrong, np.array([at])).ok
+
+
 def test_a_wrong_winner_is_found_by_a_plain_formulation():
     def last(args, dy):
         pairs = args[0].reshape(-1, 2)

@@ -187,7 +187,7 @@ def test_a_text_says_what_to_do_next_and_nothing_of_others(class_of, run_command
 def test_who_has_everything_right_is_told_what_follows():
     with speaking("en"):
         text = marks.feedback(marks.students_of([grade("compute1", True, passed=True)], None)[0])
-    assert text.endswith("The course goes on with: jaxnets exercise new bug10\n")
+    assert text.endswith("The course goes on with: jaxnets exercise new derive_neuron\n")
 
 
 @pytest.mark.parametrize("name", BETS)

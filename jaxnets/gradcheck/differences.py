@@ -28,6 +28,7 @@ from jaxnets.gradcheck.quick import jit
 STEPS = 0.01 * 0.5 ** np.arange(20)  # times max(1, |x|)
 ORDERS = 6  # terms of a series that are cancelled
 NEARBY = 8  # Points near a kink.
+NEAR = 2.0**-40  # Between points so near that only rounding bends a function; times max(1, |x|).
 
 
 class Slopes(NamedTuple):
@@ -117,6 +118,18 @@ class Differences:
         return np.stack([one.middle for one in found]), np.stack(
             [one.middle_error for one in found]
         )
+
+    def noise(self) -> np.ndarray:
+        """How much each output rounds here: how far values at very near points are from a line.
+
+        It sees what is within an operation, such as terms of log Γ that cancel at 1.
+        """
+        move = np.maximum(1.0, np.abs(self.start))
+        move *= np.random.default_rng(0).choice([-1.0, 1.0], self.start.size)
+        values = np.asarray(self._values(self.start, move, NEAR * np.arange(2 * len(STEPS) + 1)))
+        with np.errstate(all="ignore"):  # f may be infinite, or not defined, beside the point.
+            bends = np.abs(np.diff(values, 2, axis=0)).max(0) / 2
+        return np.where(np.isfinite(bends), bends, 0.0)
 
     def tells(self, error: np.ndarray, size: np.ndarray) -> np.ndarray:
         """Where the error of a slope is small enough to tell right from wrong.

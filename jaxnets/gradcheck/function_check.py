@@ -248,6 +248,7 @@ class _Comparison:
         flat, differences = self.flat, self.differences
         given = flat.start, self.sample.cotangent
         (floor,) = roundings_of(differences.function, "float64", given[:1])
+        floor = np.maximum(floor, differences.noise())
         if self.reverse is not None:
             (change,) = roundings_of(flat.pulled_back, "float64", given)
             self.rounding = ROUNDINGS * float(change.max())

@@ -107,7 +107,7 @@ def failed(found):
 
 @pytest.mark.parametrize("at", [1.0, 2.0])
 def test_terms_that_cancel_within_an_operation_round(at):
-    """It is 0 there, and rounds as its terms do; a wrong gradient is found all the same."""
+    """The logarithm of Γ is 0 there, and rounds as its terms do; wrong gradients are found."""
     gammaln, digamma = jax.scipy.special.gammaln, jax.scipy.special.digamma
     assert jaxnets.check(gammaln, np.array([at])).ok
     wrong = vjp(gammaln, lambda a, dy: (dy * digamma(a[0]) * (1 + 1e-6),))

@@ -81,6 +81,27 @@ def test_an_image_is_not_halved_to_a_size_that_a_network_refuses():
     assert network_checks.check_network("halving", network).shown == 1
 
 
+@pytest.mark.parametrize("layers", [[], [flatten, BatchNorm()]])
+def test_a_network_whose_only_width_is_that_of_its_logits_is_not_narrowed(layers):
+    """A table with so many columns that its parameters are many."""
+    own = from_object(Chain([*layers, nn.Dense(10, name="logits")]))
+    table = network_checks.NetworkCase(preset(own.for_data((60_000,), 10)), (60_000,))
+    assert table.size() > network_checks.MANY_PARAMS
+    assert network_checks.narrowed(table).narrower == 1
+
+
+def test_a_network_without_a_dense_layer_has_no_width(monkeypatch):
+    monkeypatch.setitem(KINDS, ten_sums, LayerRule(lambda x: (x, None), lambda _cache, dy: dy))
+    own = from_object(Chain([flatten, ten_sums]))
+    network = network_checks.NetworkCase(preset(own.for_data(IMAGE, 10)), IMAGE)
+    assert network_checks.narrowed(network) == network and network.products() == 0
+
+
+def ten_sums(x):
+    """Ten logits without parameters."""
+    return x[:, :30].reshape(-1, 10, 3).sum(-1)
+
+
 def doubled(x):
     return 2 * x
 

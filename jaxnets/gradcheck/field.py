@@ -70,7 +70,8 @@ def inverse(a: Residues, p: int = P) -> Residues:
     flat = np.ravel(a)
     if flat.size <= 1:
         return np.array([pow(int(x), -1, p) if x else 0 for x in flat], np.int64).reshape(a.shape)
-    first, second, odd = np.split(np.where(flat == 0, 1, flat), [half := flat.size // 2, 2 * half])
+    half = flat.size // 2
+    first, second, odd = np.split(np.where(flat == 0, 1, flat), [half, 2 * half])
     both = inverse(product(first, second, p), p)
     inverses = [product(both, second, p), product(both, first, p), inverse(odd, p)]
     return np.where(a == 0, 0, np.concatenate(inverses).reshape(a.shape))
@@ -100,8 +101,8 @@ def matrix_product(a: Residues, b: Residues, p: int = P) -> Residues:
     """Computes the matrix product of a [..., M, K] and b [..., K, N] mod p.
 
     Residues are cut into limbs, whose products float64 adds up exactly: two of 25 bits on the left,
-    three of 17 bits on the right, so that 2^11 products stay below 2^53. The sums are put together
-    by Horner's scheme, the highest limbs first: 0.8 of the time of a `product` for each.
+    three of 17 bits on the right, so that 2^11 products stay below 2^53. Horner's scheme puts the
+    sums together, the highest limbs first. It takes 0.8 of the time of a `product` for each sum.
     """
     if a.shape[-1] > MOST_TERMS:
         first = matrix_product(a[..., :MOST_TERMS], b[..., :MOST_TERMS, :], p)

@@ -62,6 +62,8 @@ class NetworkCase(NamedTuple):
         """The network in a precision."""
         config = dataclasses.replace(self.config, precision=precision)
         model = create_model(config, self.num_classes)
+        if self.narrower == 1:
+            return model
         logits, any_numbers = _wide_layers(model)[-1], nn.initializers.zeros_init()
 
         def change(layer: Any) -> Layer:
@@ -71,7 +73,7 @@ class NetworkCase(NamedTuple):
             # A user's own initializer may count on a width; a check draws its own numbers.
             return layer.clone(features=width, kernel_init=any_numbers, bias_init=any_numbers)
 
-        return model if self.narrower == 1 else map_layers(model, change)
+        return map_layers(model, change)
 
     def size(self) -> int:
         """The number of its parameters."""
@@ -159,13 +161,11 @@ def _checked(name: str, network: NetworkCase, *, kernels: bool = False) -> Check
     return row._replace(seconds=time.perf_counter() - started, narrower=small.narrower)
 
 
-def _verdict(small: NetworkCase, *, kernels: bool) -> Verdict:
+def _verdict(small: NetworkCase, *, kernels: bool) -> Verdict | None:
     """The exact check's verdict on two small images, if the network is small enough."""
     if (size := small.size()) > MOST_EXACTLY:
         return Verdict(OPEN, Text("a network of {} parameters", f"{size:,}"))
-    verdict = network_problem(small, kernels=kernels).decided.verdict
-    assert verdict is not None
-    return verdict
+    return network_problem(small, kernels=kernels).decided.verdict
 
 
 def narrowed(network: NetworkCase) -> NetworkCase:
@@ -174,9 +174,9 @@ def narrowed(network: NetworkCase) -> NetworkCase:
     Each width stays a multiple of all layers' groups. A user's own layer may count on a width.
     """
     model = network.model()
-    if any(rule.is_own for _, layer in walk(model) if (rule := rule_of(layer))):
-        return network
     layers = _wide_layers(model)
+    if len(layers) < 2 or any(own_layers(model, (network.batch, *network.image))):
+        return network
     groups = math.lcm(*(getattr(layer, "feature_group_count", 1) for layer in layers))
     common = math.gcd(*(layer.features for layer in layers[:-1])) // groups
     while common % (2 * network.narrower) == 0 and (

@@ -348,6 +348,17 @@ def test_rounding_is_what_numpy_rounds(name, float64):
     assert (wide == change * 2.0**-29).all()
 
 
+@pytest.mark.parametrize("add", [jnp.sum, lambda x: x @ jnp.ones(x.size)], ids=["sum", "dot"])
+def test_partial_sums_are_rounded_too(add, float64):
+    ours = np.random.default_rng(0).random(10_000)
+    x = np.concatenate([ours, -ours]).astype(np.float32)  # The sum is 0, which needs no rounding.
+    one_by_one = np.abs(np.cumsum(x, dtype=np.float32)[-1])
+    (change,) = roundings_of(add, "float32", [x.astype(np.float64)])
+    assert 2.0**-24 < change <= one_by_one  # Several partial sums at a time round by less.
+    (exact,) = roundings_of(add, "float64", [x.astype(np.float64)])
+    assert exact == change * 2.0**-29
+
+
 def test_what_is_exact_is_not_rounded(float64):
     floor = jax.jit(lambda x: jnp.floor(x * 4) / 4)
     for function in (lambda x: 2 * x - x, floor, jnp.sort, jnp.max, jax.nn.relu):

@@ -16,7 +16,7 @@ from jaxnets.backprop.rules import KINDS, RULES
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.course.exercises import judge
-from jaxnets.gradcheck import causes, compare, table
+from jaxnets.gradcheck import causes, compare, quick, table
 from jaxnets.gradcheck import networks as network_checks
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
@@ -31,7 +31,7 @@ from jaxnets.gradcheck.layer_check import with_backward
 from jaxnets.kernels import KERNELS
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, walk
-from jaxnets.models.layers import AveragePool, MaxPool, flatten
+from jaxnets.models.layers import AveragePool, MaxPool, flatten, global_average_pool
 from jaxnets.models.residual import Residual
 from jaxnets.networks.own import from_object
 
@@ -175,6 +175,44 @@ def test_a_bias_without_a_gradient_before_a_norm_agrees(name):
     network = small_network({**NORM_BEHIND_BIAS, **MORE_NORMS}[name])
     row = network_checks.check_network(name, network)
     assert row.ok, row
+
+
+POOLED = [
+    *[AveragePool(3, 3), nn.Dropout(0.3), nn.Conv(3, (1, 4), (2, 1), "VALID"), BatchNorm()],
+    global_average_pool,
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1.0, 1 + 1e-3])
+def test_a_norm_may_subtract_much_more_than_it_leaves(break_rule, times):
+    """A pooled image's pixels are nearly equal: their mean rounds by more than their rest."""
+    right = KINDS[nn.Conv].backward
+
+    def backward(cache, dz, **static):
+        d_params, dx = right(cache, dz, **static)
+        factor = times if dz.dtype == jnp.float32 else 1.0  # Nothing exact can see it.
+        return {**d_params, "kernel": factor * d_params["kernel"]}, dx
+
+    break_rule(nn.Conv, backward=backward)
+    own = from_object(Chain([*POOLED, nn.Dense(10, name="logits")]))
+    network = network_checks.NetworkCase(preset(own.for_data((28, 28, 1), 10)))
+    row = network_checks.check_network("pooled", network)
+    assert row.shown == 1 and row.ok == (times == 1), row
+    assert row.ok or row.worst == "gradient.conv1.kernel"
+
+
+def test_dropout_keeps_the_same_numbers_in_every_precision():
+    problem = network_checks.network_problem(small_network([flatten, nn.Dropout(0.3)]))
+    losses = {}
+    for dtype in ("float64", "float32"):
+        with quick.precision(dtype):
+            passes = problem.at(dtype)
+            losses[dtype] = [
+                float(gradient(passes.inputs, passes.constants)["output"])
+                for gradient in (passes.manual, passes.automatic)
+            ]
+    assert losses["float32"] == pytest.approx(losses["float64"], rel=1e-6)
 
 
 def test_planted_mistakes_are_counted_and_one_that_passes_fails_the_check(capsys):

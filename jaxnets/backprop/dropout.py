@@ -1,8 +1,11 @@
 """Dropout, for training only."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxnets.backprop.rule import BATCHES, PLACES, WIDTHS, Domain, LayerRule, Setting
@@ -10,9 +13,10 @@ from jaxnets.base.errors import UserError
 
 Numbers = Float[Array, "*sizes"]
 Mask = Bool[Array, "*sizes"]
+Rate = float | np.floating  # The mask is drawn in its precision.
 
 
-def dropout_forward(key: Key[Array, ""], x: Numbers, *, rate: float) -> tuple[Numbers, Mask]:
+def dropout_forward(key: Key[Array, ""], x: Numbers, *, rate: Rate) -> tuple[Numbers, Mask]:
     """Sets each number to 0 with probability `rate` and scales up the rest.
 
         y = m x / (1 - rate),   m = 1 with probability 1 - rate, else 0
@@ -31,7 +35,7 @@ def dropout_forward(key: Key[Array, ""], x: Numbers, *, rate: float) -> tuple[Nu
     return _drop_and_scale(kept, x, rate), kept
 
 
-def dropout_backward(cache: Mask, d_out: Numbers, *, rate: float) -> Numbers:
+def dropout_backward(cache: Mask, d_out: Numbers, *, rate: Rate) -> Numbers:
     """Applies the chain rule to y = m x / (1 - rate).
 
     dx = m dy / (1 - rate)     the mask is a constant, so the same numbers become 0
@@ -39,12 +43,12 @@ def dropout_backward(cache: Mask, d_out: Numbers, *, rate: float) -> Numbers:
     return _drop_and_scale(cache, d_out, rate)
 
 
-def _drop_and_scale(kept: jax.Array, v: jax.Array, rate: float) -> jax.Array:
+def _drop_and_scale(kept: jax.Array, v: jax.Array, rate: Rate) -> jax.Array:
     """Zeroes what is not kept and scales the rest; at rate 1 nothing is kept."""
     return jnp.where(kept, v / (1 - rate), 0)
 
 
-def _static(layer: nn.Dropout) -> dict[str, float]:
+def _static(layer: nn.Dropout) -> dict[str, Any]:
     if layer.broadcast_dims:
         got = layer.broadcast_dims
         raise UserError("Dropout: expected no broadcast_dims for gradients by hand, got {}", got)

@@ -25,7 +25,7 @@ from jaxnets.gradcheck.flat import (
 )
 from jaxnets.gradcheck.quick import jit
 from jaxnets.gradcheck.quick import precision as in_precision
-from jaxnets.gradcheck.rounding import roundings_of
+from jaxnets.gradcheck.rounding import MARGIN, roundings_of
 
 # For a slope by differences, relative to the largest of its output. If a function always computes
 # in float32, its rounding is larger than a small mistake.
@@ -33,7 +33,6 @@ TOLERANCES = {"float64": 1e-8, "float32": 2e-3, "bfloat16": 0.1, "float16": 0.05
 # Two ways to compute one gradient, by the precision of the function's outputs; and a gradient in
 # few digits against one in float64.
 SAME = {"float64": 1e-10, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
-ROUNDINGS = 10  # By how many times its measured rounding a gradient in few digits may be wrong.
 MOST = 1_000  # Up to this many inputs or outputs all slopes are taken; of more, a sample.
 MOST_EXACTLY = 100_000  # Inputs and outputs that the exact check takes.
 NEAR = 1e-3  # Of a number's size: how far beside the point it looks for what is wrong there.
@@ -251,8 +250,8 @@ class _Comparison:
         floor = np.maximum(floor, differences.noise())
         if self.reverse is not None:
             (change,) = roundings_of(flat.pulled_back, "float64", given)
-            self.rounding = ROUNDINGS * float(change.max())
-        differences.floor = ROUNDINGS * floor
+            self.rounding = MARGIN * float(change.max())
+        differences.floor = MARGIN * floor
         return bool((floor > 10 * differences.eps * np.abs(differences.here)).any())
 
     def _moves(self) -> Iterator[np.ndarray]:
@@ -337,7 +336,7 @@ class _Comparison:
         if row.ok:
             return row
         (change,) = roundings_of(self.flat, "float64", [self.flat.start])
-        floor = ROUNDINGS * float(change.max()) / allowed
+        floor = MARGIN * float(change.max()) / allowed
         return _compared(name, ours, theirs, allowed, self.flat.output_of, floor)
 
     def _row(self, name: str, ours: np.ndarray) -> CheckRow:
@@ -552,7 +551,7 @@ def _alike(
     if row.ok or not allowed:
         return row
     changes = roundings_of(flat.by_reverse, dtype, given)
-    return compared([ROUNDINGS * float(change.max()) / allowed for change in changes])
+    return compared([MARGIN * float(change.max()) / allowed for change in changes])
 
 
 def _scaled(flat: Flat, first: Found, given: Given) -> CheckRow:

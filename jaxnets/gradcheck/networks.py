@@ -231,7 +231,7 @@ def network_problem(network: NetworkCase, *, kernels: bool = False) -> Problem:
     limits = Limits(fewest_tiles=1, fewest_channels=4 if network.narrower > 1 else None)
 
     def at(precision: str) -> Passes:
-        model = network.model(precision)
+        model = _with_masks_of_float32(network.model(precision), precision)
         trained = accelerate(model, "cpu") if kernels else model
 
         def manual(params: Params, batch: Batch) -> dict[str, Any]:
@@ -281,6 +281,20 @@ def _as_many(model: Chain, limits: Limits) -> Chain:
 
     def change(layer: Layer) -> Layer:
         return layer.clone(limits=limits) if isinstance(layer, FastConv | ConvPool) else layer
+
+    return map_layers(model, change)
+
+
+def _with_masks_of_float32(model: Chain, precision: str) -> Chain:
+    """The network whose dropouts keep in float64 what they keep with fewer digits.
+
+    A mask is drawn in the precision of its probability.
+    """
+
+    def change(layer: Layer) -> Layer:
+        if precision != "float64" or not isinstance(layer, nn.Dropout):
+            return layer
+        return layer.clone(rate=np.float32(layer.rate))
 
     return map_layers(model, change)
 

@@ -3,9 +3,10 @@
 A network's gradients are compared with T, the size of what their layers sum (`errors.py`). A
 function of which nothing is known has no layers: here its rounding is measured. Its operations are
 computed in float64, and each result is rounded to fewer digits: to the nearest number, mostly away
-from 0, and mostly towards 0. The largest change stands for what rounding does. It has the terms
-that cancel, as in the gradient of a sum of a softmax, and it has what multiplies the rounding of
-the arguments, as 1000 does in sin(1000 x).
+from 0, and mostly towards 0. Sums are added up in float32, because their partial sums are rounded
+too. The largest change stands for what rounding does. It has the terms that cancel, as in the
+gradient of a sum of a softmax, and it has what multiplies the rounding of the arguments, as 1000
+does in sin(1000 x).
 
 A gradient that is wrong in one precision only is not excused: the operations are those that are
 traced in float64.
@@ -18,28 +19,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, Var
 
 from jaxnets.gradcheck.quick import jit
 
 # A result is multiplied by 1 + t eps before it is rounded. It stays if it needs no rounding.
 TILTS = (0.0, 0.249, -0.249)
+MARGIN = 10  # By how many times its measured rounding a gradient in few digits may be wrong.
+# Operations that add up many numbers. Each partial sum is rounded, to float32 at least.
+SUMS = ("reduce_sum", "dot_general", "conv_general_dilated")
 # Operations that have others within, which are rounded too.
 CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
 CALLS += ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 LOOPS = ("scan", "while", "cond")
 
 
-def roundings_of(
-    function: Callable[..., Any], dtype: str, args: Sequence[jax.Array | np.ndarray]
-) -> list[np.ndarray]:
+def roundings_of(function: Callable[..., Any], dtype: str, args: Sequence[Any]) -> list[np.ndarray]:
     """The change of each number in each result by rounding; 0 for one that does not stay finite.
 
     Args:
       function: Takes arrays in float64, and returns a tree of them.
       dtype: The precision to which each operation's result is rounded. In float64 nothing would be
         rounded: the changes in float32 are taken, in the ratio of the two precisions.
-      args: The arguments.
+      args: The arguments, arrays or trees of them.
     """
     if dtype == "float64":
         ratio = float(jnp.finfo("float64").eps / jnp.finfo("float32").eps)
@@ -51,7 +53,8 @@ def roundings_of(
         exact = _evaluated(traced, "float64", 0.0, *args)
         return [exact, *(_evaluated(traced, dtype, tilt, *args) for tilt in TILTS)]
 
-    exact, *others = [[np.asarray(one) for one in found] for found in results(*args)]
+    found = results(*jax.tree.leaves(args))
+    exact, *others = [[np.asarray(one) for one in numbers] for numbers in found]
     with np.errstate(invalid="ignore"):
         changes = [[np.abs(a - b) for a in found] for b, *found in zip(exact, *others, strict=True)]
     return [np.max(np.where(np.isfinite(change), change, 0), axis=0) for change in changes]
@@ -75,10 +78,22 @@ def _evaluated(traced: ClosedJaxpr, dtype: str, tilt: float, *args: jax.Array) -
         else:
             if name in LOOPS:
                 params = {key: _inner(one, dtype, tilt) for key, one in params.items()}
-            results = equation.primitive.bind(*values, **params)
+            is_wide = all(value.dtype == jnp.float64 for value in values)
+            if name in SUMS and is_wide and dtype != "float64":
+                results = _added_up(equation.primitive, values, params)
+            else:
+                results = equation.primitive.bind(*values, **params)
             results = results if equation.primitive.multiple_results else [results]
         known |= dict(zip(equation.outvars, map(rounded, results), strict=True))
     return [value(variable) for variable in traced.jaxpr.outvars]
+
+
+def _added_up(operation: Primitive, values: Sequence[jax.Array], params: dict[str, Any]) -> Any:
+    """The result of an operation that adds up in float32, which holds what its numbers have."""
+    if "preferred_element_type" in params:
+        params = {**params, "preferred_element_type": jnp.float32}
+    added = operation.bind(*[value.astype(jnp.float32) for value in values], **params)
+    return added.astype(jnp.float64)
 
 
 def _rounded(dtype: str, tilt: float, value: jax.Array) -> jax.Array:

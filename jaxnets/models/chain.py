@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -111,7 +112,7 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
                 place,
             )
         if isinstance(layer, nn.Dropout) and not (
-            isinstance(layer.rate, int | float) and 0 <= layer.rate <= 1
+            isinstance(layer.rate, Real) and 0 <= layer.rate <= 1
         ):
             raise UserError(
                 "layer {}: expected a rate from 0 to 1, got {}", place, f"{layer.rate!r:.40}"

@@ -268,9 +268,9 @@ def test_a_batch_norm_is_judged_by_all_its_gradients():
     }
     function = "batch_norm_backward"
     every = judge.cases_of(function)
-    exact = [case for case in every if case.dtype == "float64"]
+    in_float64 = [case for case in every if getattr(case, "dtype", "") == "float64"]
     for lines, wrong in judged.items():
-        cases = exact if wrong else every
+        cases = in_float64 if wrong else every
         calls = [case.call for case in cases]
         answers = run_source(head + lines.lstrip("\n") + end, "mine.py", function, calls)
         assert not isinstance(answers, str), answers

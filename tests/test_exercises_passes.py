@@ -9,7 +9,9 @@ import pytest
 
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import BLANKS, BUGS, EXERCISES, TASKS
+from jaxnets.course.exercises.exact_cases import ExactCase
 from jaxnets.course.exercises.passes import run_source
+from jaxnets.gradcheck import exact
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("judge_in_float64")]
 cases_of = functools.cache(judge.cases_of)
@@ -83,6 +85,64 @@ def test_a_wrong_pass_is_told_its_cause_and_where(name, wrong):
 def test_a_right_pass_in_an_odd_form_passes(name, lines):
     verdict = verdict_of(name, file_of(name, lines), hint=True)
     assert verdict, verdict
+    needs_numbers = "np.asarray" in lines or "zip(*rows)" in lines
+    assert needs_numbers or not verdict.row.verdicts, verdict
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_is_refused_without_a_tolerance(name):
+    bug = BUGS[name]
+    cases = [case for case in cases_of(bug.function) if isinstance(case, ExactCase)]
+    answers = run_source(bug.code, "mine.py", bug.name, [case.call for case in cases])
+    kinds = [case.verdict_on(answer).kind for case, answer in zip(cases, answers, strict=True)]
+    # One gives a gradient of the wrong shape, which any comparison sees.
+    assert exact.WRONG in kinds or (name == "bug5" and exact.EXACT not in kinds)
+
+
+DENSE = 'd_kernel, d_bias, dx = x.T @ dz, dz.sum(0), dz @ params["kernel"].T'
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "entry"),
+    [
+        ("dense", DENSE.replace("dz @", "(1 + 1e-12) * dz @"), "dx[0, 0]"),
+        ("dense", DENSE.replace("dz.sum", "(1e-13 + dz).sum"), 'd_params["bias"][0]'),
+        ("sigmoid", "dx = dy * y * (1 - y + 1e-13)", "dx[0, 0]"),
+        # A constant with 14 digits.
+        (
+            "gelu",
+            "du = 0.79788456080287 * (1 + 3 * a * x**2)\n"
+            "dx = dy * ((1 + t) / 2 + x / 2 * (1 - t**2) * du)",
+            "dx[0, 0]",
+        ),
+    ],
+)
+def test_what_rounding_hides_is_refused_and_its_entry_told(name, lines, entry):
+    verdict = verdict_of(name, file_of(name, lines), hint=True)
+    array = entry.partition("[0")[0]
+    assert not verdict and verdict.row.within_tolerances and verdict.wrong == (array,)
+    assert verdict.line == (
+        f"{EXERCISES[name].function}: FAILED: {array}: "
+        f"right to ten digits, but not exactly: {entry} is wrong"
+    )
+    assert verdict.hints[0] == "a constant may be rounded, as 0.3333333333 for 1/3"
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        # What the field does not know is left to the comparison of numbers.
+        ("relu", "dx = dy * (x > 0) * (jnp.sin(x) ** 2 + jnp.cos(x) ** 2)"),
+        (
+            "leaky_relu",
+            "dx = jnp.where(x < 0, slope, 1) * dy * jnp.exp(jnp.sign(x)) / jnp.exp(jnp.sign(x))",
+        ),
+        ("sigmoid", "dx = dy * y * (1 - y) * jnp.log(jnp.exp(1.0))"),
+        ("sigmoid", "dx = dy * y * jnp.sqrt((1 - y) ** 2)"),
+    ],
+)
+def test_what_the_field_does_not_know_is_not_refused(name, lines):
+    assert verdict_of(name, file_of(name, lines))
 
 
 FUNCTIONS = [(name, one) for name, wrong in PASSES["functions"].items() for one in wrong]

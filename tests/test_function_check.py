@@ -167,6 +167,17 @@ def test_two_forms_of_one_function_are_shown_to_be_the_same():
     assert "plain.output[0, 0]" in repr(found)
 
 
+@pytest.mark.parametrize("power", [lambda x: x**2, lambda x: x * 3 * x / 3], ids=["x²", "x x"])
+def test_the_root_of_a_square_is_the_absolute_value(power):
+    def root(x):
+        return jnp.sqrt(power(x))
+
+    found = jaxnets.check(root, SQUARE, plain=jnp.abs, exact=True)
+    assert found and "not shown" not in repr(found)
+    found = jaxnets.check(root, SQUARE, plain=lambda x: (1 + 1e-12) * jnp.abs(x), exact=True)
+    assert failed(found) == {"without a tolerance"}
+
+
 @pytest.mark.parametrize(
     ("function", "x", "why"),
     [

@@ -62,6 +62,18 @@ def state_of_this_machine(folder):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("factor", "shown"), [("1", True), ("(1 + 1e-12)", False)])
+def test_a_submission_is_judged_without_a_tolerance(bubblewrap, factor, shown):
+    cases = cases_of("sigmoid_backward")
+    source = f"def sigmoid_backward(cache, dy):\n    return {factor} * dy * cache * (1 - cache)\n"
+    task = task_of("sigmoid_backward", source, frozenset(), cases, Limits(), bubblewrap)
+    answers = answers_in(bubblewrap.run(task, Limits()), cases, Limits())
+    assert not isinstance(answers, str), answers
+    found = verdict("sigmoid_backward", cases, answers)
+    assert found.row is not None and found.row.within_tolerances
+    assert bool(found) == shown == (found.row.shown == found.row.asked > 0)
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="calls have x86-64's numbers")
 def test_a_submission_reaches_nothing_of_the_machine(run, relu_cases, tmp_path, monkeypatch):
     password = uuid.uuid4().hex

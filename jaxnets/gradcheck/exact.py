@@ -60,16 +60,27 @@ TOO_MANY_ROOTS = Verdict(OPEN, Text("too many numbers need a root"))
 class Draw:
     """Draws residues for ordinary arrays."""
 
-    def __init__(self, seed: int, *, with_exponent: bool):
-        """Starts at a seed; residues with exponents can be arguments of exp."""
-        self.random, self.with_exponent = np.random.default_rng(seed), with_exponent
+    def __init__(self, seed: int, *, with_exponent: bool = False, with_sign: bool = False):
+        """Says what the residues are drawn for.
+
+        Args:
+          seed: The seed of the draws.
+          with_exponent: Whether they have exponents, to be arguments of exp.
+          with_sign: Whether those of negative numbers are no squares, as all others are: then
+            sqrt(x²) is |x|.
+        """
+        self.random = np.random.default_rng(seed)
+        self.with_exponent, self.with_sign = with_exponent, with_sign
 
     def numbers(self, real: Any, *, slope: bool = False) -> Numbers:
         """Random residues, which stand for an array, and a random direction if it has a slope."""
         real = np.asarray(real, np.float64)
         draw = self.random.integers
+        value = draw(0, P, real.shape)
+        if self.with_sign:  # Of a residue and its negative, one is a square.
+            value = np.where(field.is_square(value) == (real >= 0), value, field.negative(value))
         return Numbers(
-            draw(0, P, real.shape),
+            value,
             real,
             draw(0, P, real.shape) if slope else None,
             draw(0, Q, real.shape) if self.with_exponent else None,
@@ -154,13 +165,11 @@ class Evaluation:
             numbers = jax.tree.map(lambda x: draw.numbers(x, slope=True), inputs)
             return numbers, question.constants(draw)
 
-        self.draw = Draw(seed, with_exponent=False)
+        self.traced = Traced(question.claim, *drawn(Draw(seed)))
+        takes_exp = self.traced.takes_exp
+        self.draw = Draw(seed, with_exponent=takes_exp, with_sign=self.traced.takes_roots)
         self.inputs, self.constants = drawn(self.draw)
-        self.traced = Traced(question.claim, self.inputs, self.constants)
-        if self.traced.takes_exp:
-            self.draw = Draw(seed, with_exponent=True)
-            self.inputs, self.constants = drawn(self.draw)
-        self.interpreter = Interpreter(with_exponent=self.traced.takes_exp)
+        self.interpreter = Interpreter(with_exponent=takes_exp)
         self.takes_log = not self.traced.names.isdisjoint({"log", "log1p"})
 
     def __call__(self, inputs: Tree) -> Claim:
@@ -270,7 +279,7 @@ class Evaluation:
     def _redrawn(self, numbers: Numbers) -> Numbers:
         """The same numbers but one."""
         place = self.draw.random.integers(numbers.value.size)
-        fresh = self.draw.numbers(np.zeros(()), slope=True)
+        fresh = self.draw.numbers(numbers.real.flat[place], slope=True)
         there = np.zeros(numbers.value.size, bool)
         there[place] = True
         there = there.reshape(numbers.shape)

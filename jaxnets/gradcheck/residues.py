@@ -13,7 +13,7 @@ import numpy as np
 from jaxnets.gradcheck import field
 from jaxnets.gradcheck.field import P, Q, Residues
 
-LARGEST_DENOMINATOR = 10_000  # Of a number that is recognized as a fraction.
+LARGEST_DENOMINATOR = 1_000_000  # Of a number that is recognized as a fraction.
 MOST_DIGITS = 12  # Of a number that is taken as the decimal fraction that it is written as.
 ROUNDING = 1e-15  # Relative: Python has computed a constant such as 2 * 0.1 * 0.1.
 SQRT_PI = 3**20 % P  # A square that stands for the root of π: π is no fraction.

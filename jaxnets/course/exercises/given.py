@@ -67,6 +67,13 @@ class _Unannotated(ast.NodeTransformer):
         return node
 
 
+def _is_module(name: str) -> bool:
+    """Whether this is the name of a module, and not of something in one."""
+    package = importlib.util.find_spec(name.rpartition(".")[0])
+    is_package = package is not None and package.submodule_search_locations is not None
+    return is_package and importlib.util.find_spec(name) is not None
+
+
 @functools.cache
 def _definitions(module: str) -> dict[str, ast.stmt]:
     """A module's statements by the names that they define."""
@@ -100,4 +107,8 @@ def _uses(module: str, statement: ast.stmt) -> Iterator[str]:
             yield f"{module}.{name}"
     for one in ast.walk(statement):
         if isinstance(one, ast.ImportFrom) and str(one.module).startswith(f"{PACKAGE}."):
-            yield from (f"{one.module}.{alias.name}" for alias in one.names)
+            for imported in (f"{one.module}.{alias.name}" for alias in one.names):
+                if _is_module(imported):
+                    yield from (f"{imported}.{name}" for name in _definitions(imported))
+                else:
+                    yield imported

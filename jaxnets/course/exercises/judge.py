@@ -26,12 +26,14 @@ from jaxnets.course.exercises.apart import answers_in, task_of
 from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.derived import DERIVED
 from jaxnets.course.exercises.error_messages import ResultError
+from jaxnets.course.exercises.exact_cases import ExactCase, exact_cases
 from jaxnets.course.exercises.files import exercises_in, importable, read_source, violation
 from jaxnets.course.exercises.passes import Call, answers_of
 from jaxnets.course.exercises.reasons import are_wrong, reasons_of
 from jaxnets.course.exercises.sandbox import TRUST, Limits, Sandbox
 from jaxnets.course.exercises.small_settings import small_settings
 from jaxnets.course.exercises.where import TIES, without_ties
+from jaxnets.gradcheck import exact
 from jaxnets.gradcheck.compare import (
     PRECISIONS,
     TOLERANCES,
@@ -157,6 +159,7 @@ def cases_of(function: str) -> list[Any]:
     """A list of Case: a layer in all its settings and precisions. For a Task, of tasks.TaskCase.
 
     Each precision is compiled as one program. In float64 a layer is also tried in drawn settings.
+    An ExactCase follows for each small setting.
     """
     exercise = exercise_of_function(function)
     if isinstance(exercise, Task):
@@ -179,7 +182,9 @@ def cases_of(function: str) -> list[Any]:
                 static, params = dict(setting.static), tuple(setting.params)
                 call = Call(dtype, cache, d_out, static, params, exercise.gradient)
                 cases.append(Case(setting, problems[index].label, dtype, call, _flat(gradient)))
-    return cases
+    few = [one for one in declared if math.prod(one.x) <= MOST_NUMBERS]
+    few += small_settings(exercise.layer, rule)
+    return [*cases, *exact_cases(rule, few, exercise.gradient)]
 
 
 def _outcomes(
@@ -225,7 +230,11 @@ def verdict(
     errors: dict[str, RelativeError] = {dtype: RelativeError() for dtype in PRECISIONS}
     wrong: list[str] = []
     reason = ""
+    verdicts: list[exact.Verdict] = []
     for case, answer in zip(cases, answers, strict=True):
+        if isinstance(case, ExactCase):
+            verdicts.append(case.verdict_on(answer))
+            continue
         dtype = case.dtype
         floor = floor_of(case.right, dtype, TOLERANCES[dtype])
         for leaf, expected in case.right.items():
@@ -236,9 +245,15 @@ def verdict(
                 reason = _("expected the shape {}, got {}", expected.shape, answer[leaf].shape)
             if not error.value <= TOLERANCES[dtype]:
                 wrong.append(case.call.gradient_name(leaf))
+    entries = [str(one.why) for one in verdicts if one.kind == exact.WRONG]
+    if entries and not wrong:
+        wrong.append(entries[0].rpartition("[")[0])
+        reason = _("right to ten digits, but not exactly: {} is wrong", entries[0])
     labels = list(dict.fromkeys(case.label for case in cases))
     seconds = time.perf_counter() - started
     row = CheckResult(name, labels, errors, TOLERANCES, 0, 0, seconds)
+    others = tuple(one for one in verdicts if one.kind != exact.EXACT)
+    row = row._replace(asked=len(verdicts), verdicts=others)
     wrong = list(dict.fromkeys(wrong))
     hints = tuple(_hints(exercise, row, cases, answers)) if hint else ()
     return Verdict(name, row.ok, tuple(wrong), reason, row, hints)
@@ -289,16 +304,19 @@ def _hints(
       cases: A layer in all its settings and precisions.
       answers: The gradients for each case.
     """
-    pairs = list(zip(cases, answers, strict=True))
-    if not row.ok:
-        exact = [(case, answer) for case, answer in pairs if case.dtype == "float64"]
-        yield from reasons_of(exercise, exact)
+    pairs = [pair for pair in zip(cases, answers, strict=True) if isinstance(pair[0], Case)]
+    if not row.within_tolerances:
+        yield from reasons_of(exercise, [pair for pair in pairs if pair[0].dtype == "float64"])
+    elif not row.ok:
+        yield _("a constant may be rounded, as 0.3333333333 for 1/3")
     if not any(is_misshapen(*pair) for pair in pairs):
         found = []
         for key, error in row.errors.items():
             most = format(row.tolerances[key], ".0e")
             found.append(_("{} {} (at most {})", key, format(error.value, ".1e"), most))
-        yield _("relative errors: {}", _(", ").join(found))
+        errors = _("relative errors: {}", _(", ").join(found))
+        shown = _("exact in {} of {} settings", row.shown, row.asked)
+        yield _("; ").join([shown, errors]) if row.asked else errors
 
 
 def is_misshapen(case: Any, answer: Mapping[str, np.ndarray]) -> bool:

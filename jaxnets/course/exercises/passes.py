@@ -10,6 +10,7 @@ import io
 import itertools
 import linecache
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,13 +21,16 @@ import numpy as np
 from jaxnets.base.language import N_, _
 from jaxnets.course.exercises.autodiff import refuse_derivatives
 from jaxnets.course.exercises.error_messages import ResultError, error_message, kind_in_words
+from jaxnets.gradcheck import residues
+from jaxnets.gradcheck.interpret import Interpreter, Traced
 from jaxnets.gradcheck.quick import QUICK_COMPILATION, precision
 
 NOTHING = N_("it returns nothing; its last line must be a return")
 NO_PAIR = N_("expected (d_params, dx) with d_params a dict, got {}")
 
 
-class Call(NamedTuple):
+@dataclass(frozen=True)
+class Call:
     """One call of a backward pass."""
 
     dtype: str  # One of compare.PRECISIONS.
@@ -36,10 +40,25 @@ class Call(NamedTuple):
     params: tuple[str, ...]  # The parameters whose gradients it returns; () if the layer has none.
     dx: str = "dx"  # The exercise's name for the gradient of its input.
 
+    @property
+    def leaves(self) -> set[str]:
+        """The names of the arrays of an answer, as in `named_result`."""
+        return {*(f"params.{name}" for name in self.params), "x"}
+
     def gradient_name(self, leaf: str) -> str:
         """The name of a gradient in the code: d_params["kernel"] or dx."""
         name = leaf.partition(".")[2]
         return f'd_params["{name}"]' if name else self.dx
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactCall(Call):
+    """One call of a backward pass on residues (gradcheck/exact.py).
+
+    Its cache is a pair: `residues_of` computes the gradients twice.
+    """
+
+    interpreter: Interpreter  # As for the forward pass.
 
 
 class PlainCall(NamedTuple):
@@ -49,6 +68,11 @@ class PlainCall(NamedTuple):
     settings: Mapping[str, Any]  # By name.
     returns: Sequence[str]  # The names of its results.
     functions: str = ""  # The source of functions that come before the other arguments.
+
+    @property
+    def leaves(self) -> set[str]:
+        """The names of the arrays of an answer."""
+        return set(self.returns)
 
     def gradient_name(self, leaf: str) -> str:
         """The name of a result in the code."""
@@ -106,6 +130,9 @@ def gradients_of(
     """
     for dtype, group in itertools.groupby(calls, key=lambda call: call.dtype):
         same = list(group)
+        if exact := [call for call in same if isinstance(call, ExactCall)]:
+            yield from map(partial(residues_of, backward), exact)
+            continue
         _expect_these(backward, ["cache", "d_out"], same[0].static)
         with precision(dtype):
             arrays = jax.tree.map(jnp.asarray, [(call.cache, call.d_out) for call in same])
@@ -117,6 +144,32 @@ def gradients_of(
                 raise ResultError(error_message(error, file_of(backward))) from error
             for call, row in zip(same, found, strict=True):
                 yield {name: _real(call.gradient_name(name), array) for name, array in row.items()}
+
+
+def residues_of(backward: Callable[..., Any], call: ExactCall) -> dict[str, np.ndarray]:
+    """A call's gradients as residues, [2, ...] each; none if the field cannot compute them.
+
+    In the second computation, other functions stand for those that the field does not know.
+    """
+
+    def named(cache: Any, d_out: Any) -> dict[str, Any]:
+        return named_result(call, backward(cache, d_out, **call.static))
+
+    first, second = call.cache
+    run = call.interpreter
+    try:
+        with precision("float64"), contextlib.redirect_stdout(Printed()):
+            traced = Traced(named, first, call.d_out)
+            if traced.takes_exp and not run.with_exponent:
+                return {}
+            found = [traced(run, first, call.d_out)]
+            with residues.other_functions():
+                found.append(traced(run, second, call.d_out))
+            return {
+                name: np.stack([run.lift(one[name]).value for one in found]) for name in found[0]
+            }
+    except Exception:  # JAX cannot trace it, as NumPy's functions, or the field has no such number.
+        return {}
 
 
 def file_of(function: Callable[..., Any]) -> str:

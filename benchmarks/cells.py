@@ -51,6 +51,7 @@ def main() -> None:
     with loopback(NODES) as cluster:
         began = time.perf_counter()
         backends: dict[str, Backend] = {}
+        starts: dict[str, float] = {}
         for name in ("local processes", "Ray"):
             if name == "Ray":
                 backends[name] = RayCluster(Training(data), cluster.address)
@@ -58,14 +59,15 @@ def main() -> None:
                 backends[name] = LocalProcesses(Training(data), NODES, 1)
             seconds(backends[name], tasks(SEEDS)[: 2 * NODES])
             now = time.perf_counter()
-            print(f"{name}: {now - began:.1f} s until each worker has trained a cell", flush=True)
-            began = now
+            starts[name], began = now - began, now
         times: dict[str, list[float]] = {name: [] for name in backends}
         for seed in range(SEEDS):
             for name in sorted(backends, reverse=bool(seed % 2)):
                 times[name].append(seconds(backends[name], tasks(seed)))
         for backend in backends.values():
-            backend.close()
+            backend.close()  # Until then RayCluster silences stdout.
+    for name, start in starts.items():
+        print(f"{name}: {start:.1f} s until each worker has trained a cell")
     local, ray = times["local processes"], times["Ray"]
     print(f"{len(RATES)} settings x {SEEDS} seeds: {sum(local):.1f} s by {NODES} local processes,")
     print(f"{sum(ray):.1f} s on {NODES} nodes of Ray: {sum(ray) / sum(local) - 1:+.1%}")

@@ -232,15 +232,17 @@ class RayCluster:
     """
 
     def __init__(self, work: Work, address: str):
-        ray = join_ray(address)
+        # From its start on, Ray tells of each lost node or worker on stdout, where our table or
+        # JSON comes after the search.
+        with contextlib.ExitStack() as silenced:
+            silenced.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            ray = join_ray(address)
+            self._silenced = silenced.pop_all()
         self._ray, self._work = ray, ray.put(work)
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         options = dict(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
         self._attempt: Any = ray.remote(**options)(_attempt_on_one_cpu)
         self._running: dict[Any, Any] = {}  # Tasks by their references.
-        # Ray tells of each lost worker on stdout, where our table or JSON comes after the search.
-        self._silenced = contextlib.ExitStack()
-        self._silenced.enter_context(contextlib.redirect_stdout(io.StringIO()))
 
     def submit(self, task: Any) -> None:
         self._running[self._attempt.remote(self._work, task)] = task

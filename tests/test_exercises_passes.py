@@ -84,7 +84,7 @@ def test_a_wrong_pass_is_told_its_cause_and_where(name, wrong):
 @pytest.mark.parametrize(("name", "lines"), RIGHT)
 def test_a_right_pass_in_an_odd_form_passes(name, lines):
     verdict = verdict_of(name, file_of(name, lines), hint=True)
-    assert verdict, verdict
+    assert verdict and verdict.row, verdict
     needs_numbers = "np.asarray" in lines or "zip(*rows)" in lines
     assert needs_numbers or not verdict.row.verdicts, verdict
 
@@ -94,6 +94,7 @@ def test_a_bug_is_refused_without_a_tolerance(name):
     bug = BUGS[name]
     cases = [case for case in cases_of(bug.function) if isinstance(case, ExactCase)]
     answers = run_source(bug.code, "mine.py", bug.name, [case.call for case in cases])
+    assert not isinstance(answers, str), answers
     kinds = [case.verdict_on(answer).kind for case, answer in zip(cases, answers, strict=True)]
     # One gives a gradient of the wrong shape, which any comparison sees.
     assert exact.WRONG in kinds or (name == "bug5" and exact.EXACT not in kinds)
@@ -120,7 +121,8 @@ DENSE = 'd_kernel, d_bias, dx = x.T @ dz, dz.sum(0), dz @ params["kernel"].T'
 def test_what_rounding_hides_is_refused_and_its_entry_told(name, lines, entry):
     verdict = verdict_of(name, file_of(name, lines), hint=True)
     array = entry.partition("[0")[0]
-    assert not verdict and verdict.row.within_tolerances and verdict.wrong == (array,)
+    assert not verdict and verdict.wrong == (array,)
+    assert verdict.row and verdict.row.within_tolerances
     assert verdict.line == (
         f"{EXERCISES[name].function}: FAILED: {array}: "
         f"right to ten digits, but not exactly: {entry} is wrong"

@@ -295,4 +295,5 @@ def test_a_forgotten_gradient_from_above_is_the_first_hint(sign, said):
         return sign * (p - probabilities_of(labels, p.shape[-1], p.dtype))
 
     hints = jaxnets.judge(softmax_cross_entropy_backward, hint=True).hints
-    assert hints[0].startswith(said) and hints[-1].startswith("relative errors: ")
+    assert hints[0].startswith(said)
+    assert hints[-1].startswith("exact in 0 of 11 settings; relative errors: float64 ")

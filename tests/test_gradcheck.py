@@ -380,6 +380,9 @@ def test_what_is_checked(monkeypatch, run_command):
     monkeypatch.setattr(table, "check_network", lambda name, _: checked.append(name) or row)
     monkeypatch.setattr(table, "check_kernel", lambda one, *_: checked.append(one.name) or row)
     monkeypatch.setattr(table, "check_network_with_kernels", lambda *_: row)
+    forms = {"check_replaced_layers", "check_hessian_vector_product"}
+    for form in forms:
+        monkeypatch.setattr(table, form, lambda form=form: checked.append(form) or row)
     monkeypatch.setattr(table, "is_refused", lambda rule: True)
 
     def names(*flags):
@@ -392,10 +395,10 @@ def test_what_is_checked(monkeypatch, run_command):
         assert NETWORKS[name].config.input_size == size
     assert NETWORKS["alexnet 224"].image == (224, 224, 3)
     kernels = {kernel.name for kernel in KERNELS}
-    assert names("--model=all") == {*RULES, *kernels, *NETWORKS}
+    assert names("--model=all") == {*RULES, *kernels, *forms, *NETWORKS}
     slow = {name for name in NETWORKS if name.startswith(("alexnet", "resnet"))}
     slow -= {"alexnet", "alexnet_small"}
-    assert names() == {*RULES, *kernels, *NETWORKS} - slow
+    assert names() == {*RULES, *kernels, *forms, *NETWORKS} - slow
     assert names("--model=cnn") == {"cnn"}
     assert names("--model=alexnet") == {"alexnet", "alexnet 224"}
     assert names("--model=alexnet_small") == {"alexnet_small"}

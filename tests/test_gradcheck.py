@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import slow, stress
+from conftest import quick_jit, slow, stress
 
 from jaxnets.backprop.rule import Domain, LayerRule, Setting
 from jaxnets.backprop.rules import KINDS, RULES
@@ -209,7 +209,7 @@ def test_dropout_keeps_the_same_numbers_in_every_precision():
         with quick.precision(dtype):
             passes = problem.at(dtype)
             losses[dtype] = [
-                float(gradient(passes.inputs, passes.constants)["output"])
+                float(quick_jit(gradient)(passes.inputs, passes.constants)["output"])
                 for gradient in (passes.manual, passes.automatic)
             ]
     assert losses["float32"] == pytest.approx(losses["float64"], rel=1e-6)

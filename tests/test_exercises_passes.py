@@ -1,4 +1,4 @@
-"""What the judge says of wrong backward passes with a hint, and right ones in odd forms pass."""
+"""What the judge says of wrong passes with a hint; right ones and the page's answers pass."""
 
 import functools
 import textwrap
@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from answers import answer_to
 
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import BLANKS, BUGS, EXERCISES, TASKS
@@ -87,6 +88,11 @@ def test_a_right_pass_in_an_odd_form_passes(name, lines):
     assert verdict and verdict.row, verdict
     needs_numbers = "np.asarray" in lines or "zip(*rows)" in lines
     assert needs_numbers or not verdict.row.verdicts, verdict
+
+
+@pytest.mark.parametrize("name", BLANKS)
+def test_an_answer_of_the_page_passes(name):
+    assert verdict_of(name, answer_to(name)).passed
 
 
 @pytest.mark.parametrize("name", BUGS)
